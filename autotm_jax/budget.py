@@ -1,0 +1,87 @@
+"""Reading a memory budget."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal
+
+from .errors import BudgetError
+
+
+Budget = int | float | str | None
+
+_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+_TEXT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Z]*)\s*")
+
+_ADVICE = (
+    'Give bytes as an int, a size as "6GiB" or "500 MB", a fraction of what plain '
+    'jax.jit needs as a float in (0, 1], "min", or None for what the device has.'
+)
+
+
+def parse_budget(budget: Budget, name: str = "budget") -> Budget | Literal["min"]:
+    """Checks a budget and brings it into one of four forms.
+
+    **Arguments:**
+
+    - `budget`: what the user wrote.
+    - `name`: the name of the argument, for the error message.
+
+    **Returns:**
+
+    Bytes as an `int`, a fraction as a `float` in (0, 1], `"min"`, or `None`.
+
+    **Raises:**
+
+    - `BudgetError`: if it is none of these.
+    """
+    if budget is None or budget == "min":
+        return budget
+    if isinstance(budget, bool) or not isinstance(budget, (int, float, str)):
+        kind = type(budget).__name__
+        raise BudgetError(f"{name} is {budget!r}, a {kind}. {_ADVICE}")
+    if isinstance(budget, int):
+        return _positive(budget, budget, name)
+    if isinstance(budget, float):
+        if math.isnan(budget) or not 0 < budget <= 1:
+            raise BudgetError(
+                f"{name} is {budget!r}: a float is a fraction and lies in (0, 1]. "
+                f"{_ADVICE}"
+            )
+        return budget
+    match = _TEXT.fullmatch(budget)
+    unit = match and _UNITS.get(match.group(2).lower())
+    if not match or unit is None:
+        raise BudgetError(f"{name} is {budget!r}, which is not a size. {_ADVICE}")
+    return _positive(int(float(match.group(1)) * unit), budget, name)
+
+
+def _positive(value: int, said: Budget, name: str) -> int:
+    if value <= 0:
+        raise BudgetError(f"{name} is {said!r}: it must be more than zero. {_ADVICE}")
+    return value
+
+
+def format_bytes(nbytes: float) -> str:
+    """Bytes for people: `"6.00 GiB"`, `"512.0 MiB"`, `"12 B"`."""
+    sign = "-" if nbytes < 0 else ""
+    size = abs(nbytes)
+    if size >= 2**30:
+        return f"{sign}{size / 2**30:,.2f} GiB"
+    if size >= 2**20:
+        return f"{sign}{size / 2**20:,.1f} MiB"
+    if size >= 2**10:
+        return f"{sign}{size / 2**10:,.1f} KiB"
+    return f"{sign}{size:.0f} B"

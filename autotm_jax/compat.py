@@ -1,0 +1,85 @@
+"""What differs between JAX versions, or has no public name, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex_core
+import numpy as np
+from jax.extend import source_info_util
+
+
+JAX_VERSION = jax.__version__
+
+
+def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The constant variables of a closed jaxpr and the arrays bound to them."""
+    # JAX >= 0.11: `ClosedJaxpr is Jaxpr` and `.jaxpr` is the object itself.
+    return closed.jaxpr.constvars, closed.consts
+
+
+def bind(eqn: jex_core.JaxprEqn, *values: Any) -> Sequence[Any]:
+    """Runs one equation as JAX's own evaluator does.
+
+    Source line, name stack and context (compute type, XLA metadata, PRNG
+    configuration) are those of the original equation.
+    """
+    params = eqn.primitive.get_bind_params(eqn.params)
+    name_stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    user = source_info_util.user_context(
+        eqn.source_info.traceback, name_stack=name_stack
+    )
+    with user, eqn.ctx.manager:
+        out = eqn.primitive.bind(*values, **params)
+    return out if eqn.primitive.multiple_results else [out]
+
+
+def source_line(eqn: jex_core.JaxprEqn) -> str:
+    """`file.py:12:3 (function)` of the user's code that made an equation."""
+    return source_info_util.summarize(eqn.source_info)
+
+
+def has_context(eqn: jex_core.JaxprEqn) -> bool:
+    """Whether an equation carries a compute type or XLA metadata of its own."""
+    # The field set of the context grew over the versions: read it defensively.
+    return (
+        getattr(eqn.ctx, "compute_type", None) is not None
+        or getattr(eqn.ctx, "xla_metadata", None) is not None
+    )
+
+
+def is_key_type(aval: Any) -> bool:
+    """Whether an abstract value is an array of typed PRNG keys."""
+    return jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
+
+
+def itemsize_bits(dtype: Any) -> int:
+    """Bits per element of a dtype as XLA:GPU stores it."""
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return 8 * dtype.itemsize
+    name = np.dtype(dtype).name
+    if name in ("int4", "uint4", "float4_e2m1fn"):
+        return 4
+    if name in ("int2", "uint2"):
+        return 2
+    return 8 * np.dtype(dtype).itemsize
+
+
+def _trace_state() -> Any:
+    # The only public name for "which trace is current".
+    return jex_core.get_opaque_trace_state(convention="nnx")
+
+
+_TOP_LEVEL = _trace_state()
+
+
+def at_top_level() -> bool:
+    """Whether no JAX transformation is being traced on this thread."""
+    return _trace_state() == _TOP_LEVEL
+
+
+def jaxpr_of_function(fun: Callable[..., Any], *avals: Any) -> Any:
+    """The closed jaxpr of a flat function of abstract values."""
+    return jax.make_jaxpr(fun)(*avals)

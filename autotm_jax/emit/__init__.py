@@ -1,0 +1,3 @@
+"""From a program and a schedule to a function with transfers."""
+
+from .emit import emit as emit

@@ -1,0 +1,107 @@
+"""From a program and a schedule to a function that XLA runs as planned.
+
+XLA:GPU schedules copies and kernels by its own lights: a bare `device_put` to the
+host and back is deleted, fetches all start before the first backward operation, and
+weight gradients are put off to the end of the step. What binds it is an
+`optimization_barrier` over everything that crosses a cut: the values the next segment
+reads, the values the last one made, the host copies to be fetched from here and the
+host copies that have to be finished here. Barriers survive until after scheduling, so
+segments run in order, a fetch overlaps everything from its cut to its use, and a store
+everything up to the cut that names it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+
+
+from ..solve.schedule import Recompute, Schedule
+from ..trace import Fragment, Program, evaluate
+
+
+def emit(program: Program, schedule: Schedule) -> Callable[..., list[Any]]:
+    """The flat function of a program under a schedule.
+
+    **Arguments:**
+
+    - `program`: the traced step.
+    - `schedule`: what moves, and what is computed again, and when.
+
+    **Returns:**
+
+    A function of the flat arguments to the list of flat results. It is meant to be
+    called under `jax.jit`.
+    """
+
+    def run(*arguments: Any) -> list[Any]:
+        return _Emission(program, schedule).run(arguments)
+
+    return run
+
+
+class _Emission:
+    """One walk over the segments, with the current handle of every value."""
+
+    def __init__(self, program: Program, schedule: Schedule):
+        self.program = program
+        # Keyed by the cut at which something happens: cut k precedes segment k.
+        self.begin_store: dict[int, list[int]] = defaultdict(list)
+        self.end_store: dict[int, list[int]] = defaultdict(list)
+        self.begin_fetch: dict[int, list[int]] = defaultdict(list)
+        for store in schedule.stores:
+            self.begin_store[store.after + 1].append(store.value)
+            self.end_store[store.done].append(store.value)
+        for fetch in schedule.fetches:
+            self.begin_fetch[fetch.start].append(fetch.value)
+        self.again: dict[int, list[int]] = defaultdict(list)
+        for item in sorted(schedule.recomputes, key=self._program_order):
+            self.again[item.use].append(item.value)
+        self.device: dict[int, Any] = dict(program.constants)
+        self.host: dict[int, Any] = {}
+
+    def _program_order(self, item: Recompute) -> int:
+        producer = self.program.values[item.value].producer
+        assert producer is not None
+        return producer
+
+    def run(self, arguments: Sequence[Any]) -> list[Any]:
+        self.device.update(zip(self.program.arguments, arguments, strict=True))
+        made: tuple[int, ...] = ()
+        for segment in self.program.segments:
+            k = segment.index
+            again = self.again[k]
+            fragments = [self.program.recomputations[v] for v in again]
+            needed = set(segment.body.reads).union(*(f.reads for f in fragments))
+            needed -= set(again)
+            starting = self.begin_fetch[k] + self.end_store[k]
+            self._cut({*needed, *made, *self.begin_store[k]}, starting)
+            for value in self.begin_store[k]:
+                self.host[value] = jax.device_put(self.device[value], jax.memory.Space.Host)
+            for value in self.begin_fetch[k]:
+                self.device[value] = jax.device_put(self.host[value], jax.memory.Space.Device)
+            for value, fragment in zip(again, fragments, strict=True):
+                self._evaluate(fragment)
+                self._cut({*needed, *again[: again.index(value) + 1]}, ())
+            self._evaluate(segment.body)
+            made = segment.body.writes
+        return [
+            self.device[r] if isinstance(r, int) else r.val
+            for r in self.program.results
+        ]
+
+    def _evaluate(self, fragment: Fragment) -> None:
+        read = self.device.__getitem__
+        self.device.update(evaluate(self.program, fragment, read))
+
+    def _cut(self, device: Iterable[int], host: Iterable[int]) -> None:
+        on_device, on_host = sorted(device), sorted(set(host))
+        if not on_device and not on_host:
+            return
+        handles = [self.device[v] for v in on_device] + [self.host[v] for v in on_host]
+        handles = jax.lax.optimization_barrier(handles)
+        self.device.update(zip(on_device, handles, strict=False))
+        self.host.update(zip(on_host, handles[len(on_device) :], strict=True))

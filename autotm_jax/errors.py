@@ -1,0 +1,37 @@
+"""What can go wrong, as exceptions and warnings with a name."""
+
+
+class AutoTMError(Exception):
+    """Base class of the errors of this package."""
+
+
+class BudgetError(AutoTMError, ValueError):
+    """A budget that cannot be understood or can never be met."""
+
+
+class InfeasibleBudget(AutoTMError):
+    """No plan meets the budget.
+
+    - `least`: the smallest number of device bytes for which a plan was found, or
+        `None` if there is none.
+    """
+
+    def __init__(self, message: str, least: int | None = None):
+        super().__init__(message)
+        self.least = least
+
+
+class PlanNotRealised(AutoTMError):
+    """XLA compiled the planned step into something else than was planned."""
+
+
+class TargetError(AutoTMError, ValueError):
+    """A machine that is not known, or cannot be compiled for here."""
+
+
+class SolverError(AutoTMError):
+    """The solver is missing, crashed, or returned nonsense."""
+
+
+class AutoTMWarning(UserWarning):
+    """Something the user should know, which does not make results wrong."""

@@ -1,0 +1,33 @@
+"""What a program costs on a machine."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Time and memory of one fragment.
+
+    - `seconds`: time on the device.
+    - `workspace`: device bytes that it needs beyond the values it reads and writes;
+        negative where a result takes the place of a dying operand.
+    """
+
+    seconds: float
+    workspace: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """The costs of a program, with their sources.
+
+    - `segments`: one `Cost` per segment.
+    - `recomputations`: one per value in `Program.recomputations`.
+    - `time_source`, `memory_source`: where the figures come from.
+    """
+
+    segments: tuple[Cost, ...]
+    recomputations: dict[int, Cost]
+    time_source: str
+    memory_source: str

@@ -1,0 +1,146 @@
+"""Workspace: the memory that XLA needs inside a fragment, asked from XLA itself.
+
+Each structurally unique fragment is compiled alone for the target. Its operands are
+made inside the compiled program, behind a barrier, so that XLA's buffer assignment
+sees them as temporaries that die where they die in the whole step, with all the
+in-place reuse that follows. What is left after the operands and results that the
+solver counts itself is the workspace.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import compat
+from ..compile.memory import temp_bytes
+from ..machine import Target
+from ..trace import LOCAL, Fragment, Kind, Program, evaluate
+from . import cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A fragment whose workspace is wanted, and which of its operands die in it."""
+
+    fragment: Fragment
+    dying: frozenset[int]
+
+
+def workspaces(
+    program: Program, probes: Sequence[Probe], target: Target
+) -> tuple[list[int], str]:
+    """Workspace bytes of fragments, and where the figures come from.
+
+    **Arguments:**
+
+    - `program`: the program the fragments belong to.
+    - `probes`: the fragments. Structurally equal ones are compiled once.
+    - `target`: what to compile for. On a CPU, whose buffer assignment says nothing
+        about an accelerator's, workspace is estimated from the fused operands of the
+        kernels instead.
+
+    **Returns:**
+
+    Bytes per probe (negative where results take the place of dying operands), and
+    the source.
+    """
+    if target.machine.platform == "cpu":
+        return [estimate(program, p.fragment) for p in probes], "estimated"
+    keys = [_key(program, p, target) for p in probes]
+    known: dict[str, int | None] = {}
+    missing: dict[str, Probe] = {}
+    for key, probe in zip(keys, probes, strict=True):
+        if key in known or key in missing:
+            continue
+        entry = None if key.startswith(LOCAL) else cache.load("workspace", key)
+        if isinstance(entry, dict) and isinstance(entry.get("workspace"), int):
+            known[key] = entry["workspace"]
+        else:
+            missing[key] = probe
+    with ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)) as pool:
+        found = pool.map(lambda p: _compile(program, p, target), missing.values())
+        for key, workspace in zip(missing, found, strict=True):
+            known[key] = workspace
+            if workspace is not None and not key.startswith(LOCAL):
+                cache.store("workspace", key, {"workspace": workspace})
+    out = [
+        estimate(program, p.fragment) if (w := known[k]) is None else w
+        for k, p in zip(keys, probes, strict=True)
+    ]
+    failed = sum(w is None for w in known.values())
+    source = f"XLA, {len(known)} kinds of segment, {len(missing)} compiled now"
+    return out, source + (f", {failed} estimated" if failed else "")
+
+
+def estimate(program: Program, fragment: Fragment) -> int:
+    """Workspace without a compiler: the fused values that feed kernels."""
+    equations = [program.equations[i] for i in fragment.equations]
+    fused = {v for e in equations if e.kind is Kind.FUSED for v in e.outputs}
+    fed = {v for e in equations if e.kind is Kind.KERNEL for v in e.operands}
+    return sum(program.values[v].nbytes for v in fused & fed)
+
+
+def _key(program: Program, probe: Probe, target: Target) -> str:
+    fragment = probe.fragment
+    pattern = [
+        (v in probe.dying, v in program.resident or v in program.returned)
+        for v in (*fragment.reads, *fragment.writes)
+    ]
+    local = LOCAL if fragment.signature.startswith(LOCAL) else ""
+    parts = (fragment.signature, pattern, _device(target), compat.JAX_VERSION)
+    return local + cache.cache_key(*parts, os.environ.get("XLA_FLAGS", ""))
+
+
+def _device(target: Target) -> str:
+    return target.config or jax.devices()[0].device_kind
+
+
+def _compile(program: Program, probe: Probe, target: Target) -> int | None:
+    # A tensor lives in temporary memory; arguments, constants and results do not.
+    fragment = probe.fragment
+    kept = program.resident | program.returned
+
+    def is_tensor(v: int) -> bool:
+        return v not in kept and not compat.is_key_type(program.values[v].aval)
+
+    tensors = [v for v in fragment.reads if is_tensor(v)]
+    others = [v for v in fragment.reads if not is_tensor(v)]
+    made = [v for v in fragment.writes if is_tensor(v)]
+    survivors = [v for v in tensors if v not in probe.dying]
+
+    def harness(given: list[Any], seeds: list[Any]) -> Any:
+        arrays = [
+            jnp.broadcast_to(s, program.values[v].aval.shape)
+            for s, v in zip(seeds, tensors, strict=True)
+        ]
+        arrays = jax.lax.optimization_barrier(arrays)
+        env = dict(zip([*others, *tensors], [*given, *arrays], strict=True))
+        out = evaluate(program, fragment, env.__getitem__)
+        results = [out[v] for v in fragment.writes if v not in made]
+        alive = [out[v] for v in made] + [env[v] for v in survivors]
+        alive = jax.lax.optimization_barrier(alive)
+        return results, [x[(0,) * x.ndim] for x in alive]
+
+    sharding = target.sharding
+
+    def abstract(value: int, shape: tuple[int, ...] | None = None) -> Any:
+        aval = program.values[value].aval
+        shape = aval.shape if shape is None else shape
+        return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding)
+
+    try:
+        lowered = jax.jit(harness).lower(
+            [abstract(v) for v in others], [abstract(v, ()) for v in tensors]
+        )
+        temp = temp_bytes(lowered.compile())
+    except Exception:  # noqa: BLE001 - cannot run alone (an effect, a mesh, a dtype)
+        return None
+    counted = sum(program.values[v].nbytes for v in (*tensors, *made))
+    return temp - counted

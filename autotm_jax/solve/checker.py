@@ -1,0 +1,216 @@
+"""A checker that does not trust the solver.
+
+It replays a schedule on a problem, segment by segment, from the meaning of a schedule
+alone (no network, no solver): what is on the device, what is in flight, what is on the
+host, and how long everything takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import numpy as np
+
+from .problem import Problem
+from .schedule import Fetch, Schedule, Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """What a schedule does on a problem.
+
+    - `device`, `host`: bytes per segment; `device` is the largest of the segment
+        itself and of what is computed again before it.
+    - `compute`: seconds per segment, with recomputation.
+    - `seconds`: per segment, with the copies that compute does not hide.
+    - `faults`: rules the schedule breaks, as sentences; empty if it is sound.
+    """
+
+    device: np.ndarray
+    host: np.ndarray
+    compute: np.ndarray
+    seconds: np.ndarray
+    faults: tuple[str, ...]
+
+    @property
+    def device_peak(self) -> int:
+        """The largest number of device bytes at any segment."""
+        return int(self.device.max(initial=0))
+
+    @property
+    def host_peak(self) -> int:
+        """The largest number of host bytes at any segment."""
+        return int(self.host.max(initial=0))
+
+    @property
+    def makespan(self) -> float:
+        """Seconds of the whole step."""
+        return float(self.seconds.sum())
+
+
+def replay(problem: Problem, schedule: Schedule) -> Replay:
+    """Replays a schedule and reports every rule it breaks.
+
+    **Arguments:**
+
+    - `problem`, `schedule`: what to replay.
+
+    **Returns:**
+
+    A `Replay`.
+    """
+    return _Replayer(problem, schedule).run()
+
+
+class _Replayer:
+    def __init__(self, problem: Problem, schedule: Schedule):
+        self.problem = problem
+        self.schedule = schedule
+        count = problem.segments
+        self.device = np.array(problem.resident, dtype=float)
+        self.before = np.zeros(count)  # on the device while recomputing for k
+        self.host = np.zeros(count)
+        self.out = np.zeros(count)
+        self.into = np.zeros(count)
+        self.again = np.zeros(count)
+        self.copies = 0
+        self.faults: list[str] = []
+        self.position = {t.value: i for i, t in enumerate(problem.tensors)}
+
+    def run(self) -> Replay:
+        problem = self.problem
+        recomputed: dict[int, set[int]] = defaultdict(set)
+        reads: dict[int, set[int]] = defaultdict(set)
+        for item in self.schedule.recomputes:
+            at = self._known(item.value, "recomputation")
+            if at is None:
+                continue
+            recipe = problem.tensors[at].recipe
+            if recipe is None or item.use not in recipe.at:
+                self._fault(item.value, f"may not be computed again at {item.use}")
+                continue
+            recomputed[at].add(item.use)
+            self.again[item.use] += recipe.seconds
+            for root in recipe.roots:
+                reads[root].add(item.use)
+        stores: dict[int, list[Store]] = defaultdict(list)
+        fetches: dict[int, list[Fetch]] = defaultdict(list)
+        for store in self.schedule.stores:
+            at = self._known(store.value, "store")
+            if at is not None:
+                stores[at].append(store)
+        for fetch in self.schedule.fetches:
+            at = self._known(fetch.value, "fetch")
+            if at is not None:
+                fetches[at].append(fetch)
+        for i in range(len(problem.tensors)):
+            self._replay_tensor(i, recomputed[i], reads[i], stores[i], fetches[i])
+        return self._finish(recomputed)
+
+    def _known(self, value: int, what: str) -> int | None:
+        if value not in self.position:
+            self.faults.append(f"There is a {what} of value {value}, which is no tensor.")
+            return None
+        return self.position[value]
+
+    def _fault(self, value: int, text: str) -> None:
+        self.faults.append(f"Value {value} {text}.")
+
+    def _replay_tensor(
+        self,
+        index: int,
+        recomputed: set[int],
+        reads: set[int],
+        stores: list[Store],
+        fetches: list[Fetch],
+    ) -> None:
+        tensor = self.problem.tensors[index]
+        if (stores or fetches) and not tensor.movable:
+            self._fault(tensor.value, "moves, but is not movable")
+        if len(stores) > 1:
+            self._fault(tensor.value, "is written to the host more than once")
+        arrivals: dict[int, Fetch | None] = dict.fromkeys(recomputed)
+        for fetch in fetches:
+            if fetch.use in arrivals:
+                self._fault(tensor.value, f"arrives twice at segment {fetch.use}")
+            arrivals[fetch.use] = fetch
+        uses = sorted({*tensor.touches, *reads, *arrivals})
+        leaves = {s.after: s for s in stores}
+        for store in stores:
+            if store.after not in uses or store.done <= store.after:
+                self._fault(tensor.value, "is stored when it is not on the device")
+            self._copy(self.out, store.after + 1, store.done, tensor.nbytes)
+        on_host_from = min((s.done for s in stores), default=None)
+        start = uses[0]
+        for a, b in zip(uses, [*uses[1:], None], strict=True):
+            arrival = arrivals.get(b, False) if b is not None else False
+            if b is not None and arrival is False:
+                if a in leaves and leaves[a].done > b:
+                    self._fault(tensor.value, "is still being stored when it is used")
+                continue
+            end = leaves[a].done if a in leaves else a + 1
+            self.device[start:end] += tensor.nbytes
+            if b is None:
+                break
+            if arrival is None:
+                # Computed again for segment b: made before b, so not there while
+                # the roots of earlier recomputations are read.
+                start = b
+                continue
+            assert isinstance(arrival, Fetch)
+            start = arrival.start
+            if start >= b or start < a + 1:
+                self._fault(tensor.value, f"is fetched for {b} outside of its gap")
+            if on_host_from is None or on_host_from > start:
+                self._fault(tensor.value, f"is fetched for {b} before it is stored")
+            self._copy(self.into, start, b, tensor.nbytes)
+        if uses[0] != tensor.touches[0]:
+            self._fault(tensor.value, "is used before it is made")
+        if stores:
+            last = max((f.use for f in fetches), default=stores[0].done)
+            self.host[stores[0].after + 1 : last] += tensor.nbytes
+        self.before[tensor.touches[0]] -= tensor.nbytes
+
+    def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
+        compute = np.array(self.problem.compute[first:end])
+        if not compute.size:
+            return
+        total = compute.sum()
+        share = compute / total if total else np.full(compute.size, 1 / compute.size)
+        lane[first:end] += nbytes * share
+        self.copies += 1
+
+    def _finish(self, recomputed: dict[int, set[int]]) -> Replay:
+        problem, link = self.problem, self.problem.link
+        workspace = np.array(problem.workspace, dtype=float)
+        device = self.device + workspace
+        for index, uses in recomputed.items():
+            recipe = problem.tensors[index].recipe
+            assert recipe is not None
+            for use in uses:
+                while_again = self.device[use] + self.before[use] + recipe.workspace
+                device[use] = max(device[use], while_again)
+        compute = np.array(problem.compute) + self.again
+        seconds = np.maximum.reduce(
+            [
+                compute,
+                self.out / link.d2h,
+                self.into / link.h2d,
+                (self.out + self.into) / link.duplex,
+            ]
+        )
+        if device.max(initial=0) > problem.device_limit * (1 + 1e-9) + 1:
+            worst = int(device.argmax())
+            self.faults.append(
+                f"Segment {worst} needs {int(device[worst])} device bytes, over the "
+                f"limit of {int(problem.device_limit)}."
+            )
+        if self.host.max(initial=0) > problem.host_limit * (1 + 1e-9) + 1:
+            self.faults.append(
+                f"The host copies take {int(self.host.max())} bytes, over the limit of "
+                f"{int(problem.host_limit)}."
+            )
+        if seconds.size:
+            seconds[-1] += link.latency * self.copies
+        return Replay(device, self.host, compute, seconds, tuple(self.faults))

@@ -1,0 +1,93 @@
+"""The placement problem, in numbers: tensors, kernels, a link, two limits.
+
+Notation of the joint program: segments k = 0 … K-1 take `compute[k]` seconds and
+`workspace[k]` bytes; a tensor has a producer, touches, bytes, and perhaps a recipe to
+compute it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a tensor is computed again.
+
+    - `seconds`, `workspace`: time, and bytes beyond its roots and itself.
+    - `roots`: tensors (by position in `Problem.tensors`) that have to be there.
+    - `at`: segments before which it may be done.
+    """
+
+    seconds: float
+    workspace: int
+    roots: tuple[int, ...]
+    at: frozenset[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A value that crosses a cut and is large enough to decide about.
+
+    - `value`: its number in the program.
+    - `nbytes`: its size.
+    - `touches`: segments that make (the first) or read it.
+    - `optional`: further segments where a recomputation of another tensor could read
+        it.
+    - `movable`: whether it may go to the host.
+    - `recipe`: how to compute it again, if it may be.
+    """
+
+    value: int
+    nbytes: int
+    touches: tuple[int, ...]
+    optional: tuple[int, ...] = ()
+    movable: bool = True
+    recipe: Recipe | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """The connection of the two memories: bytes per second, and seconds per copy."""
+
+    d2h: float
+    h2d: float
+    duplex: float
+    latency: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Where should every tensor be, all the time?
+
+    - `compute`, `workspace`: per segment, seconds and bytes.
+    - `resident`: per segment, bytes that are there whatever is decided: small values.
+    - `tensors`: what is decided about.
+    - `link`: the connection to the host.
+    - `device_limit`, `host_limit`: bytes. The device limit is for temporaries:
+        arguments and results are not part of the problem.
+    """
+
+    compute: tuple[float, ...]
+    workspace: tuple[int, ...]
+    resident: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
+    link: Link
+    device_limit: float
+    host_limit: float
+
+    @property
+    def segments(self) -> int:
+        """The number of segments, K."""
+        return len(self.compute)
+
+    def floor(self) -> int:
+        """A lower bound of the device bytes of every plan.
+
+        At each segment: what it touches and needs itself, and what is resident.
+        """
+        here = [r + w for r, w in zip(self.resident, self.workspace, strict=True)]
+        for tensor in self.tensors:
+            for segment in tensor.touches:
+                here[segment] += tensor.nbytes
+        return max(here, default=0)

@@ -1,0 +1,163 @@
+"""The static dataflow graph of a step: values, equations, segments.
+
+A `Program` is what every later stage reads. Its *segments* are AutoTM's kernels, the
+*materialised* values that cross from one segment to another are its tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .primitives import Kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """One array of the program.
+
+    - `index`: its number, which is its place in `Program.values`.
+    - `aval`: shape and dtype.
+    - `nbytes`: bytes on the device.
+    - `producer`: index of the equation that makes it; `None` for an argument or a
+        constant.
+    - `source`: the user's line that made it.
+    """
+
+    index: int
+    aval: Any
+    nbytes: int
+    producer: int | None
+    source: str
+
+    def describe(self) -> str:
+        """`bf16[16,1024,1024]` and the source line."""
+        return f"{self.aval.str_short(short_dtypes=True)} from {self.source}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Equation:
+    """One primitive applied to values.
+
+    - `eqn`: the JAX equation (parameters, effects, source, context).
+    - `inputs`: value indices, or JAX literals.
+    - `outputs`: value indices.
+    - `kind`: how XLA treats it.
+    - `home`: the segment in which it stands in program order.
+    """
+
+    index: int
+    eqn: Any
+    inputs: tuple[Any, ...]
+    outputs: tuple[int, ...]
+    kind: Kind
+    home: int
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        """The inputs that are values, without the literals."""
+        return tuple(i for i in self.inputs if isinstance(i, int))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fragment:
+    """A few equations that run together, and the values they exchange.
+
+    Fused equations appear in every fragment that needs their results.
+
+    - `equations`: equation indices in program order.
+    - `reads`: materialised values from outside.
+    - `writes`: values made here that are read elsewhere or returned.
+    - `signature`: equal for structurally equal fragments.
+    """
+
+    equations: tuple[int, ...]
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    signature: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A kernel of the program: one heavy operation with what belongs to it.
+
+    - `body`: what runs.
+    - `dying`: values of `body.reads` and `body.writes` that no later segment reads.
+    """
+
+    index: int
+    body: Fragment
+    dying: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A step as a static dataflow graph.
+
+    - `arguments`, `constants`, `results`: value indices (a result may also be a JAX
+        literal); constants come with their arrays.
+    - `donated`: per argument, whether its buffer may hold a result.
+    - `segments`: in program order.
+    - `recomputations`: for each value that may be computed a second time, the
+        fragment that does it from materialised values.
+    """
+
+    values: tuple[Value, ...]
+    equations: tuple[Equation, ...]
+    arguments: tuple[int, ...]
+    constants: tuple[tuple[int, Any], ...]
+    results: tuple[Any, ...]
+    donated: tuple[bool, ...]
+    segments: tuple[Segment, ...]
+    recomputations: dict[int, Fragment]
+
+    @property
+    def resident(self) -> frozenset[int]:
+        """Values whose buffers live for the whole step: arguments and constants."""
+        return frozenset(self.arguments) | {index for index, _ in self.constants}
+
+    @property
+    def returned(self) -> frozenset[int]:
+        """Values the step returns."""
+        return frozenset(r for r in self.results if isinstance(r, int))
+
+    def touches(self) -> dict[int, list[int]]:
+        """For each value that crosses a cut, the segments that make or read it."""
+        touched: dict[int, list[int]] = {}
+        resident = self.resident
+        for segment in self.segments:
+            for value in (*segment.body.reads, *segment.body.writes):
+                if value in resident:
+                    continue
+                at = touched.setdefault(value, [])
+                if not at or at[-1] != segment.index:
+                    at.append(segment.index)
+        return touched
+
+    def argument_bytes(self) -> int:
+        """Bytes of the arguments, in whatever order they arrive."""
+        return sum(self.values[i].nbytes for i in self.arguments)
+
+    def result_bytes(self) -> tuple[int, int]:
+        """Bytes of the results, and those of them that reuse a donated argument.
+
+        Donated buffers are paired with results of the same shape and dtype in order,
+        as JAX does when it lowers a step.
+        """
+        free: dict[Any, int] = {}
+        for index, donated in zip(self.arguments, self.donated, strict=True):
+            if donated:
+                aval = self.values[index].aval
+                key = (aval.shape, aval.dtype)
+                free[key] = free.get(key, 0) + 1
+        total = aliased = 0
+        for result in self.results:
+            if not isinstance(result, int):
+                continue
+            value = self.values[result]
+            total += value.nbytes
+            key = (value.aval.shape, value.aval.dtype)
+            if free.get(key, 0):
+                free[key] -= 1
+                aliased += value.nbytes
+        return total, aliased

@@ -1,0 +1,57 @@
+"""The training steps of the benchmarks, by name.
+
+Every step has the same form, `step(state, batch) -> (state, loss)`, is written in
+plain `jax.numpy` on pytrees of parameters, is unrolled (no scan over layers), and
+donates its state. A name ending in `-tiny` is the same model at a size that runs in
+about a second on a CPU.
+
+!!! Example
+
+    ```python
+    from benchmarks import workloads
+
+    workload = workloads.get("mlp-tiny")
+    step = jax.jit(workload.step, donate_argnums=workload.donate_argnums)
+    state, loss = step(*workload.make(seed=0))
+    ```
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from . import dlrm, gpt, mlp, resnet, unet, vit
+from ._workload import Workload as Workload
+
+
+_REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
+    "gpt-12": (gpt.workload, gpt.Config()),
+    "gpt-12-dropout": (gpt.workload, gpt.Config(dropout=0.1)),
+    "gpt-tiny": (gpt.workload, gpt.TINY),
+    "resnet-50": (resnet.workload, resnet.Config()),
+    "resnet-tiny": (resnet.workload, resnet.TINY),
+    "mlp": (mlp.workload, mlp.Config()),
+    "mlp-tiny": (mlp.workload, mlp.TINY),
+    "vit": (vit.workload, vit.Config()),
+    "vit-tiny": (vit.workload, vit.TINY),
+    "unet": (unet.workload, unet.Config()),
+    "unet-tiny": (unet.workload, unet.TINY),
+    "dlrm": (dlrm.workload, dlrm.Config()),
+    "dlrm-tiny": (dlrm.workload, dlrm.TINY),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `get` knows."""
+    return tuple(_REGISTRY)
+
+
+def get(name: str) -> Workload:
+    """Builds the workload of this name; nothing is allocated until its `make`.
+
+    For other sizes call the model's own module, e.g.
+    `gpt.workload(gpt.Config(layers=24))`.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(f"No workload is called {name!r}; there are {names()}.")
+    build, config = _REGISTRY[name]
+    return build(config, name)
