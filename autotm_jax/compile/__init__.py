@@ -1,0 +1,8 @@
+"""What XLA made of a step: memory, and proof that a plan was realised."""
+
+from .memory import (
+    device_bytes as device_bytes,
+    host_bytes as host_bytes,
+    temp_bytes as temp_bytes,
+)
+from .verify import Evidence as Evidence, examine as examine

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..machine import Target
-from ..trace import Program
+from ..trace import Fragment, Kind, Program
 from .costs import Cost, Costs
 from .roofline import seconds
-from .workspace import Probe, workspaces
+from .workspace import Probe, estimate, workspaces
 
 
 def estimate_costs(program: Program, target: Target) -> Costs:
@@ -22,28 +22,37 @@ def estimate_costs(program: Program, target: Target) -> Costs:
     `Costs`.
     """
     probes = [Probe(s.body, frozenset(s.dying)) for s in program.segments]
-    # A value is computed again where others still need its roots.
+    memory, source = workspaces(program, probes, target)
+    times: dict[str, float] = {}
+
+    def time(fragment: Fragment) -> float:
+        if fragment.signature not in times:
+            times[fragment.signature] = seconds(program, fragment, target.machine)
+        return times[fragment.signature]
+
+    segments = tuple(
+        Cost(time(probe.fragment), workspace)
+        for probe, workspace in zip(probes, memory, strict=True)
+    )
     again = {
-        value: Probe(fragment, frozenset())
+        value: Cost(time(fragment), _workspace_again(program, value, segments))
         for value, fragment in program.recomputations.items()
     }
-    memory, source = workspaces(program, [*probes, *again.values()], target)
-    cache: dict[str, float] = {}
-
-    def time(probe: Probe) -> float:
-        signature = probe.fragment.signature
-        if signature not in cache:
-            cache[signature] = seconds(program, probe.fragment, target.machine)
-        return cache[signature]
-
-    costs = [
-        Cost(time(probe), workspace)
-        for probe, workspace in zip([*probes, *again.values()], memory, strict=True)
-    ]
     machine = target.machine
     return Costs(
-        tuple(costs[: len(probes)]),
-        dict(zip(again, costs[len(probes) :], strict=True)),
+        segments,
+        again,
         f"roofline of {machine.name} ({machine.source}), modelled",
         source,
     )
+
+
+def _workspace_again(program: Program, value: int, segments: tuple[Cost, ...]) -> int:
+    # A value made by its segment's kernel needs that segment's workspace again; one
+    # that is fused needs what feeds the kernels among its equations.
+    producer = program.values[value].producer
+    assert producer is not None
+    equation = program.equations[producer]
+    if equation.kind is Kind.KERNEL:
+        return max(0, segments[equation.home].workspace)
+    return estimate(program, program.recomputations[value])

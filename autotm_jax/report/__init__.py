@@ -1,0 +1,3 @@
+"""Plans for people to read."""
+
+from .text import summary as summary

@@ -25,6 +25,8 @@ class Replay:
     - `compute`: seconds per segment, with recomputation.
     - `seconds`: per segment, with the copies that compute does not hide.
     - `faults`: rules the schedule breaks, as sentences; empty if it is sound.
+    - `stays`: `(value, first, end)`: the value is on the device from segment `first`
+        until before segment `end`.
     """
 
     device: np.ndarray
@@ -32,6 +34,11 @@ class Replay:
     compute: np.ndarray
     seconds: np.ndarray
     faults: tuple[str, ...]
+    stays: tuple[tuple[int, int, int], ...]
+
+    def alive(self, segment: int) -> list[int]:
+        """Values that are on the device at a segment."""
+        return [v for v, first, end in self.stays if first <= segment < end]
 
     @property
     def device_peak(self) -> int:
@@ -76,6 +83,7 @@ class _Replayer:
         self.again = np.zeros(count)
         self.copies = 0
         self.faults: list[str] = []
+        self.stays: list[tuple[int, int, int]] = []
         self.position = {t.value: i for i, t in enumerate(problem.tensors)}
 
     def run(self) -> Replay:
@@ -151,6 +159,7 @@ class _Replayer:
                 continue
             end = leaves[a].done if a in leaves else a + 1
             self.device[start:end] += tensor.nbytes
+            self.stays.append((tensor.value, start, end))
             if b is None:
                 break
             if arrival is None:
@@ -187,7 +196,8 @@ class _Replayer:
         device = self.device + workspace
         for index, uses in recomputed.items():
             recipe = problem.tensors[index].recipe
-            assert recipe is not None
+            if recipe is None:
+                continue
             for use in uses:
                 while_again = self.device[use] + self.before[use] + recipe.workspace
                 device[use] = max(device[use], while_again)
@@ -213,4 +223,5 @@ class _Replayer:
             )
         if seconds.size:
             seconds[-1] += link.latency * self.copies
-        return Replay(device, self.host, compute, seconds, tuple(self.faults))
+        faults, stays = tuple(self.faults), tuple(self.stays)
+        return Replay(device, self.host, compute, seconds, faults, stays)

@@ -1,0 +1,73 @@
+"""Proof that XLA did what was planned, read from the executable."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+from ..solve.schedule import Schedule
+from .memory import device_bytes, host_bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """What an executable shows.
+
+    - `device_bytes`, `host_bytes`: what it reserves.
+    - `copies`: copies between the memories in its scheduled HLO; `None` on backends
+        that show none.
+    - `faults`: promises that were not kept, as sentences. Memory is not among them:
+        it is compared with the budget by whoever knows the budget.
+    """
+
+    device_bytes: int
+    host_bytes: int
+    copies: int | None
+    faults: tuple[str, ...]
+
+
+# XLA:GPU marks pinned host memory as memory space 5 of a layout.
+_COPY = re.compile(r"= \((\S+?), (\S+?), [^)]*\) copy-start\(")
+_HOST_LAYOUT = "S(5)"
+_REMAT = re.compile(r"%\S*\.remat\S* = ")
+_HOST_COMPUTE = re.compile(r'_xla_compute_type="host"|execution_thread="host"')
+
+
+def examine(compiled: Any, schedule: Schedule, platform: str) -> Evidence:
+    """Looks for a schedule in an executable.
+
+    **Arguments:**
+
+    - `compiled`: a `jax.stages.Compiled`.
+    - `schedule`: what was planned.
+    - `platform`: `"cuda"`, or another one, where only memory is read.
+
+    **Returns:**
+
+    `Evidence`.
+    """
+    device, host = device_bytes(compiled), host_bytes(compiled)
+    nothing = not (schedule.stores or schedule.fetches or schedule.recomputes)
+    if platform != "cuda" or nothing:
+        return Evidence(device, host, None, ())
+    text = compiled.as_text()
+    copies = _host_copies(text)
+    wanted = len(schedule.stores) + len(schedule.fetches)
+    faults = []
+    if copies < wanted:
+        faults.append(
+            f"XLA kept {copies} of the {wanted} planned copies between device and "
+            "host memory"
+        )
+    remat = len(_REMAT.findall(text))
+    if remat:
+        faults.append(f"XLA's own rematerialisation added {remat} instructions")
+    if _HOST_COMPUTE.search(text):
+        faults.append("XLA moved computation to the host, which is very slow")
+    return Evidence(device, host, copies, tuple(faults))
+
+
+def _host_copies(text: str) -> int:
+    pairs = _COPY.findall(text)
+    return sum((_HOST_LAYOUT in to) != (_HOST_LAYOUT in of) for to, of in pairs)

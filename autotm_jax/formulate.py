@@ -1,0 +1,167 @@
+"""From a priced program to the numbers of a placement problem."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+
+from . import compat
+from .machine import Machine
+from .profile import Costs
+from .solve import Link, Problem, Recipe, Tensor
+from .trace import Program
+
+
+# A value below this fraction of the peak stays where it is.
+_SMALLEST_TENSOR = 1 / 1500
+
+# How far a chain of recomputations may reach: equations' results deep, and seconds as
+# a fraction of the step.
+_DEEPEST_CHAIN = 2
+_LONGEST_CHAIN = 0.04
+
+
+def formulate(
+    program: Program,
+    costs: Costs,
+    machine: Machine,
+    device_limit: float,
+    host_limit: float,
+) -> Problem:
+    """The placement problem of a program.
+
+    **Arguments:**
+
+    - `program`, `costs`, `machine`: what runs, what it costs, and where.
+    - `device_limit`, `host_limit`: bytes of temporaries.
+
+    **Returns:**
+
+    A `Problem`.
+    """
+    touches = {
+        value: at
+        for value, at in program.touches().items()
+        if value not in program.returned
+    }
+    count = len(program.segments)
+    live = [0] * count
+    for value, at in touches.items():
+        for k in range(at[0], at[-1] + 1):
+            live[k] += program.values[value].nbytes
+    smallest = _SMALLEST_TENSOR * max(live, default=0)
+    large = [v for v in touches if program.values[v].nbytes >= max(1, smallest)]
+    chains = _Chains(program, costs, touches, set(large))
+    resident = [0] * count
+    for value, at in touches.items():
+        if value in chains.large:
+            continue
+        last = max(at[-1], chains.extended.get(value, 0))
+        for k in range(at[0], last + 1):
+            resident[k] += program.values[value].nbytes
+    position = {v: i for i, v in enumerate(large)}
+    tensors = []
+    for value in large:
+        recipe = None
+        if value in chains.at:
+            cost = costs.recomputations[value]
+            reads = program.recomputations[value].reads
+            roots = tuple(position[r] for r in reads if r in position)
+            at = frozenset(chains.at[value])
+            recipe = Recipe(cost.seconds, cost.workspace, roots, at)
+        optional = tuple(sorted(chains.optional.get(value, ())))
+        movable = machine.d2h_bandwidth > 0 and _can_leave(program, value)
+        nbytes = program.values[value].nbytes
+        mandatory = tuple(touches[value])
+        tensors.append(Tensor(value, nbytes, mandatory, optional, movable, recipe))
+    link = Link(
+        machine.d2h_bandwidth,
+        machine.h2d_bandwidth,
+        machine.duplex_bandwidth,
+        machine.transfer_latency,
+    )
+    return Problem(
+        tuple(c.seconds for c in costs.segments),
+        tuple(c.workspace for c in costs.segments),
+        tuple(resident),
+        tuple(tensors),
+        link,
+        device_limit,
+        host_limit,
+    )
+
+
+def _can_leave(program: Program, value: int) -> bool:
+    aval = program.values[value].aval
+    # Sub-byte types and keys have no host layout that every version agrees on.
+    return not compat.is_key_type(aval) and compat.itemsize_bits(aval.dtype) >= 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Link:
+    """One step of a chain: a value wanted before a segment."""
+
+    value: int
+    use: int
+    depth: int
+    seconds: float
+
+
+class _Chains:
+    """Which values may be computed again, where, and what that needs there."""
+
+    def __init__(
+        self,
+        program: Program,
+        costs: Costs,
+        touches: dict[int, list[int]],
+        large: set[int],
+    ):
+        self.program, self.costs, self.touches = program, costs, touches
+        self.large = large
+        self.at: dict[int, set[int]] = {}
+        self.optional: dict[int, set[int]] = {}
+        self.extended: dict[int, int] = {}
+        self._allowance = _LONGEST_CHAIN * sum(c.seconds for c in costs.segments)
+        for value in sorted(large):
+            for a, b in zip(touches[value], touches[value][1:], strict=False):
+                if b - a > 2:
+                    self._follow(_Link(value, b, 0, 0.0))
+
+    def _follow(self, first: _Link) -> None:
+        queue = deque([first])
+        while queue:
+            link = queue.popleft()
+            value, use = link.value, link.use
+            if value not in self.costs.recomputations:
+                continue
+            seconds = link.seconds + self.costs.recomputations[value].seconds
+            if link.depth > 0 and seconds > self._allowance:
+                continue
+            reads = self.program.recomputations[value].reads
+            roots = [r for r in reads if r in self.touches]
+            done = self.at.setdefault(value, set())
+            if use in done or not self._is_sensible(value, use, roots):
+                continue
+            done.add(use)
+            for root in roots:
+                if root not in self.large:
+                    self.extended[root] = max(self.extended.get(root, 0), use)
+                    continue
+                if use not in self.touches[root]:
+                    self.optional.setdefault(root, set()).add(use)
+                if link.depth < _DEEPEST_CHAIN and self._is_long_gone(root, use):
+                    queue.append(_Link(root, use, link.depth + 1, seconds))
+
+    def _is_sensible(self, value: int, use: int, roots: list[int]) -> bool:
+        # Bringing back a root that nobody else wants any more only pays where it is
+        # much smaller than what is computed from it.
+        small = self.program.values[value].nbytes / 2
+        return all(
+            self.touches[r][-1] >= use or self.program.values[r].nbytes <= small
+            for r in roots
+        )
+
+    def _is_long_gone(self, value: int, use: int) -> bool:
+        before = [k for k in self.touches[value] if k < use]
+        return bool(before) and use - before[-1] > 2

@@ -1,0 +1,436 @@
+"""`autotm.jit`: `jax.jit` with a memory budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import threading
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from . import compat
+from .budget import Budget, format_bytes, parse_budget
+from .compile import Evidence, device_bytes, examine
+from .emit import emit
+from .errors import (
+    AutoTMError,
+    AutoTMWarning,
+    BudgetError,
+    InfeasibleBudget,
+    PlanNotRealised,
+    TargetError,
+)
+from .machine import Target, target as find_target
+from .plan import Plan, Realised
+from .planning import Planner, Request
+from .solve import Schedule, SolverOptions, Status
+
+
+# How many plans are compiled before a budget is given up.
+_MOST_ROUNDS = 4
+
+# XLA's rematerialisation counts pinned host buffers as device memory and would
+# recompute what it need not: the plan has already said what is computed again.
+_CUDA_OPTIONS = {"xla_disable_hlo_passes": "rematerialization"}
+
+
+class _NotPlanned(Exception):
+    """Raised inside a trace to say that this signature has no plan yet."""
+
+
+@dataclasses.dataclass
+class _Entry:
+    """What is known about one signature of a step."""
+
+    plan: Plan
+    planner: Planner | None = None
+    is_final: bool = False
+
+
+class Step:
+    """A function with a memory budget. Made by `autotm_jax.jit`."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        *,
+        target: Target | None,
+        budget: Budget,
+        host_budget: Budget,
+        solver: SolverOptions,
+        jit_options: dict[str, Any],
+    ):
+        functools.update_wrapper(self, fun)
+        self._fun = fun
+        self._given = (target, budget, host_budget, solver)
+        self._jit_options = jit_options
+        self._plain = jax.jit(fun, **jit_options)
+        self._planned: Any = None
+        self._entries: dict[str, _Entry] = {}
+        self._untouched_jits: dict[str, Any] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        _, budget, _, _ = self._given
+        return f"autotm_jax.jit({self._fun!r}, budget={budget!r})"
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Under another transformation the step is that transformation's to plan.
+        if not compat.at_top_level():
+            return self._plain(*args, **kwargs)
+        try:
+            return self._planned(*args, **kwargs)
+        except _NotPlanned:
+            pass
+        except TypeError:
+            if self._planned is not None:
+                raise
+        self._realise(args, kwargs)
+        return self._planned(*args, **kwargs)
+
+    def plan(self, *args: Any, **kwargs: Any) -> Plan:
+        """The plan for arguments of these shapes, without compiling it.
+
+        **Arguments:**
+
+        - as the step's own; arrays may be `jax.ShapeDtypeStruct`s.
+
+        **Returns:**
+
+        A `Plan`. Once the step has been compiled for these shapes, the one that is in
+        use, with what XLA made of it.
+
+        **Raises:**
+
+        - `InfeasibleBudget`: if no plan meets the budget.
+        """
+        with self._lock:
+            request = self._request()
+            args, kwargs = request.target.place((args, kwargs))
+            traced = self._plain.trace(*args, **kwargs)
+            return self._entry(traced, request, args, kwargs).plan
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        """As `jax.jit`'s: the traced step, as it is emitted."""
+        args, kwargs = self._prepared(args, kwargs)
+        return self._planned.trace(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        """As `jax.jit`'s: the lowered step. Its executable keeps the budget."""
+        args, kwargs = self._prepared(args, kwargs)
+        return self._planned.lower(*args, **kwargs)
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """As `jax.jit`'s."""
+        return self._plain.eval_shape(*args, **kwargs)
+
+    def clear_cache(self) -> None:
+        """Forgets every plan and executable."""
+        with self._lock:
+            self._plain.clear_cache()
+            self._planned = None
+            self._entries.clear()
+            self._untouched_jits.clear()
+
+    def _request(self) -> Request:
+        given, budget, host_budget, solver = self._given
+        target = find_target(given)
+        return Request(target, budget, host_budget, solver)
+
+    def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        request = self._request()
+        args, kwargs = request.target.place((args, kwargs))
+        self._realise(args, kwargs, may_run=False)
+        return args, kwargs
+
+    def _new_jit(self, request: Request) -> Any:
+        # A jit that has never traced anything: every signature asks for its plan.
+        options = dict(self._jit_options)
+        if request.target.machine.platform == "cuda":
+            given = dict(options.get("compiler_options") or {})
+            options["compiler_options"] = {**_CUDA_OPTIONS, **given}
+
+        @functools.wraps(self._fun)
+        def planned(*args: Any, **kwargs: Any) -> Any:
+            return self._emitted(args, kwargs)
+
+        return jax.jit(planned, **options)
+
+    def _emitted(self, args: Any, kwargs: Any) -> Any:
+        """Runs under the trace of the planned jit."""
+        traced = self._plain.trace(*args, **kwargs)
+        entry = self._entries.get(_fingerprint(traced))
+        if entry is None:
+            raise _NotPlanned
+        if entry.plan.is_untouched:
+            return self._fun(*args, **kwargs)
+        assert entry.plan.program is not None
+        leaves = jax.tree.leaves((args, kwargs))
+        flat = [leaf for leaf in leaves if isinstance(leaf, jax.core.Tracer)]
+        results = emit(entry.plan.program, entry.plan.schedule)(*flat)
+        return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
+
+    def _entry(self, traced: Any, request: Request, args: Any, kwargs: Any) -> _Entry:
+        """What is known about a signature; planned now if nothing is."""
+        key = _fingerprint(traced)
+        if key not in self._entries:
+            planner, plan = self._first_plan(traced, request, args, kwargs)
+            self._entries[key] = _Entry(plan, planner)
+        return self._entries[key]
+
+    def _first_plan(
+        self, traced: Any, request: Request, args: Any, kwargs: Any
+    ) -> tuple[Planner | None, Plan]:
+        unsupported = _unsupported(traced, args, kwargs, self._jit_options)
+        if unsupported:
+            return None, self._give_up(unsupported)
+        donated = [a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)]
+
+        @functools.cache
+        def plain_bytes() -> int:
+            return self._plain_bytes(_fingerprint(traced), request, args, kwargs)
+
+        planner = Planner(traced.jaxpr, donated, request, plain_bytes)
+        try:
+            return planner, planner.first()
+        except AutoTMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the step has to run whatever fails
+            return None, self._give_up(f"{type(error).__name__}: {error}")
+
+    def _plain_bytes(self, key: str, request: Request, args: Any, kwargs: Any) -> int:
+        # Compiled through the same door as a plan, so that the executable can be
+        # kept if the step turns out to fit as it is.
+        before = self._entries.get(key)
+        self._entries[key] = _Entry(Plan(None, Status.UNTOUCHED))
+        try:
+            jitted = self._new_jit(request)
+            compiled = jitted.lower(*args, **kwargs).compile()
+        finally:
+            del self._entries[key]
+            if before is not None:
+                self._entries[key] = before
+        self._untouched_jits[key] = jitted
+        return device_bytes(compiled)
+
+    def _give_up(self, reason: str) -> Plan:
+        warnings.warn(
+            f"autotm cannot plan {getattr(self._fun, '__name__', 'the step')}, so it "
+            f"runs as jax.jit would, without a budget: {reason}.",
+            AutoTMWarning,
+            stacklevel=2,
+        )
+        return Plan(None, Status.UNSUPPORTED, note=reason)
+
+    def _realise(self, args: Any, kwargs: Any, may_run: bool = True) -> None:
+        """Plans, compiles and checks until the budget is kept."""
+        with self._lock:
+            request = self._request()
+            if may_run and not request.target.is_present:
+                raise TargetError(
+                    f"This step is compiled for {request.target.machine.name}, which "
+                    "is not here: use step.lower(...).compile() to inspect it, or "
+                    "target=None to run it on the default device."
+                )
+            traced = self._plain.trace(*args, **kwargs)
+            key = _fingerprint(traced)
+            entry = self._entry(traced, request, args, kwargs)
+            if entry.is_final and self._planned is not None:
+                return
+            if self._planned is None:
+                self._planned = self._new_jit(request)
+            plan, planner = entry.plan, entry.planner
+            platform = request.target.machine.platform
+            for number in range(1, _MOST_ROUNDS + 1):
+                self._entries[key] = _Entry(plan, planner)
+                if plan.is_untouched and key in self._untouched_jits:
+                    self._planned = self._untouched_jits[key]
+                try:
+                    compiled = self._planned.lower(*args, **kwargs).compile()
+                    evidence = examine(compiled, plan.schedule, platform)
+                    following = self._judge(planner, plan, evidence, number, platform)
+                except BaseException:
+                    self._entries[key] = entry
+                    self._planned = self._new_jit(request)
+                    raise
+                if following is None:
+                    realised = Realised(
+                        evidence.device_bytes,
+                        evidence.host_bytes,
+                        evidence.copies,
+                        number,
+                    )
+                    plan = dataclasses.replace(plan, realised=realised)
+                    self._entries[key] = _Entry(plan, planner, is_final=True)
+                    self._untouched_jits.pop(key, None)
+                    return
+                plan = following
+                # This jit has traced the plan that is given up.
+                self._planned = self._new_jit(request)
+
+    def _judge(
+        self,
+        planner: Planner | None,
+        plan: Plan,
+        evidence: Evidence,
+        number: int,
+        platform: str,
+    ) -> Plan | None:
+        """`None` if the plan stands, else the one to compile next."""
+        if planner is None or plan.is_untouched:
+            return None
+        if evidence.faults:
+            raise PlanNotRealised(
+                "XLA did not realise the plan: " + "; ".join(evidence.faults) + ". "
+                "Nothing was run. A larger budget, or host_budget=0 to move nothing, "
+                "may avoid it; please report the step that shows it."
+            )
+        if plan.budget is None:
+            better = planner.untouched_if_smaller(plan, evidence)
+            return None if better is plan else better
+        over = evidence.device_bytes - plan.budget
+        if over <= 0:
+            return None
+        if platform != "cuda":
+            _warn_unbounded(platform, evidence.device_bytes, plan.budget)
+            return None
+        if number == _MOST_ROUNDS:
+            raise InfeasibleBudget(
+                f"XLA needs {format_bytes(evidence.device_bytes)} for a plan of "
+                f"{format_bytes(plan.device_bytes or 0)}, after {number} rounds of "
+                f"tightening: {format_bytes(over)} over the budget. "
+                "Raise the budget by that much.",
+                least=evidence.device_bytes,
+            )
+        return planner.tighter(plan, evidence)
+
+
+def _warn_unbounded(platform: str, needed: int, budget: int) -> None:
+    warnings.warn(
+        f"XLA for {platform} drops the cuts that bound memory on a GPU, so the step "
+        f"takes {format_bytes(needed)} there for a budget of {format_bytes(budget)}. "
+        "Its results are right. To check the budget, compile for a GPU: "
+        'autotm.jit(..., target="h100-sxm").lower(...).compile().',
+        AutoTMWarning,
+        stacklevel=2,
+    )
+
+
+def _is_arg(leaf: Any) -> bool:
+    return hasattr(leaf, "donated")
+
+
+def _fingerprint(traced: Any) -> str:
+    """Equal for equal programs: the printed jaxpr and what is donated."""
+    donated = [a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)]
+    text = f"{traced.jaxpr}{donated}{traced.out_info}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unsupported(traced: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> str:
+    """Why a step is not planned, or an empty string."""
+    given = [options.get("in_shardings"), options.get("out_shardings")]
+    placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
+    for sharding in [*jax.tree.leaves(given), *placed]:
+        devices = getattr(sharding, "device_set", None)
+        if devices is not None and len(devices) > 1:
+            return "it is sharded over several devices, which is not planned yet"
+    if not jax.tree.leaves(traced.out_info):
+        return "it returns no arrays"
+    return ""
+
+
+def jit(
+    fun: Callable[..., Any] | None = None,
+    /,
+    *,
+    budget: Budget = None,
+    host_budget: Budget = None,
+    target: str | Target | None = None,
+    solver: SolverOptions | None = None,
+    **jit_options: Any,
+) -> Any:
+    """`jax.jit` that keeps a step within a device-memory budget.
+
+    The first call with arguments of new shapes traces the step, decides for every
+    large value whether it stays on the device, moves to pinned host memory, or is
+    computed again, compiles the result and checks in the executable that the budget
+    was kept. Results equal those of `jax.jit`; later calls cost what `jax.jit`'s do. A
+    step that fits as it is, is left as it is.
+
+    !!! Example
+
+        ```python
+        import autotm_jax as autotm
+
+        @autotm.jit(budget="6GiB", donate_argnums=0)
+        def train_step(state, batch):
+            ...
+
+        print(train_step.plan(state, batch))
+        state, loss = train_step(state, batch)
+        ```
+
+    **Arguments:**
+
+    - `fun`: the step. Left out, a decorator is returned.
+    - `budget`: device memory for the whole executable, arguments included: bytes as an
+        `int`, `"6GiB"`, `"500 MB"`, a `float` in (0, 1] as a fraction of what plain
+        `jax.jit` needs, `"min"` for as little as possible, or `None` for what the
+        device has.
+    - `host_budget`: pinned host memory, in bytes or as text; `None` for what the host
+        has; 0 to move nothing.
+    - `target`: what to compile for: `None` for the default device, or a name of a
+        described machine (see `autotm_jax.target`).
+    - `solver`: limits of the solver.
+    - `**jit_options`: passed to `jax.jit`.
+
+    **Returns:**
+
+    A `Step`, called like the function, with `.plan`, `.lower`, `.trace` and
+    `.__wrapped__`.
+
+    **Raises:**
+
+    - `BudgetError`: for a budget that is not one.
+    - `TargetError`: for a target that is not known.
+    - `TypeError`: if `fun` is not callable.
+    - `InfeasibleBudget`: at the first call, if no plan meets the budget.
+    """
+    parsed = parse_budget(budget)
+    host = 0 if _is_zero(host_budget) else parse_budget(host_budget, "host_budget")
+    if host == "min" or isinstance(host, float):
+        raise BudgetError(
+            f"host_budget is {host_budget!r}. Give bytes as an int, a size as "
+            '"6GiB" or "500 MB", 0 to move nothing, or None for what the host has.'
+        )
+    chosen = None if target is None else find_target(target)
+
+    def decorate(function: Callable[..., Any]) -> Step:
+        if not callable(function):
+            raise TypeError(
+                f"autotm.jit expects a function, got {function!r}, a "
+                f"{type(function).__name__}."
+            )
+        return Step(
+            function,
+            target=chosen,
+            budget=parsed,
+            host_budget=host,
+            solver=solver or SolverOptions(),
+            jit_options=jit_options,
+        )
+
+    return decorate if fun is None else decorate(fun)
+
+
+def _is_zero(budget: Budget) -> bool:
+    return isinstance(budget, int) and not isinstance(budget, bool) and budget == 0

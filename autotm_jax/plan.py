@@ -1,0 +1,86 @@
+"""What was decided, what it is expected to cost, and what became of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .machine import Machine
+from .profile import Costs
+from .solve import Problem, Replay, Schedule, Status
+from .trace import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Realised:
+    """What XLA made of a plan.
+
+    - `device_bytes`, `host_bytes`: what the executable reserves.
+    - `copies`: copies between the memories in the scheduled HLO; `None` where the
+        backend does not show them.
+    - `rounds`: how many plans were compiled until one kept the budget.
+    """
+
+    device_bytes: int
+    host_bytes: int
+    copies: int | None
+    rounds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A decision about every large value of a step.
+
+    - `budget`: device bytes, or `None` if no limit is known.
+    - `status`: how the plan was found; its value is a sentence.
+    - `note`: what else the user should know, or an empty string.
+    - `schedule`: what moves and what is computed again, and when.
+    - `device_bytes`, `host_bytes`: predicted for the executable, arguments and results
+        included; `None` if nothing was predicted (an untouched step).
+    - `seconds`, `unconstrained_seconds`: predicted for the step, and without a limit.
+    - `gap`, `solve_seconds`: of the solver.
+    - `program`, `problem`, `replay`, `costs`, `machine`: what the figures are made of;
+        `None` for a step that was not analysed.
+    - `realised`: what XLA made of it; `None` before it is compiled.
+    """
+
+    budget: int | None
+    status: Status
+    schedule: Schedule = Schedule()
+    note: str = ""
+    device_bytes: int | None = None
+    host_bytes: int = 0
+    seconds: float | None = None
+    unconstrained_seconds: float | None = None
+    gap: float = 0.0
+    solve_seconds: float = 0.0
+    program: Program | None = dataclasses.field(default=None, repr=False)
+    problem: Problem | None = dataclasses.field(default=None, repr=False)
+    replay: Replay | None = dataclasses.field(default=None, repr=False)
+    costs: Costs | None = dataclasses.field(default=None, repr=False)
+    machine: Machine | None = dataclasses.field(default=None, repr=False)
+    realised: Realised | None = None
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the step is emitted as it was traced."""
+        return self.status in (Status.UNTOUCHED, Status.UNSUPPORTED)
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes stored to the host, each value once."""
+        return self._bytes_of({s.value for s in self.schedule.stores})
+
+    @property
+    def recomputed_bytes(self) -> int:
+        """Bytes of the values computed again."""
+        return sum(self._bytes_of({r.value}) for r in self.schedule.recomputes)
+
+    def _bytes_of(self, values: set[int]) -> int:
+        if self.program is None:
+            return 0
+        return sum(self.program.values[v].nbytes for v in values)
+
+    def __str__(self) -> str:
+        from .report.text import summary
+
+        return summary(self)

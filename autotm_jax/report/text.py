@@ -1,0 +1,92 @@
+"""A plan on one screen of text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from ..budget import format_bytes
+
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+
+
+def summary(plan: Plan) -> str:
+    """One screen: limits, predictions, what moves, how the plan was found.
+
+    **Arguments:**
+
+    - `plan`: the plan.
+
+    **Returns:**
+
+    Text of at most about thirty lines.
+    """
+    rows = [("budget", _size(plan.budget)), ("status", plan.status.value)]
+    if plan.note:
+        rows.append(("note", plan.note))
+    if plan.machine is not None:
+        rows.append(("machine", f"{plan.machine.name} ({plan.machine.source})"))
+    if plan.device_bytes is not None:
+        device = f"{format_bytes(plan.device_bytes)} predicted"
+        host = f"{format_bytes(plan.host_bytes)} predicted"
+        if plan.realised is not None:
+            device += f", {format_bytes(plan.realised.device_bytes)} compiled"
+            host += f", {format_bytes(plan.realised.host_bytes)} compiled"
+        rows += [("device", device), ("host", host)]
+    elif plan.realised is not None:
+        rows.append(("device", f"{format_bytes(plan.realised.device_bytes)} compiled"))
+    rows += _time_rows(plan)
+    if not plan.is_untouched:
+        moved, again = plan.schedule.stores, plan.schedule.recomputes
+        rows += [
+            ("moved", f"{len(moved)} values, {format_bytes(plan.moved_bytes)}"),
+            (
+                "computed again",
+                f"{len(again)} values, {format_bytes(plan.recomputed_bytes)}",
+            ),
+        ]
+        solver = f"MIP gap {plan.gap:.2%}, {plan.solve_seconds:.1f} s"
+        rows.append(("solver", solver))
+    if plan.costs is not None:
+        rows += [("times", plan.costs.time_source), ("memory", plan.costs.memory_source)]
+    width = max(len(name) for name, _ in rows)
+    lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
+    return "\n".join(lines + _classes(plan))
+
+
+def _size(nbytes: int | None) -> str:
+    return "none known" if nbytes is None else format_bytes(nbytes)
+
+
+def _time_rows(plan: Plan) -> list[tuple[str, str]]:
+    if plan.seconds is None or not plan.unconstrained_seconds:
+        return []
+    ratio = plan.seconds / plan.unconstrained_seconds
+    text = f"{plan.seconds * 1e3:,.2f} ms modelled, {ratio:.3f} x unconstrained"
+    return [("step", text)]
+
+
+def _classes(plan: Plan) -> list[str]:
+    # Values made by the same line of the user's code with the same shape are a class.
+    if plan.program is None or plan.is_untouched:
+        return []
+    counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for store in plan.schedule.stores:
+        counts["moved", plan.program.values[store.value].describe()][0] += 1
+        size = plan.program.values[store.value].nbytes
+        counts["moved", plan.program.values[store.value].describe()][1] += size
+    for again in plan.schedule.recomputes:
+        counts["again", plan.program.values[again.value].describe()][0] += 1
+        size = plan.program.values[again.value].nbytes
+        counts["again", plan.program.values[again.value].describe()][1] += size
+    ranked = sorted(counts.items(), key=lambda item: -item[1][1])
+    lines = [
+        f"    {what}  {count:>4} x  {format_bytes(size):>12}  {name}"
+        for (what, name), (count, size) in ranked[:12]
+    ]
+    rest = len(ranked) - len(lines)
+    if rest > 0:
+        lines.append(f"    and {rest} smaller classes")
+    return ["  what moves, what is computed again:", *lines] if lines else []

@@ -1,0 +1,114 @@
+"""A plan without a solver: relieve the worst segment, cheapest choice first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from .checker import replay
+from .problem import Problem
+from .schedule import Fetch, Recompute, Schedule, Store
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """One tensor away over one gap, and what that costs."""
+
+    tensor: int
+    after: int
+    use: int
+    seconds: float
+    schedule: Schedule
+
+
+def greedy(problem: Problem) -> Schedule | None:
+    """A sound plan within the limits, or `None` if this simple search finds none.
+
+    Each round takes the segment that is furthest over the limit and sends away the
+    tensor that costs the fewest seconds per byte over a gap that holds it.
+
+    **Arguments:**
+
+    - `problem`: the placement problem.
+
+    **Returns:**
+
+    A `Schedule` that passes the checker, or `None`.
+    """
+    chosen: list[_Choice] = []
+    refused: set[tuple[int, int]] = set()
+    options = list(_choices(problem))
+    while True:
+        schedule = _merge(chosen)
+        state = replay(dataclasses.replace(problem, host_limit=np.inf), schedule)
+        worst = int(state.device.argmax()) if problem.segments else 0
+        if not problem.segments or state.device[worst] <= problem.device_limit:
+            return None if replay(problem, schedule).faults else schedule
+        taken = {(c.tensor, c.after) for c in chosen} | refused
+        open_choices = [
+            c
+            for c in options
+            if c.after < worst < c.use and (c.tensor, c.after) not in taken
+        ]
+        if not open_choices:
+            return None
+        best = min(open_choices, key=lambda c: _price(problem, c))
+        trial = replay(
+            dataclasses.replace(problem, host_limit=np.inf, device_limit=np.inf),
+            _merge([*chosen, best]),
+        )
+        if trial.faults or trial.device[worst] >= state.device[worst]:
+            refused.add((best.tensor, best.after))
+        else:
+            chosen.append(best)
+
+
+def _price(problem: Problem, choice: _Choice) -> float:
+    return choice.seconds / max(1, problem.tensors[choice.tensor].nbytes)
+
+
+def _choices(problem: Problem) -> Iterator[_Choice]:
+    clock = np.concatenate([[0.0], np.cumsum(problem.compute)])
+    link = problem.link
+    for index, tensor in enumerate(problem.tensors):
+        for a, b in zip(tensor.touches, tensor.touches[1:], strict=False):
+            if b - a <= 2:
+                continue
+            recipe = tensor.recipe
+            if recipe is not None and b in recipe.at and _roots_stay(problem, index, b):
+                again = Schedule(recomputes=(Recompute(tensor.value, b),))
+                yield _Choice(index, a, b, recipe.seconds, again)
+            if tensor.movable:
+                half = (clock[a + 1] + clock[b]) / 2
+                middle = min(max(int(np.searchsorted(clock, half)), a + 2), b - 1)
+                away = Schedule(
+                    (Store(tensor.value, a, middle),),
+                    (Fetch(tensor.value, middle, b),),
+                )
+                copies = tensor.nbytes * (1 / link.d2h + 1 / link.h2d)
+                yield _Choice(index, a, b, copies, away)
+
+
+def _roots_stay(problem: Problem, index: int, use: int) -> bool:
+    recipe = problem.tensors[index].recipe
+    assert recipe is not None
+    roots = (problem.tensors[r] for r in recipe.roots)
+    return all(use in r.touches for r in roots)
+
+
+def _merge(choices: list[_Choice]) -> Schedule:
+    stored: set[int] = set()
+    stores: list[Store] = []
+    for choice in sorted(choices, key=lambda c: c.after):
+        for store in choice.schedule.stores:
+            # A second gap of the same tensor drops the clean copy for nothing.
+            if store.value not in stored:
+                stored.add(store.value)
+                stores.append(store)
+    return Schedule(
+        tuple(sorted(stores)),
+        tuple(sorted(f for c in choices for f in c.schedule.fetches)),
+        tuple(sorted(r for c in choices for r in c.schedule.recomputes)),
+    )
