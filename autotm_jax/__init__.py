@@ -29,4 +29,7 @@ from .trace import (
 )
 
 
-__version__ = importlib.metadata.version("autotm-jax")
+try:
+    __version__ = importlib.metadata.version("autotm-jax")
+except importlib.metadata.PackageNotFoundError:  # imported from a checkout
+    __version__ = "0+checkout"

@@ -1,6 +1,7 @@
 """What can be had without this package, compiled for a target and measured.
 
-`python -m benchmarks.baselines` prints the table for the reference transformer:
+`JAX_PLATFORMS=cpu python -m benchmarks.baselines` prints the table for the reference
+transformer:
 
 - `jax.jit` alone;
 - `jax.checkpoint` on each layer, once for each policy that could serve it;
@@ -11,9 +12,11 @@
 All figures are of compiled programs, so no device is needed.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +27,7 @@ from . import workloads
 from .workloads import gpt
 
 
+MIB = 2**20
 GIB = 2**30
 
 CHECKPOINT_POLICIES: Mapping[str, Callable[..., Any]] = {
@@ -103,10 +107,9 @@ def xla_offload(
 def transformer(
     config: gpt.Config,
     target: autotm_jax.Target,
-    memories: Iterable[int] = (8 * GIB, 6 * GIB, 4 * GIB),
+    memories: Sequence[int] = (8 * GIB, 6 * GIB, 4 * GIB),
 ) -> Iterator[Baseline]:
     """Every baseline of a transformer, XLA's own on cards of each size."""
-    memories = tuple(memories)
     workload = gpt.workload(config)
     yield plain(workload, target)
     yield from checkpoints(config, target)
@@ -120,18 +123,15 @@ def _compile(
     name: str,
     workload: workloads.Workload,
     target: autotm_jax.Target,
-    options: dict[str, bool] | None = None,
+    options: dict[str, bool | str] | None = None,
 ) -> Baseline:
     step = jax.jit(workload.step, donate_argnums=workload.donate_argnums)
-    args = workload.args_on(target.sharding)
+    args = target.place(workload.args)
     start = time.perf_counter()
     compiled = step.lower(*args).compile(options)
-    return Baseline(
-        name,
-        autotm_jax.device_bytes(compiled),
-        autotm_jax.host_bytes(compiled),
-        time.perf_counter() - start,
-    )
+    seconds = time.perf_counter() - start
+    device, host = autotm_jax.device_bytes(compiled), autotm_jax.host_bytes(compiled)
+    return Baseline(name, device, host, seconds)
 
 
 def _gibibytes(memory: int) -> str:
@@ -142,11 +142,9 @@ def main() -> None:
     """Prints a Markdown table, a row as soon as it is known."""
     print("| baseline | device MiB | host MiB | compile s |\n|---|---|---|---|")
     for row in transformer(gpt.Config(), autotm_jax.target("h100-sxm")):
-        device, host = row.device_bytes / 2**20, row.host_bytes / 2**20
-        seconds = row.compile_seconds
-        print(
-            f"| {row.name} | {device:,.0f} | {host:,.0f} | {seconds:.1f} |", flush=True
-        )
+        device, host = row.device_bytes / MIB, row.host_bytes / MIB
+        figures = f"{device:,.0f} | {host:,.0f} | {row.compile_seconds:.1f}"
+        print(f"| {row.name} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

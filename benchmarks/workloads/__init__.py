@@ -2,8 +2,8 @@
 
 Every step has the same form, `step(state, batch) -> (state, loss)`, is written in
 plain `jax.numpy` on pytrees of parameters, is unrolled (no scan over layers), and
-donates its state. A name ending in `-tiny` is the same model at a size that runs in
-about a second on a CPU.
+donates its state. A name ending in `-tiny` is the same model, small enough to compile
+and run on a CPU in seconds.
 
 !!! Example
 

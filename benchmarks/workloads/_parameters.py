@@ -1,7 +1,6 @@
 """Parameters as descriptions, so that a model's shapes are written once."""
 
 import dataclasses
-import functools
 import math
 from typing import Any
 

@@ -29,14 +29,6 @@ class Workload:
     make: Callable[[int], tuple[Any, ...]]
     donate_argnums: tuple[int, ...] = (0,)
 
-    def args_on(self, sharding: jax.sharding.Sharding) -> tuple[Any, ...]:
-        """`args` placed on a device, which may be an absent one."""
-
-        def place(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-        return jax.tree.map(place, self.args)
-
 
 def training(
     name: str,
