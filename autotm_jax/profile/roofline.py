@@ -95,24 +95,45 @@ def seconds(program: Program, fragment: Fragment, machine: Machine) -> float:
     """
     equations = [program.equations[i] for i in fragment.equations]
     kernels = [e for e in equations if e.kind is Kind.KERNEL]
-    taken = {v for e in kernels for v in (*e.operands, *e.outputs)}
     time = sum(_kernel_seconds(program, e, machine) for e in kernels)
-    # What the kernels do not read themselves is read once by the fused work; what
-    # it hands to them or to the next segment is written once.
-    made = {v for e in equations if e.kind is not Kind.KERNEL for v in e.outputs}
-    resized = {v for v in made & taken if _is_computed(program, v)}
-    moved = [v for v in fragment.reads if v not in taken]
-    moved += [v for v in fragment.writes if v in made]
-    traffic = _nbytes(program, moved) + _nbytes(program, resized)
-    launches = max(1, len(kernels) + bool(traffic))
+    passes = _passes(program, fragment, equations)
+    traffic = sum(_nbytes(program, values) for values in passes)
+    launches = max(1, len(kernels) + len(passes))
     return time + traffic / machine.device_bandwidth + launches * machine.launch_overhead
 
 
-def _is_computed(program: Program, value: int) -> bool:
-    producer = program.values[value].producer
-    assert producer is not None
-    name = program.equations[producer].eqn.primitive.name
-    return name not in ("reshape", "squeeze", "transpose", "broadcast_in_dim", "split")
+def _passes(
+    program: Program, fragment: Fragment, equations: list[Equation]
+) -> list[set[int]]:
+    """The values that each fused kernel of a fragment reads and writes.
+
+    Fused work runs in one pass over its roots, together with the reductions that read
+    the same; what hangs on the result of a reduction has to wait for another pass.
+    """
+    level: dict[int, int] = dict.fromkeys(fragment.reads, 0)
+    roots: dict[int, set[int]] = {v: {v} for v in fragment.reads}
+    wanted = set(fragment.writes)
+    wanted |= {v for e in equations if e.kind is Kind.KERNEL for v in e.operands}
+    passes: dict[int, set[int]] = {}
+    for equation in equations:
+        depth = max((level[v] for v in equation.operands), default=0)
+        sources = set().union(*(roots[v] for v in equation.operands))
+        for output in equation.outputs:
+            level[output], roots[output] = depth, sources
+            if equation.kind is Kind.MEMORY:
+                level[output] = depth + 1
+            computed = equation.kind is Kind.FUSED and not _is_view(equation)
+            written = equation.kind is Kind.MEMORY or (computed and output in wanted)
+            if written:
+                passes.setdefault(depth, set()).update(sources, [output])
+            if equation.kind is not Kind.FUSED or written:
+                roots[output] = {output}
+    return list(passes.values())
+
+
+def _is_view(equation: Equation) -> bool:
+    name = equation.eqn.primitive.name
+    return name in ("reshape", "squeeze", "transpose", "broadcast_in_dim", "split")
 
 
 def _kernel_seconds(program: Program, equation: Equation, machine: Machine) -> float:

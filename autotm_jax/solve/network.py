@@ -36,8 +36,9 @@ _SMALLEST_GAP = 1 / 500
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-    """What a column decides, if it does anything."""
+    """The tensor (by position) of a column, and what it decides, if anything."""
 
+    tensor: int
     action: Store | Fetch | Recompute | None
 
 
@@ -82,7 +83,7 @@ class Network:
         action: Store | Fetch | Recompute | None = None,
     ) -> int:
         column = len(self.edges)
-        self.edges.append(Edge(action))
+        self.edges.append(Edge(tensor, action))
         self.copies.append(int(isinstance(action, (Store, Fetch))))
         if source is None:
             self.sources.append(column)

@@ -53,8 +53,49 @@ def materialised_values(
     chosen: frozenset[int] = frozenset()
     for _ in range(2):
         latest = _latest_demand(values, equations, fixed | chosen)
-        chosen = _worth_keeping(values, equations, resident, fixed, latest)
+        operands = _kernel_operands(values, equations, fixed, latest)
+        chosen = operands | _worth_keeping(
+            values, equations, resident, fixed | operands, latest
+        )
     return frozenset(fixed | chosen)
+
+
+# What a kernel reads through without a copy.
+_VIEWS = {"expand_dims", "reshape", "squeeze", "transpose"}
+
+# Not computed: reading these again from their root costs what reading a copy does.
+_PARTS = {"slice", "split", "dynamic_slice"}
+
+
+def _kernel_operands(
+    values: Sequence[Value],
+    equations: Sequence[Equation],
+    fixed: set[int],
+    latest: list[int],
+) -> frozenset[int]:
+    chosen: set[int] = set()
+    for equation in equations:
+        if equation.kind is not Kind.KERNEL:
+            continue
+        for operand in equation.operands:
+            value = operand
+            producer = values[value].producer
+            while producer is not None and _name(equations[producer]) in _VIEWS:
+                value = equations[producer].operands[0]
+                producer = values[value].producer
+            if producer is None or value in fixed:
+                continue
+            maker = equations[producer]
+            # A value made long before its first kernel is better made there.
+            prompt = equation.home - maker.home <= 1
+            if maker.kind is Kind.FUSED and _name(maker) not in _PARTS and prompt:
+                if latest[value] > maker.home:
+                    chosen.add(value)
+    return frozenset(chosen)
+
+
+def _name(equation: Equation) -> str:
+    return equation.eqn.primitive.name
 
 
 def _latest_demand(
@@ -106,7 +147,7 @@ def _worth_keeping(
         for output in equation.outputs:
             nbytes = values[output].nbytes
             share = 1.0
-            if equation.eqn.primitive.name in _PARTS and equation.operands:
+            if _name(equation) in _PARTS and equation.operands:
                 share = min(1.0, nbytes / max(1, parts[equation.operands[0]]))
             roots[output] = {root: share * b for root, b in union.items()}
             chain[output] = length
@@ -119,9 +160,6 @@ def _worth_keeping(
     return frozenset(kept)
 
 
-_PARTS = {"slice", "split", "dynamic_slice"}
-
-
 def _bytes_of_parts(
     values: Sequence[Value], equations: Sequence[Equation]
 ) -> dict[int, int]:
@@ -129,7 +167,7 @@ def _bytes_of_parts(
     # smaller than it before they are worth memory of their own.
     total: dict[int, int] = {}
     for equation in equations:
-        if equation.eqn.primitive.name in _PARTS and equation.operands:
+        if _name(equation) in _PARTS and equation.operands:
             whole = equation.operands[0]
             nbytes = sum(values[o].nbytes for o in equation.outputs)
             total[whole] = total.get(whole, 0) + nbytes
