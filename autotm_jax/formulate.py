@@ -52,13 +52,11 @@ def formulate(
     smallest = _SMALLEST_TENSOR * max(live, default=0)
     large = [v for v in touches if program.values[v].nbytes >= max(1, smallest)]
     chains = _Chains(program, costs, touches, set(large))
-    resident = [0] * count
+    small = []
     for value, at in touches.items():
-        if value in chains.large:
-            continue
-        last = max(at[-1], chains.extended.get(value, 0))
-        for k in range(at[0], last + 1):
-            resident[k] += program.values[value].nbytes
+        if value not in chains.large:
+            last = max(at[-1], chains.extended.get(value, 0))
+            small.append((program.values[value].nbytes, at[0], last + 1))
     position = {v: i for i, v in enumerate(large)}
     tensors = []
     for value in large:
@@ -83,7 +81,7 @@ def formulate(
     return Problem(
         tuple(c.seconds for c in costs.segments),
         tuple(c.workspace for c in costs.segments),
-        tuple(resident),
+        tuple(small),
         tuple(tensors),
         link,
         device_limit,

@@ -30,6 +30,8 @@ from .solve import (
     Status,
     Store,
     greedy,
+    offload_everything,
+    packed_bytes,
     replay,
 )
 from .trace import Program, build_program
@@ -119,9 +121,10 @@ class Planner:
             limit = budget - fixed
             slack = int(_SLACK * budget)
             return self._plan(budget, limit, slack)
-        solution = self._least(problem)
-        limit = int(solution.objective) + 1
-        return self._plan(None, max(limit, problem.floor()), 0)
+        # As little as possible, give or take what makes a fast plan findable.
+        least = self._least(problem)
+        limit = int(max(least.objective, problem.floor()) * (1 + _SLACK)) + 1
+        return self._plan(None, limit, 0, least)
 
     def tighter(self, plan: Plan, evidence: Evidence) -> Plan:
         """A plan that needs less, after XLA needed more than the budget.
@@ -208,24 +211,33 @@ class Planner:
             self._joint = JointProgram(problem)
         return self._joint
 
-    def _plan(self, budget: int | None, limit: int, slack: int) -> Plan:
+    def _plan(
+        self,
+        budget: int | None,
+        limit: int,
+        slack: int,
+        otherwise: Solution | None = None,
+    ) -> Plan:
         problem = self._problem(max(0, limit - slack))
         solution = self._solve(problem)
         if solution.schedule is None and slack:
             problem = dataclasses.replace(problem, device_limit=max(0, limit))
             solution = self._solve(problem)
+        if solution.schedule is None and otherwise is not None:
+            solution = otherwise
         if solution.schedule is None:
             assert budget is not None
             if self._plain_bytes() <= budget:
                 return self._untouched(budget)
             raise self._infeasible(budget, problem)
         state = replay(problem, solution.schedule)
+        taken = packed_bytes(problem, state)
         program, fixed = self._analyse(), self._fixed_bytes()
         return Plan(
             budget,
             solution.status,
             solution.schedule,
-            device_bytes=fixed + state.device_peak,
+            device_bytes=fixed + taken,
             host_bytes=state.host_peak,
             seconds=state.makespan,
             unconstrained_seconds=sum(problem.compute),
@@ -276,24 +288,33 @@ class Planner:
         return solution
 
     def _least(self, problem: Problem) -> Solution:
+        """The plan whose allocation is smallest, however slow."""
         key = cache.cache_key("least", problem, self.request.solver)
         known = _read(cache.load("plan", key))
         if known is not None:
             return known
+        free = dataclasses.replace(problem, device_limit=float("inf"))
+
+        def taken(schedule: Schedule) -> float:
+            state = replay(free, schedule)
+            return float("inf") if state.faults else packed_bytes(free, state)
+
         solution = self._program_of(problem).least_memory(self.request.solver)
-        if solution.schedule is None:
-            peak = replay(problem, Schedule()).device_peak
-            return dataclasses.replace(
-                solution, schedule=Schedule(), objective=float(peak)
-            )
-        cache.store("plan", key, _write(solution, solution.schedule))
+        schedules = [Schedule(), offload_everything(problem)]
+        if solution.schedule is not None:
+            schedules.append(solution.schedule)
+        best = min(schedules, key=taken)
+        solution = dataclasses.replace(
+            solution, schedule=best, objective=float(taken(best)), status=Status.OPTIMAL
+        )
+        cache.store("plan", key, _write(solution, best))
         return solution
 
     def _infeasible(self, budget: int, problem: Problem) -> InfeasibleBudget:
         solution = self._least(problem)
         assert solution.schedule is not None
         state = replay(problem, solution.schedule)
-        least = self._fixed_bytes() + state.device_peak
+        least = self._fixed_bytes() + int(solution.objective)
         least += int(_SLACK * least)
         worst = int(state.device.argmax())
         lines = "\n".join(self._largest_alive(state, worst))

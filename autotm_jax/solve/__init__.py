@@ -8,6 +8,8 @@ from .joint import (
     SolverOptions as SolverOptions,
     Status as Status,
 )
+from .heap import packed_bytes as packed_bytes
+from .policies import offload_everything as offload_everything
 from .problem import (
     Link as Link,
     Problem as Problem,

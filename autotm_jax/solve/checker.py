@@ -75,7 +75,7 @@ class _Replayer:
         self.problem = problem
         self.schedule = schedule
         count = problem.segments
-        self.device = np.array(problem.resident, dtype=float)
+        self.device = problem.resident.copy()
         self.before = np.zeros(count)  # on the device while recomputing for k
         self.host = np.zeros(count)
         self.out = np.zeros(count)

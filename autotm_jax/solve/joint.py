@@ -130,6 +130,26 @@ class JointProgram:
         """
         return self._solve(lambda m: m.least_memory(), options, _MIB)
 
+    def roomiest(
+        self, limit: float, makespan: float, options: SolverOptions
+    ) -> Solution:
+        """The plan that holds the fewest bytes, summed over all segments.
+
+        Buffers that come and go leave an allocator more room than ones that fill
+        every segment to the limit.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+        - `makespan`: seconds that the step may take.
+        - `options`: what the solver may take.
+
+        **Returns:**
+
+        A `Solution`; its objective is in bytes.
+        """
+        return self._solve(lambda m: m.roomiest(limit, makespan), options, _MIB)
+
     def _solve(
         self,
         program: Callable[[_Model], cp.Problem],
@@ -235,7 +255,7 @@ class _Model:
         step = sp.eye_array(count) - sp.eye_array(count, k=-1)
         held, host, again, out, into = (cp.Variable(count) for _ in range(5))
         compute = np.array(problem.compute)
-        resident = np.array(problem.resident) / _MIB
+        resident = problem.resident / _MIB
         workspace = np.array(problem.workspace) / _MIB
         incidence = network.incidence()
         sources = len(network.sources)
@@ -269,6 +289,7 @@ class _Model:
         ]
         latency = link.latency * _MS * np.array(network.copies)
         self._makespan = cp.sum(self._times) + latency @ x
+        self._occupancy = cp.sum(held) / count
 
     def _while_again(self, held: Any) -> Any:
         # While t is computed again before segment k, what k makes is not there yet.
@@ -300,6 +321,12 @@ class _Model:
     def least_memory(self) -> cp.Problem:
         """Least device peak, in MiB."""
         return cp.Problem(cp.Minimize(self._least), self._rows)
+
+    def roomiest(self, limit: float, makespan: float) -> cp.Problem:
+        """Least mean of held MiB within a device limit and a makespan in seconds."""
+        rows = [*self._rows, *self._timing, self._least == limit / _MIB]
+        rows.append(self._makespan <= makespan * _MS)
+        return cp.Problem(cp.Minimize(self._occupancy), rows)
 
     def run(
         self, program: cp.Problem, time_limit: float, gap: float

@@ -8,6 +8,9 @@ compute it again.
 from __future__ import annotations
 
 import dataclasses
+import functools
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Problem:
     """Where should every tensor be, all the time?
 
     - `compute`, `workspace`: per segment, seconds and bytes.
-    - `resident`: per segment, bytes that are there whatever is decided: small values.
+    - `small`: values too small to decide about, as `(bytes, first, end)`: on the
+        device from segment `first` until before segment `end`.
     - `tensors`: what is decided about.
     - `link`: the connection to the host.
     - `device_limit`, `host_limit`: bytes. The device limit is for temporaries:
@@ -70,7 +74,7 @@ class Problem:
 
     compute: tuple[float, ...]
     workspace: tuple[int, ...]
-    resident: tuple[int, ...]
+    small: tuple[tuple[int, int, int], ...]
     tensors: tuple[Tensor, ...]
     link: Link
     device_limit: float
@@ -81,13 +85,21 @@ class Problem:
         """The number of segments, K."""
         return len(self.compute)
 
+    @functools.cached_property
+    def resident(self) -> np.ndarray:
+        """Per segment, bytes that are there whatever is decided."""
+        out = np.zeros(self.segments)
+        for nbytes, first, end in self.small:
+            out[first:end] += nbytes
+        return out
+
     def floor(self) -> int:
         """A lower bound of the device bytes of every plan.
 
         At each segment: what it touches and needs itself, and what is resident.
         """
-        here = [r + w for r, w in zip(self.resident, self.workspace, strict=True)]
+        here = self.resident + np.array(self.workspace)
         for tensor in self.tensors:
             for segment in tensor.touches:
                 here[segment] += tensor.nbytes
-        return max(here, default=0)
+        return int(here.max(initial=0))

@@ -1,5 +1,6 @@
 """From a jaxpr to a `Program`: flattening, materialisation, segments, liveness."""
 
+from .evaluate import evaluate as evaluate, register_evaluation as register_evaluation
 from .flatten import (
     flatten as flatten,
     register_flattening as register_flattening,
@@ -15,5 +16,4 @@ from .program import (
 from .segments import (
     LOCAL as LOCAL,
     build_program as build_program,
-    evaluate as evaluate,
 )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import jax.extend.core as jex_core
 import numpy as np
 
 from .. import compat
 from .flatten import Flat, FlatEquation, flatten
+from .hasten import hasten
 from .materialise import materialised_values
 from .primitives import Kind, is_repeatable, kind_of
 from .program import Equation, Fragment, Program, Segment, Value
@@ -43,6 +43,9 @@ def build_program(closed: Any, donated: Sequence[bool]) -> Program:
     equations = _equations(flat, values)
     resident = frozenset(flat.arguments) | {index for index, _ in flat.constants}
     returned = frozenset(r for r in flat.results if isinstance(r, int))
+    arguments = zip(flat.arguments, donated, strict=True)
+    given = frozenset(v for v, is_donated in arguments if is_donated)
+    equations = hasten(equations, resident, returned, given)
     materialised = materialised_values(values, equations, resident, returned)
     fragments = _FragmentBuilder(values, equations, materialised, frozenset(resident))
     segments = _segments(equations, materialised, resident, returned, fragments)
@@ -207,7 +210,7 @@ def _segments(
     returned: frozenset[int],
     fragments: _FragmentBuilder,
 ) -> tuple[Segment, ...]:
-    count = equations[-1].home + 1 if equations else 0
+    count = max((e.home for e in equations), default=-1) + 1
     seeds: list[list[int]] = [[] for _ in range(count)]
     made: list[set[int]] = [set() for _ in range(count)]
     for equation in equations:
@@ -251,29 +254,3 @@ def _recomputations(
             if all(is_repeatable(equations[i].eqn) for i in fragment.equations):
                 out[value] = fragment
     return out
-
-
-def evaluate(
-    program: Program, fragment: Fragment, read: Callable[[int], Any]
-) -> dict[int, Any]:
-    """Runs the equations of a fragment under the current trace.
-
-    **Arguments:**
-
-    - `program`, `fragment`: what to run.
-    - `read`: gives the array of each value in `fragment.reads`.
-
-    **Returns:**
-
-    The arrays of `fragment.writes` by value index.
-    """
-    env = {value: read(value) for value in fragment.reads}
-    for index in fragment.equations:
-        equation = program.equations[index]
-        operands = [
-            i.val if isinstance(i, jex_core.Literal) else env[i]
-            for i in equation.inputs
-        ]
-        outputs = compat.bind(equation.eqn, *operands)
-        env.update(zip(equation.outputs, outputs, strict=True))
-    return {value: env[value] for value in fragment.writes}

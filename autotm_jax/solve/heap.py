@@ -1,0 +1,69 @@
+"""How XLA packs buffers: live bytes are not yet an allocation.
+
+XLA gives every temporary a fixed offset in one allocation. It places buffers one after
+the other, largest first (or longest-lived first; the better of the two is taken),
+each into the smallest gap that is free for its whole life. What a set of lifetimes
+takes is therefore more than its largest sum of live bytes; by how much depends on the
+plan. (XLA: `GlobalDecreasingSizeBestFitHeap`.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .checker import Replay
+from .problem import Problem
+
+
+def packed_bytes(problem: Problem, replayed: Replay) -> int:
+    """Bytes of the allocation that XLA is expected to make for a plan.
+
+    **Arguments:**
+
+    - `problem`, `replayed`: a problem and a schedule replayed on it.
+
+    **Returns:**
+
+    Bytes; never less than the plan's peak of live bytes.
+    """
+    sizes = {t.value: t.nbytes for t in problem.tensors}
+    buffers = [(sizes[v], first, end) for v, first, end in replayed.stays]
+    buffers += problem.small
+    # The rest lives inside one segment: workspace, here or of a recomputation.
+    rest = replayed.device.copy()
+    for nbytes, first, end in buffers:
+        rest[first:end] -= nbytes
+    buffers += [(int(extra), k, k + 1) for k, extra in enumerate(rest) if extra >= 1]
+    array = np.array(buffers, dtype=np.int64).reshape(-1, 3)
+    size, life = array[:, 0], array[:, 2] - array[:, 1]
+    spatial = np.lexsort((-life, -size))
+    temporal = np.lexsort((-size, -life))
+    height = min(_height(array[spatial]), _height(array[temporal]))
+    return max(height, replayed.device_peak)
+
+
+def _height(buffers: np.ndarray) -> int:
+    count = len(buffers)
+    offsets = np.zeros(count, dtype=np.int64)
+    top = 0
+    for i, (nbytes, first, end) in enumerate(buffers):
+        placed = buffers[:i]
+        meets = (placed[:, 1] < end) & (placed[:, 2] > first)
+        low = offsets[:i][meets]
+        high = low + placed[:, 0][meets]
+        offsets[i] = _best_fit(low, high, int(nbytes))
+        top = max(top, int(offsets[i] + nbytes))
+    return top
+
+
+def _best_fit(low: np.ndarray, high: np.ndarray, nbytes: int) -> int:
+    if not low.size:
+        return 0
+    order = np.argsort(low)
+    low, high = low[order], np.maximum.accumulate(high[order])
+    starts = np.concatenate([[0], high[:-1]])
+    gaps = low - starts
+    fits = np.flatnonzero(gaps >= nbytes)
+    if fits.size:
+        return int(starts[fits[np.argmin(gaps[fits])]])
+    return int(high[-1])

@@ -1,0 +1,151 @@
+"""Running the equations of a fragment, each buffer made no earlier than its cut.
+
+A buffer that depends on nothing (zeros to scatter into) is ready at the start of the
+program, and that is where XLA:GPU's scheduler puts it: it then lives through every
+segment before the one that uses it. Such buffers are *anchored* here: filled with a
+scalar that has gone through a barrier with something the fragment reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex_core
+import jax.numpy as jnp
+from jax.extend.core import primitives
+
+from .. import compat
+from .primitives import Kind
+from .program import Equation, Fragment, Program
+
+
+Anchor = Callable[[Any], jax.Array]
+Evaluation = Callable[..., Sequence[Any]]
+
+_rules: dict[str, Evaluation] = {}
+
+
+def register_evaluation(name: str) -> Callable[[Evaluation], Evaluation]:
+    """Registers how a primitive is run whose lowering fills a buffer by itself.
+
+    The rule takes `(anchor, eqn, *operands)`, where `anchor` turns a scalar into an
+    equal one that exists no earlier than the cut before the fragment, and returns the
+    list of results. Without a rule a primitive is bound as it was traced.
+
+    **Arguments:**
+
+    - `name`: the name of the primitive.
+
+    **Returns:**
+
+    A decorator.
+    """
+
+    def register(rule: Evaluation) -> Evaluation:
+        _rules[name] = rule
+        return rule
+
+    return register
+
+
+@register_evaluation("select_and_scatter_add")
+def _select_and_scatter_add(
+    anchor: Anchor, eqn: Any, source: jax.Array, operand: jax.Array
+) -> Sequence[Any]:
+    # The backward pass of max pooling. XLA:GPU expands it into a scatter into zeros;
+    # its general form takes the zero as an operand. As in JAX's own lowering for GPU,
+    # padding is written out.
+    params = eqn.params
+    dtype = operand.dtype
+    aval = jax.ShapeDtypeStruct((), dtype)
+    select = jax.make_jaxpr(params["select_prim"].bind)(aval, aval)
+    scatter = jax.make_jaxpr(jax.lax.add)(aval, aval)
+    padding = params["padding"]
+    padded = jax.lax.pad(
+        operand,
+        jnp.array(_least(dtype), dtype)
+        if params["select_prim"].name == "ge"
+        else jnp.array(_greatest(dtype), dtype),
+        [(low, high, 0) for low, high in padding],
+    )
+    (out,) = [
+        primitives.select_and_scatter_p.bind(
+            padded,
+            source,
+            anchor(jnp.zeros((), dtype)),
+            select_jaxpr=select.jaxpr,
+            select_consts=(),
+            scatter_jaxpr=scatter.jaxpr,
+            scatter_consts=(),
+            window_dimensions=tuple(params["window_dimensions"]),
+            window_strides=tuple(params["window_strides"]),
+            padding=tuple((0, 0) for _ in padding),
+        )
+    ]
+    start = [low for low, _ in padding]
+    limit = [low + size for (low, _), size in zip(padding, operand.shape, strict=True)]
+    return [jax.lax.slice(out, start, limit)]
+
+
+def _least(dtype: Any) -> Any:
+    return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+
+
+def _greatest(dtype: Any) -> Any:
+    return jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
+
+
+def evaluate(
+    program: Program, fragment: Fragment, read: Callable[[int], Any]
+) -> dict[int, Any]:
+    """Runs the equations of a fragment under the current trace.
+
+    **Arguments:**
+
+    - `program`, `fragment`: what to run.
+    - `read`: gives the array of each value in `fragment.reads`.
+
+    **Returns:**
+
+    The arrays of `fragment.writes` by value index.
+    """
+    env = {value: read(value) for value in fragment.reads}
+    tie = min(fragment.reads, key=lambda v: program.values[v].nbytes, default=None)
+
+    def anchor(scalar: Any) -> jax.Array:
+        if tie is None or compat.is_key_type(program.values[tie].aval):
+            return scalar
+        return jax.lax.optimization_barrier((scalar, env[tie]))[0]
+
+    equations = [program.equations[i] for i in fragment.equations]
+    floating = _filled_buffers(equations)
+    for equation in equations:
+        operands = [
+            i.val if isinstance(i, jex_core.Literal) else env[i]
+            for i in equation.inputs
+        ]
+        if equation.index in floating:
+            (literal,) = equation.inputs
+            operands = [anchor(jnp.asarray(literal.val, literal.aval.dtype))]
+        rule = _rules.get(equation.eqn.primitive.name)
+        if rule is None:
+            outputs = compat.bind(equation.eqn, *operands)
+        else:
+            outputs = rule(anchor, equation.eqn, *operands)
+        env.update(zip(equation.outputs, outputs, strict=True))
+    return {value: env[value] for value in fragment.writes}
+
+
+def _filled_buffers(equations: Sequence[Equation]) -> set[int]:
+    # Broadcasts of a literal that something other than fused work reads.
+    read = {v for e in equations if e.kind is not Kind.FUSED for v in e.operands}
+    return {
+        e.index
+        for e in equations
+        if e.eqn.primitive.name == "broadcast_in_dim"
+        and len(e.inputs) == 1
+        and isinstance(e.inputs[0], jex_core.Literal)
+        and e.outputs[0] in read
+    }
