@@ -13,7 +13,7 @@ help:
 	@echo "make test         lint, type-check and run the tests"
 	@echo "make test-newest  run the tests on the newest JAX (tools/newest-jax)"
 	@echo "make lint         lint, check the formatting and type-check"
-	@echo "make bench        run the benchmarks (benchmarks/)"
+	@echo "make bench        run the memory benchmark (benchmarks/memory.py)"
 	@echo "make clean        remove the virtual environment and the caches"
 
 demo: $(VENV)/demo.stamp
@@ -31,7 +31,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/pyright
 
 bench: $(VENV)/bench.stamp
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.memory
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

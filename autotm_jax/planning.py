@@ -40,6 +40,12 @@ from .trace import Program, build_program
 # XLA packs buffers a little less tightly than a sum of bytes.
 _SLACK = 0.005
 
+# What "min" gives up of the least memory to have a plan that is not needlessly slow.
+_ROOM = 0.01
+
+# How often a plan that packs badly is solved again with a lower limit.
+_PACKING_ROUNDS = 2
+
 # Cuts order a program and shorten lifetimes, so plain `jax.jit` hardly ever needs less
 # than this part of a program that is only cut. Only then is it worth compiling to see.
 _PLAIN_MAY_FIT = 0.9
@@ -123,7 +129,7 @@ class Planner:
             return self._plan(budget, limit, slack)
         # As little as possible, give or take what makes a fast plan findable.
         least = self._least(problem)
-        limit = int(max(least.objective, problem.floor()) * (1 + _SLACK)) + 1
+        limit = int(max(least.objective, problem.floor()) * (1 + _ROOM)) + 1
         return self._plan(None, limit, 0, least)
 
     def tighter(self, plan: Plan, evidence: Evidence) -> Plan:
@@ -219,11 +225,11 @@ class Planner:
         otherwise: Solution | None = None,
     ) -> Plan:
         problem = self._problem(max(0, limit - slack))
-        solution = self._solve(problem)
+        solution = self._packed(problem, limit)
         if solution.schedule is None and slack:
             problem = dataclasses.replace(problem, device_limit=max(0, limit))
             solution = self._solve(problem)
-        if solution.schedule is None and otherwise is not None:
+        if otherwise is not None and not self._packs(problem, solution, limit):
             solution = otherwise
         if solution.schedule is None:
             assert budget is not None
@@ -249,6 +255,29 @@ class Planner:
             costs=self._costs,
             machine=self.request.target.machine,
         )
+
+    def _packed(self, problem: Problem, limit: int) -> Solution:
+        """A plan whose allocation, not only its live bytes, is within a limit."""
+        solution = self._solve(problem)
+        for _ in range(_PACKING_ROUNDS):
+            if solution.schedule is None or self._packs(problem, solution, limit):
+                break
+            over = self._allocation(problem, solution.schedule) - limit
+            lower = max(0.0, problem.device_limit - over)
+            problem = dataclasses.replace(problem, device_limit=lower)
+            tighter = self._solve(problem)
+            if tighter.schedule is None:
+                break
+            solution = tighter
+        return solution
+
+    def _packs(self, problem: Problem, solution: Solution, limit: int) -> bool:
+        if solution.schedule is None:
+            return False
+        return self._allocation(problem, solution.schedule) <= limit
+
+    def _allocation(self, problem: Problem, schedule: Schedule) -> int:
+        return packed_bytes(problem, replay(problem, schedule))
 
     def _solve(self, problem: Problem) -> Solution:
         nothing = float("inf")

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 import autotm_jax
+from autotm_jax.compile import temp_bytes
 
 from . import workloads
 from .workloads import gpt
@@ -60,12 +61,14 @@ class Baseline:
     - `name`: which baseline, and on which card if a simulated one.
     - `device_bytes`, `host_bytes`: what the program takes in each memory at its peak,
         its arguments included.
+    - `temp_bytes`: the part of `device_bytes` that is temporaries.
     - `compile_seconds`: wall-clock time from the Python function to the executable.
     """
 
     name: str
     device_bytes: int
     host_bytes: int
+    temp_bytes: int
     compile_seconds: float
 
 
@@ -131,7 +134,7 @@ def _compile(
     compiled = step.lower(*args).compile(options)
     seconds = time.perf_counter() - start
     device, host = autotm_jax.device_bytes(compiled), autotm_jax.host_bytes(compiled)
-    return Baseline(name, device, host, seconds)
+    return Baseline(name, device, host, temp_bytes(compiled), seconds)
 
 
 def _gibibytes(memory: int) -> str:

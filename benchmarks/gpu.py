@@ -36,7 +36,7 @@ from .workloads import gpt
 
 
 GIB = 2**30
-BUDGETS = ("20GiB", "12GiB", "8GiB", "6GiB", "min")
+BUDGETS = ("24GiB", "20GiB", "12GiB", "8GiB", "6.5GiB", "min")
 PROGRAMS = (
     "jit",
     *(f"checkpoint {name}" for name in CHECKPOINT_POLICIES),

@@ -2,6 +2,7 @@
 
 from .checker import Replay as Replay, replay as replay
 from .greedy import greedy as greedy
+from .improve import improve as improve, repair as repair
 from .joint import (
     JointProgram as JointProgram,
     Solution as Solution,

@@ -38,7 +38,7 @@ def greedy(problem: Problem) -> Schedule | None:
     A `Schedule` that passes the checker, or `None`.
     """
     chosen: list[_Choice] = []
-    refused: set[tuple[int, int]] = set()
+    refused: set[_Choice] = set()
     options = list(_choices(problem))
     while True:
         schedule = _merge(chosen)
@@ -46,11 +46,13 @@ def greedy(problem: Problem) -> Schedule | None:
         worst = int(state.device.argmax()) if problem.segments else 0
         if not problem.segments or state.device[worst] <= problem.device_limit:
             return None if replay(problem, schedule).faults else schedule
-        taken = {(c.tensor, c.after) for c in chosen} | refused
+        taken = {(c.tensor, c.after) for c in chosen}
         open_choices = [
             c
             for c in options
-            if c.after < worst < c.use and (c.tensor, c.after) not in taken
+            if c.after < worst < c.use
+            and (c.tensor, c.after) not in taken
+            and c not in refused
         ]
         if not open_choices:
             return None
@@ -60,7 +62,7 @@ def greedy(problem: Problem) -> Schedule | None:
             _merge([*chosen, best]),
         )
         if trial.faults or trial.device[worst] >= state.device[worst]:
-            refused.add((best.tensor, best.after))
+            refused.add(best)
         else:
             chosen.append(best)
 
@@ -81,14 +83,18 @@ def _choices(problem: Problem) -> Iterator[_Choice]:
                 again = Schedule(recomputes=(Recompute(tensor.value, b),))
                 yield _Choice(index, a, b, recipe.seconds, again)
             if tensor.movable:
-                half = (clock[a + 1] + clock[b]) / 2
-                middle = min(max(int(np.searchsorted(clock, half)), a + 2), b - 1)
-                away = Schedule(
-                    (Store(tensor.value, a, middle),),
-                    (Fetch(tensor.value, middle, b),),
-                )
                 copies = tensor.nbytes * (1 / link.d2h + 1 / link.h2d)
-                yield _Choice(index, a, b, copies, away)
+                # At leisure, hidden behind compute, or at once.
+                hidden = int(np.searchsorted(clock, clock[a + 1] + copies / 2))
+                done = min(max(hidden, a + 2), b - 1)
+                ahead = int(np.searchsorted(clock, clock[b] - copies / 2)) - 1
+                start = max(min(ahead, b - 1), done)
+                for first, last, price in ((done, start, 0.5), (a + 2, b - 1, 1.0)):
+                    away = Schedule(
+                        (Store(tensor.value, a, first),),
+                        (Fetch(tensor.value, last, b),),
+                    )
+                    yield _Choice(index, a, b, price * copies, away)
 
 
 def _roots_stay(problem: Problem, index: int, use: int) -> bool:

@@ -19,7 +19,7 @@ import dataclasses
 import enum
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import cvxpy as cp
@@ -27,7 +27,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..errors import SolverError
+from .checker import replay
+from .improve import improve, repair
 from .network import Network
+from .policies import offload_everything
 from .problem import Problem
 from .schedule import Schedule
 
@@ -86,18 +89,20 @@ class Solution:
 class JointProgram:
     """The joint program of a problem, built once, solved at any limit.
 
-    The linear relaxation is solved first. It is nearly integral: tensors whose path
-    it leaves whole are fixed there, and the boolean program decides about the rest.
-    Its bound is the relaxation's, so the reported gap is proved. Only if that leaves
-    too large a gap is the whole boolean program solved.
+    The linear relaxation is solved first: it is fast, and its optimum is the bound
+    that gaps are measured from. It is nearly integral, so boolean solutions are looked
+    for near it, the cheapest way first: by *diving* (rounding a few tensors to their
+    main path and solving again), then with boolean programs that leave only what the
+    relaxation splits, or only the columns that cost nothing there. Only if the gap is
+    still too large is the whole boolean program solved.
 
     **Arguments:**
 
-    - `problem`: the placement problem.
+    - `problem`: the placement problem. Its device limit is not used.
     """
 
     def __init__(self, problem: Problem):
-        self.problem = problem
+        self.problem = dataclasses.replace(problem, device_limit=float("inf"))
         self.network = Network(problem)
         self._owner = np.array([e.tensor for e in self.network.edges], dtype=int)
         self._relaxed = _Model(self.network, boolean=False)
@@ -115,7 +120,7 @@ class JointProgram:
 
         A `Solution`; its objective is in seconds.
         """
-        return self._solve(lambda m: m.fastest(limit), options, 1 / _MS)
+        return _Search(self, limit, options).run()
 
     def least_memory(self, options: SolverOptions) -> Solution:
         """The plan with the smallest device peak, however slow.
@@ -128,97 +133,156 @@ class JointProgram:
 
         A `Solution`; its objective is in bytes.
         """
-        return self._solve(lambda m: m.least_memory(), options, _MIB)
+        return _Search(self, None, options).run()
 
-    def roomiest(
-        self, limit: float, makespan: float, options: SolverOptions
-    ) -> Solution:
-        """The plan that holds the fewest bytes, summed over all segments.
 
-        Buffers that come and go leave an allocator more room than ones that fill
-        every segment to the limit.
+class _Search:
+    """One search for a boolean solution: fastest within a limit, or least memory."""
 
-        **Arguments:**
+    def __init__(
+        self, joint: JointProgram, limit: float | None, options: SolverOptions
+    ):
+        self.joint, self.limit, self.options = joint, limit, options
+        self.relaxed, self.boolean = joint._relaxed, joint._boolean
+        self.owner, self.network = joint._owner, joint.network
+        self.start = time.perf_counter()
+        self.unit = 1 / _MS if limit is not None else _MIB
+        self.best: _Answer | None = None
+        self.bound = -float("inf")
 
-        - `limit`: device bytes of temporaries.
-        - `makespan`: seconds that the step may take.
-        - `options`: what the solver may take.
-
-        **Returns:**
-
-        A `Solution`; its objective is in bytes.
-        """
-        return self._solve(lambda m: m.roomiest(limit, makespan), options, _MIB)
-
-    def _solve(
-        self,
-        program: Callable[[_Model], cp.Problem],
-        options: SolverOptions,
-        unit: float,
-    ) -> Solution:
-        start = time.perf_counter()
-
-        def left() -> float:
-            return max(0.5, options.time_limit - (time.perf_counter() - start))
-
-        def answer(status: Status, best: _Answer | None, bound: float) -> Solution:
-            taken = time.perf_counter() - start
-            if best is None:
-                return Solution(status, None, float("inf"), bound * unit, taken)
-            schedule = self.network.decode(best.x)
-            objective = best.objective * unit
-            bound = min(bound * unit, objective)
-            return Solution(status, schedule, objective, bound, taken)
-
-        relaxed = self._relaxed.run(program(self._relaxed), left(), options.gap)
+    def run(self) -> Solution:
+        relaxed = self.relaxed.run(
+            self._program(self.relaxed), self._left(), self.options.gap
+        )
         if relaxed is _INFEASIBLE:
-            return answer(Status.INFEASIBLE, None, float("inf"))
-        bound = -float("inf") if relaxed is None else relaxed.bound
-        best: _Answer | None = None
+            return self._solution(Status.INFEASIBLE)
+        if relaxed is not None:
+            self.bound = relaxed.bound
+            for found in self._attempts(relaxed):
+                self._consider(found)
+                if self._is_good() or self._left() < 1.0:
+                    break
+        if not self._is_good() and (self.best is None or self._left() >= 1.0):
+            program = self._program(self.boolean)
+            every = self.boolean.run(program, self._left(), self.options.gap)
+            if every is _INFEASIBLE and self.best is None:
+                return self._solution(Status.INFEASIBLE)
+            if every is not None and every is not _INFEASIBLE:
+                self.bound = max(self.bound, every.bound)
+                self._consider(every)
+        return self._solution(
+            Status.OPTIMAL if self._is_good() else Status.TIME_LIMIT
+        )
 
-        def is_good() -> bool:
-            if best is None:
-                return False
-            return best.objective - bound <= options.gap * abs(best.objective) + 1e-9
+    def _program(self, model: _Model) -> cp.Problem:
+        if self.limit is None:
+            return model.least_memory()
+        return model.fastest(self.limit)
 
-        for rows in [] if relaxed is None else self._restrictions(relaxed):
-            some = program(self._boolean)
-            some = cp.Problem(some.objective, [*some.constraints, *rows])
-            found = self._boolean.run(some, left() / 2, options.gap / 2)
-            if found is None or found is _INFEASIBLE:
-                continue
-            if best is None or found.objective < best.objective:
-                best = found
-            if is_good():
-                break
-        if not is_good():
-            every = self._boolean.run(program(self._boolean), left(), options.gap)
-            if every is _INFEASIBLE:
-                return answer(Status.INFEASIBLE, None, float("inf"))
-            if every is not None:
-                bound = max(bound, every.bound)
-                if best is None or every.objective <= best.objective:
-                    best = every
-        if best is None:
-            return answer(Status.TIME_LIMIT, None, bound)
-        status = Status.OPTIMAL if is_good() else Status.TIME_LIMIT
-        return answer(status, best, bound)
+    def _left(self) -> float:
+        taken = time.perf_counter() - self.start
+        return max(0.5, self.options.time_limit - taken)
 
-    def _restrictions(self, relaxed: _Answer) -> Iterator[list[Any]]:
-        """Rows that make the boolean program small, the strictest first."""
-        x = self._boolean.x
-        # Tensors that the relaxation sends along one path stay on it.
-        split = np.abs(relaxed.x - np.round(relaxed.x)) > 1e-6
-        broken = np.zeros(len(self.problem.tensors), dtype=bool)
-        broken[self._owner[split]] = True
-        fixed = np.flatnonzero(~broken[self._owner])
+    def _consider(self, found: _Answer | None) -> None:
+        if found is None or found is _INFEASIBLE:
+            return
+        if self.best is None or found.objective < self.best.objective:
+            self.best = found
+
+    def _is_good(self) -> bool:
+        if self.best is None:
+            return False
+        allowed = self.options.gap * abs(self.best.objective) + 1e-9
+        return self.best.objective - self.bound <= allowed
+
+    def _solution(self, status: Status) -> Solution:
+        taken = time.perf_counter() - self.start
+        bound = self.bound * self.unit
+        if self.best is None:
+            return Solution(status, None, float("inf"), bound, taken)
+        schedule = self.best.schedule or self.network.decode(self.best.x)
+        objective = self.best.objective * self.unit
+        return Solution(status, schedule, objective, min(bound, objective), taken)
+
+    def _attempts(self, relaxed: _Answer) -> Iterator[_Answer | None]:
+        """Boolean solutions near the relaxation, the cheapest to find first."""
+        x = self.boolean.x
+        broken = self._split_tensors(relaxed.x)
+        is_loose = broken.mean() < _FEW_SPLIT if broken.size else True
+        if not is_loose:
+            yield from self._rounded(relaxed)
+        fixed = np.flatnonzero(~broken[self.owner])
         if fixed.size:
-            yield [x[fixed] == np.round(relaxed.x[fixed])]
-        # Columns that the relaxation leaves out and that would cost something.
+            rows = [x[fixed] == np.round(relaxed.x[fixed])]
+            yield self._restricted(rows, self._left() / 4)
         costly = relaxed.reduced_costs > _CHEAP_COLUMN * abs(relaxed.objective)
         out = np.flatnonzero(costly & (relaxed.x < 1e-9))
         if out.size:
-            yield [x[out] == 0]
+            yield self._restricted([x[out] == 0], self._left() / 2)
+        if is_loose:
+            yield from self._rounded(relaxed)
+
+    def _rounded(self, relaxed: _Answer) -> Iterator[_Answer | None]:
+        rounded = self._dive(relaxed, self.limit)
+        if rounded is not None:
+            yield self._judge(self.network.decode(rounded), rounded)
+            yield self._mended(rounded)
+
+    def _restricted(self, rows: list[Any], seconds: float) -> _Answer | None:
+        program = self._program(self.boolean)
+        program = cp.Problem(program.objective, [*program.constraints, *rows])
+        return self.boolean.run(program, seconds, _GAP_NEARBY)
+
+    def _mended(self, rounded: np.ndarray) -> _Answer | None:
+        # A plan that holds a little too much is repaired outside of the network.
+        if self.limit is None:
+            return None
+        problem = dataclasses.replace(self.joint.problem, device_limit=self.limit)
+        schedule = repair(problem, self.network.decode(rounded), self._left() / 2)
+        if schedule is None:
+            schedule = offload_everything(problem)
+            if replay(problem, schedule).faults:
+                return None
+        return self._judge(improve(problem, schedule, self._left() / 2), rounded)
+
+    def _judge(self, schedule: Schedule, x: np.ndarray) -> _Answer | None:
+        state = replay(self.joint.problem, schedule)
+        peak = float(state.device.max(initial=0))
+        if state.faults or (self.limit is not None and peak > self.limit + 1):
+            return None
+        objective = peak / _MIB if self.limit is None else state.makespan * _MS
+        return _Answer(x, objective, self.bound, x, schedule)
+
+    def _split_tensors(self, x: np.ndarray) -> np.ndarray:
+        split = np.abs(x - np.round(x)) > 1e-6
+        broken = np.zeros(len(self.joint.problem.tensors), dtype=bool)
+        broken[self.owner[split]] = True
+        return broken
+
+    def _dive(self, relaxed: _Answer, limit: float | None) -> np.ndarray | None:
+        """Rounds a few split tensors to their main path, solves again, and so on."""
+        model, answer = self.relaxed, relaxed
+        value = np.zeros(len(self.owner))
+        settled = np.zeros(len(self.joint.problem.tensors), dtype=bool)
+        while True:
+            broken = np.flatnonzero(self._split_tensors(answer.x))
+            if not broken.size:
+                return np.round(answer.x)
+            if self._left() < 1.0:
+                return None
+            main = {int(t): self.network.main_path(int(t), answer.x) for t in broken}
+            ranked = sorted(main, key=lambda t: -main[t][1])
+            for tensor in ranked[: max(1, int(_DIVE_BATCH * len(ranked)))]:
+                settled[tensor] = True
+                value[main[tensor][0]] = 1.0
+            mine = settled[self.owner]
+            program = model.least_memory() if limit is None else model.nearly(limit)
+            rows = [*program.constraints, model.x[mine] == value[mine]]
+            program = cp.Problem(program.objective, rows)
+            following = model.run(program, self._left(), 0.0)
+            if following is None or following is _INFEASIBLE:
+                return None
+            answer = following
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,6 +293,7 @@ class _Answer:
     objective: float
     bound: float
     reduced_costs: np.ndarray
+    schedule: Schedule | None = None
 
 
 _INFEASIBLE = _Answer(np.zeros(0), float("inf"), float("inf"), np.zeros(0))
@@ -236,6 +301,18 @@ _INFEASIBLE = _Answer(np.zeros(0), float("inf"), float("inf"), np.zeros(0))
 # A column whose reduced cost exceeds this part of the objective is left out of the
 # first boolean programs.
 _CHEAP_COLUMN = 2e-4
+
+# Relative MIP gap at which a program near the relaxation is left.
+_GAP_NEARBY = 5e-3
+
+# With fewer split tensors than this, a boolean program over them is quick.
+_FEW_SPLIT = 0.15
+
+# The part of the split tensors that is rounded at once when diving.
+_DIVE_BATCH = 0.2
+
+# Milliseconds per MiB over the limit.
+_EXCESS_PRICE = 1.0
 
 
 class _Model:
@@ -289,7 +366,6 @@ class _Model:
         ]
         latency = link.latency * _MS * np.array(network.copies)
         self._makespan = cp.sum(self._times) + latency @ x
-        self._occupancy = cp.sum(held) / count
 
     def _while_again(self, held: Any) -> Any:
         # While t is computed again before segment k, what k makes is not there yet.
@@ -322,11 +398,11 @@ class _Model:
         """Least device peak, in MiB."""
         return cp.Problem(cp.Minimize(self._least), self._rows)
 
-    def roomiest(self, limit: float, makespan: float) -> cp.Problem:
-        """Least mean of held MiB within a device limit and a makespan in seconds."""
-        rows = [*self._rows, *self._timing, self._least == limit / _MIB]
-        rows.append(self._makespan <= makespan * _MS)
-        return cp.Problem(cp.Minimize(self._occupancy), rows)
+    def nearly(self, limit: float) -> cp.Problem:
+        """As `fastest`, but the limit may be broken at a price nobody would pay."""
+        excess = cp.Variable(nonneg=True)
+        rows = [*self._rows, *self._timing, self._least == limit / _MIB + excess]
+        return cp.Problem(cp.Minimize(self._makespan + _EXCESS_PRICE * excess), rows)
 
     def run(
         self, program: cp.Problem, time_limit: float, gap: float

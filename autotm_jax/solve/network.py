@@ -33,6 +33,9 @@ _STRETCHES = (1.0, 2.0, 4.0)
 # worth leaving the device for.
 _SMALLEST_GAP = 1 / 500
 
+# How much the flow that stays on the device counts against flow that leaves it.
+_STAYING = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
@@ -54,6 +57,9 @@ class Network:
         }
         self._flow: list[tuple[int, int, float]] = []
         self._nodes: dict[tuple[int, str, int], int] = {}
+        self._goals: list[int | None] = []
+        self._lightness: list[float] = []
+        self._leaving: dict[int, list[int]] = {}
         self.sources: list[int] = []
         # Columns that bring a tensor (by position) to the device at a segment.
         self.arrivals: dict[tuple[int, int], list[int]] = {}
@@ -88,7 +94,12 @@ class Network:
         if source is None:
             self.sources.append(column)
         else:
-            self._flow.append((self._node(tensor, *source), column, -1.0))
+            node = self._node(tensor, *source)
+            self._flow.append((node, column, -1.0))
+            self._leaving.setdefault(node, []).append(column)
+        stays = source is not None and goal is not None and source[0] == goal[0]
+        self._lightness.append(_STAYING if stays else 1.0)
+        self._goals.append(None if goal is None else self._node(tensor, *goal))
         if goal is not None:
             self._flow.append((self._node(tensor, *goal), column, 1.0))
             if goal[0] in ("fresh", "clean"):
@@ -143,17 +154,18 @@ class Network:
         later = touches[bisect.bisect_right(touches, a) :]
         stop = next((b for b in later if b in mandatory), None)
         reachable = [b for b in later if stop is None or b <= stop]
-        nearest = reachable[0]
         value, nbytes = tensor.value, tensor.nbytes
-        if tensor.movable:
-            middle = self._middle(a, nearest)
+        # A touch too near to be worth the way there and back is passed over.
+        distant = [b for b in reachable if b - a > 2]
+        if tensor.movable and distant:
+            middle = self._middle(a, distant[0])
             for done in self._windows_after(a, middle, nbytes):
                 action = Store(value, a, done)
                 store = self._add(index, ("fresh", a), ("away", a), action)
                 self._fill("device", store, a + 1, done, nbytes)
                 self._spread("out", store, a + 1, done, nbytes)
             self._add(index, ("clean", a), ("away", a))
-            for use in reachable:
+            for use in distant:
                 for start in self._windows_before(middle, use, nbytes):
                     action = Fetch(value, start, use)
                     fetch = self._add(index, ("away", a), ("clean", use), action)
@@ -231,6 +243,29 @@ class Network:
         row, col, val = zip(*self._flow, strict=True)
         shape = (len(self._nodes), len(self.edges))
         return sp.csr_array((val, (row, col)), shape=shape)
+
+    def main_path(self, tensor: int, x: np.ndarray) -> tuple[np.ndarray, float]:
+        """The path of a tensor that carries most of a fractional flow.
+
+        Staying on the device counts less than leaving it: rounded the other way, a
+        plan at the limit breaks it.
+
+        **Arguments:**
+
+        - `tensor`: its position.
+        - `x`: a value per column.
+
+        **Returns:**
+
+        The columns of the path, and the least flow on it.
+        """
+        column = self.sources[tensor]
+        path, least = [column], float(x[column])
+        while (goal := self._goals[column]) is not None:
+            column = max(self._leaving[goal], key=lambda c: x[c] * self._lightness[c])
+            path.append(column)
+            least = min(least, float(x[column]))
+        return np.array(path), least
 
     def roots(self) -> sp.csr_array:
         """One row per recomputation and root: the one minus the arrivals of the other.

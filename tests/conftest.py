@@ -1,0 +1,28 @@
+"""Every test runs on the CPU, with a cache of its own that starts out empty."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Under xdist the controller gets here first, and its workers inherit the directory.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["AUTOTM_JAX_CACHE"] = _directory = tempfile.mkdtemp(prefix="autotm-")
+    atexit.register(shutil.rmtree, _directory, ignore_errors=True)
+
+import pytest
+from hypothesis import settings
+
+
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("tests")
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache directory that nothing has been stored in."""
+    directory = tmp_path / "cache"
+    monkeypatch.setenv("AUTOTM_JAX_CACHE", str(directory))
+    return directory

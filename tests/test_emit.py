@@ -1,0 +1,166 @@
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from autotm_jax import SolverOptions
+from autotm_jax.emit import emit
+from autotm_jax.formulate import formulate
+from autotm_jax.machine import Target, describe
+from autotm_jax.profile import estimate_costs
+from autotm_jax.solve import (
+    JointProgram,
+    Problem,
+    Recompute,
+    Schedule,
+    offload_everything,
+    replay,
+)
+from autotm_jax.trace import Program, build_program
+
+from .steps import MORE, TINY, assert_close, chain_arguments, chain_step, get
+
+
+HERE = Target(describe("cpu"))
+
+
+def program_of(step: Callable[..., Any], *args: Any) -> Program:
+    """A step without donation as a program."""
+    traced = jax.jit(step).trace(*args)
+    return build_program(traced.jaxpr, [False] * len(jax.tree.leaves(args)))
+
+
+def problem_of(program: Program) -> Problem:
+    """Its placement problem, on a fast link, without a limit."""
+    machine = describe("h100-sxm")
+    costs = estimate_costs(program, HERE)
+    return formulate(program, costs, machine, float("inf"), 2**60)
+
+
+@functools.cache
+def tiny(name: str) -> tuple[Program, Problem, JointProgram]:
+    """A workload up to the solver."""
+    program = program_of(get(name).step, *get(name).args)
+    problem = problem_of(program)
+    return program, problem, JointProgram(problem)
+
+
+@functools.cache
+def plain(name: str) -> tuple[Any, list[Any]]:
+    """Flat arguments of a workload, and what plain `jax.jit` makes of them."""
+    args = get(name).make(0)
+    return jax.tree.leaves(args), jax.tree.leaves(jax.jit(get(name).step)(*args))
+
+
+def primitives(program: Program, schedule: Schedule) -> list[str]:
+    """The primitives of an emitted program, in order."""
+    avals = [program.values[a].aval for a in program.arguments]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    jaxpr = jax.jit(emit(program, schedule)).trace(*shapes).jaxpr
+    return [eqn.primitive.name for eqn in jaxpr.eqns]
+
+
+def check(name: str, schedule: Schedule) -> None:
+    """That an emitted workload gives the values of the plain one."""
+    arguments, wanted = plain(name)
+    found = jax.jit(emit(tiny(name)[0], schedule))(*arguments)
+    assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.7])
+def test_solved_schedules_give_the_same_values(name: str, part: float):
+    program, problem, joint = tiny(name)
+    options = SolverOptions(time_limit=20)
+    least = joint.least_memory(options).objective
+    limit = least + 1 + part * (replay(problem, Schedule()).device_peak - least)
+    solution = joint.fastest(limit, options)
+    schedule = solution.schedule
+    assert schedule is not None
+    bounded = dataclasses.replace(problem, device_limit=limit)
+    assert replay(bounded, schedule).faults == ()
+    if part == 0.0:
+        assert schedule.stores or schedule.recomputes
+    check(name, schedule)
+    names = primitives(program, schedule)
+    copies = len(schedule.stores) + len(schedule.fetches)
+    assert names.count("device_put") == copies
+
+
+@pytest.mark.parametrize("name", (*TINY, *MORE))
+def test_moving_everything_gives_the_same_values(name: str):
+    program, problem, _ = tiny(name)
+    schedule = offload_everything(problem)
+    check(name, schedule)
+    names = primitives(program, schedule)
+    assert schedule.stores
+    assert names.count("device_put") == len(schedule.stores) + len(schedule.fetches)
+    assert names.count("optimization_barrier") >= len(program.segments) - 1
+
+
+def recompute_everything(problem: Problem) -> Schedule:
+    """Every recomputation whose roots are read where it happens anyway."""
+    chosen = []
+    for tensor in problem.tensors:
+        recipe = tensor.recipe
+        for use in sorted(recipe.at) if recipe else []:
+            assert recipe is not None
+            roots = [problem.tensors[r] for r in recipe.roots]
+            alone = all(r.touches[0] < use for r in roots)
+            if alone and use in tensor.touches:
+                chosen.append(Recompute(tensor.value, use))
+    return Schedule(recomputes=tuple(sorted(chosen)))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_computing_everything_again_gives_the_same_values(name: str):
+    program, problem, _ = tiny(name)
+    schedule = recompute_everything(problem)
+    assert schedule.recomputes
+    assert replay(problem, schedule).faults == ()
+    check(name, schedule)
+    names = primitives(program, schedule)
+    assert "device_put" not in names
+    again = names.count("dot_general") + names.count("conv_general_dilated")
+    alone = primitives(program, Schedule())
+    assert len(names) > len(alone)
+    assert again >= alone.count("dot_general") + alone.count("conv_general_dilated")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_empty_schedule_only_cuts(name: str):
+    program, _, _ = tiny(name)
+    check(name, Schedule())
+    names = primitives(program, Schedule())
+    assert "device_put" not in names
+    assert names.count("optimization_barrier") >= len(program.segments) - 1
+
+
+def test_copies_stand_between_the_cuts_they_belong_to():
+    program = program_of(chain_step, *chain_arguments())
+    problem = problem_of(program)
+    schedule = offload_everything(problem)
+    avals = [program.values[a].aval for a in program.arguments]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    jaxpr = jax.jit(emit(program, schedule)).trace(*shapes).jaxpr
+    # A fetch reads a host copy that has gone through a barrier, so XLA cannot undo it.
+    made_by = {v: e.primitive.name for e in jaxpr.eqns for v in e.outvars}
+    puts = [e for e in jaxpr.eqns if e.primitive.name == "device_put"]
+    to_host = [e for e in puts if "Host" in str(e.params)]
+    back = [e for e in puts if e not in to_host]
+    assert len(to_host) == len(schedule.stores)
+    assert len(back) == len(schedule.fetches)
+    assert {made_by[e.invars[0]] for e in back} == {"optimization_barrier"}
+
+
+def test_literal_and_forwarded_results():
+    def step(x: Any) -> Any:
+        y = jnp.tanh(x @ x)
+        return x, 3, y, y, jnp.sum(y @ x)
+
+    x = jnp.arange(16.0).reshape(4, 4) / 16
+    found = emit(program_of(step, x), Schedule())(x)
+    assert_close(jax.tree.map(jnp.asarray, found), jax.tree.leaves(jax.jit(step)(x)))

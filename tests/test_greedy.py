@@ -1,0 +1,63 @@
+import dataclasses
+import itertools
+
+from autotm_jax.solve import Recipe, Schedule, Tensor, greedy, replay
+
+from .problems import KIB, problem, random_problem
+
+
+def test_nothing_is_done_where_everything_fits():
+    free = problem([Tensor(0, KIB, (0, 5))], device_limit=KIB)
+    assert greedy(free) == Schedule()
+
+
+def test_the_cheaper_choice_is_taken():
+    dear = Recipe(1.0, 0, (), frozenset([5]))
+    cheap = Recipe(1e-9, 0, (), frozenset([5]))
+    short = Tensor(1, 8 * KIB, (2, 3))
+    for recipe, moves in [(dear, 1), (cheap, 0)]:
+        tensor = Tensor(0, 8 * KIB, (0, 5), recipe=recipe)
+        schedule = greedy(problem([tensor, short], device_limit=8 * KIB))
+        assert schedule is not None
+        assert len(schedule.stores) == len(schedule.fetches) == moves
+        assert len(schedule.recomputes) == 1 - moves
+
+
+def test_none_if_nothing_helps():
+    pinned = Tensor(0, 8 * KIB, (0, 5), movable=False)
+    short = Tensor(1, 8 * KIB, (2, 3))
+    assert greedy(problem([pinned, short], device_limit=8 * KIB)) is None
+
+
+def test_none_if_the_host_is_too_small():
+    tensors = [Tensor(0, 8 * KIB, (0, 5)), Tensor(1, 8 * KIB, (2, 3))]
+    tight = problem(tensors, device_limit=8 * KIB, host_limit=KIB)
+    assert greedy(tight) is None
+    assert greedy(dataclasses.replace(tight, host_limit=8 * KIB)) is not None
+
+
+def test_every_plan_is_sound():
+    found = 0
+    for seed, part in itertools.product(range(100), (0.7, 0.85, 0.95)):
+        free = random_problem(seed)
+        limit = int(replay(free, Schedule()).device_peak * part)
+        bounded = dataclasses.replace(free, device_limit=limit)
+        schedule = greedy(bounded)
+        if schedule is not None:
+            found += 1
+            assert replay(bounded, schedule).faults == (), seed
+    assert found >= 30
+
+
+def test_one_store_serves_several_gaps():
+    tensors = [
+        Tensor(0, 8 * KIB, (0, 4, 8)),
+        Tensor(1, 8 * KIB, (2,)),
+        Tensor(2, 8 * KIB, (6,)),
+    ]
+    bounded = problem(tensors, 9, device_limit=8 * KIB)
+    schedule = greedy(bounded)
+    assert schedule is not None
+    assert len(schedule.stores) == 1
+    assert len(schedule.fetches) == 2
+    assert replay(bounded, schedule).faults == ()

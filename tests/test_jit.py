@@ -1,0 +1,652 @@
+import functools
+import re
+import threading
+import warnings
+from typing import Any
+
+import autotm_jax as autotm
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from autotm_jax import AutoTMWarning, InfeasibleBudget, Status, TargetError
+
+from .compiling import needs_cuda_plugin
+from .steps import TINY, assert_close, chain, chain_arguments, chain_step, get
+
+
+min_jit = functools.partial(autotm.jit, budget="min")
+
+
+@pytest.fixture
+def quiet():
+    """What a CPU says about budgets, and everything else but errors, is silenced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AutoTMWarning)
+        yield
+
+
+@pytest.fixture
+def strict():
+    """A step that cannot be planned is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AutoTMWarning)
+        yield
+
+
+def changes_something(step: Any, *args: Any, **kwargs: Any) -> bool:
+    """Whether the plan of a step adds anything to it."""
+    schedule = step.plan(*args, **kwargs).schedule
+    return bool(schedule.stores or schedule.fetches or schedule.recomputes)
+
+
+# The decorator.
+
+
+def test_without_arguments():
+    @autotm.jit
+    def double(x: Any) -> Any:
+        """Doubles."""
+        return x * 2
+
+    assert double(jnp.arange(3)).tolist() == [0, 2, 4]
+    assert double.__name__ == "double"
+    assert double.__doc__ == "Doubles."
+    assert double.__wrapped__(3) == 6
+
+
+def test_with_arguments():
+    @autotm.jit(budget="6GiB")
+    def double(x: Any) -> Any:
+        return x * 2
+
+    assert double(jnp.arange(3)).tolist() == [0, 2, 4]
+    assert isinstance(double, autotm.Step)
+    assert repr(double).startswith("autotm_jax.jit(<function")
+    assert repr(double).endswith("budget=6442450944)")
+
+
+def test_called_on_a_function(strict: None):
+    step = autotm.jit(chain_step, budget="min")
+    args = chain_arguments()
+    assert changes_something(step, *args)
+    assert_close(step(*args), jax.jit(chain_step)(*args))
+
+
+@pytest.mark.parametrize("thing", [3, "f", [len]])
+def test_not_a_function(thing: Any):
+    text = (
+        f"autotm.jit expects a function, got {thing!r}, a {type(thing).__name__}."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        autotm.jit(thing)
+
+
+def test_a_method(strict: None):
+    class Model:
+        def __init__(self, scale: float):
+            self.scale = scale
+
+        @autotm.jit(budget="min", static_argnums=0)
+        def step(self, x: Any, weights: Any) -> Any:
+            return jax.value_and_grad(chain, argnums=1)(x * self.scale, weights)
+
+    args = chain_arguments()
+    for model in (Model(1.0), Model(0.5)):
+        wanted = jax.jit(chain_step)(args[0] * model.scale, args[1])
+        assert_close(model.step(*args), wanted)
+    assert isinstance(Model.step, autotm.Step)
+
+
+def test_partial_and_callable_objects(strict: None):
+    x, weights = chain_arguments()
+    step = autotm.jit(functools.partial(chain_step, x), budget="min")
+    assert_close(step(weights), chain_step(x, weights))
+
+
+# What goes in and what comes out.
+
+
+def test_pytrees_and_keywords(strict: None):
+    def step(state: Any, *, batch: Any, rate: Any = 0.5) -> Any:
+        loss, grads = chain_step(batch["x"], state["weights"])
+        new = [w - rate * g for w, g in zip(state["weights"], grads, strict=True)]
+        return {"weights": new, "none": None}, (loss, {"rate": rate})
+
+    x, weights = chain_arguments()
+    planned, plain = min_jit(step), jax.jit(step)
+    state, batch = {"weights": weights, "none": None}, {"x": x}
+    assert_close(planned(state, batch=batch), plain(state, batch=batch))
+    found = planned(state, batch=batch, rate=0.1)
+    assert_close(found, plain(state, batch=batch, rate=0.1))
+    assert changes_something(planned, state, batch=batch, rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "call"),
+    [
+        ({"static_argnums": 0}, lambda f, n, a: f(n, *a)),
+        ({"static_argnums": (0,)}, lambda f, n, a: f(n, *a)),
+        ({"static_argnames": "layers"}, lambda f, n, a: f(n, *a)),
+        ({"static_argnames": ("layers",)}, lambda f, n, a: f(layers=n, x=a[0], ws=a[1])),
+    ],
+)
+def test_static_arguments(options: dict[str, Any], call: Any, strict: None):
+    def step(layers: int, x: Any, ws: Any) -> Any:
+        return chain_step(x, ws[:layers])
+
+    args = chain_arguments()
+    planned, plain = min_jit(step, **options), jax.jit(step, **options)
+    for layers in (5, 6, 5):
+        assert_close(call(planned, layers, args), call(plain, layers, args))
+
+
+def test_static_arguments_choose_a_branch(strict: None):
+    def step(x: Any, weights: Any, mode: str) -> Any:
+        loss, grads = chain_step(x, weights)
+        return (loss, grads) if mode == "train" else loss
+
+    args = chain_arguments()
+    planned = min_jit(step, static_argnames="mode")
+    assert_close(planned(*args, mode="train"), chain_step(*args))
+    assert_close(planned(*args, mode="eval"), chain_step(*args)[0])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_closures_over_arrays(seed: int, strict: None):
+    x, weights = chain_arguments()
+    table = jax.random.normal(jax.random.key(seed), x.shape)
+    constants = np.arange(x.size, dtype=np.float32).reshape(x.shape)
+
+    def step(weights: Any) -> Any:
+        return chain_step(table + constants * 1e-3, weights)
+
+    planned = min_jit(step)
+    assert changes_something(planned, weights)
+    assert_close(planned(weights), jax.jit(step)(weights))
+
+
+def test_donation(strict: None):
+    def step(x: Any, weights: Any) -> Any:
+        loss, grads = chain_step(x, weights)
+        return [w - 0.1 * g for w, g in zip(weights, grads, strict=True)], loss
+
+    x, weights = chain_arguments()
+    wanted = jax.jit(step)(x, weights)
+    kept = [w + 0 for w in weights]
+    planned = min_jit(step, donate_argnums=1)
+    assert_close(planned(x, weights), wanted)
+    assert all(w.is_deleted() for w in weights)
+    assert not x.is_deleted()
+    assert_close(planned(x, kept), wanted)
+    assert all(w.is_deleted() for w in kept)
+
+
+def test_donation_by_name(strict: None):
+    x, weights = chain_arguments()
+    planned = min_jit(
+        lambda x, weights: [w * 2 for w in chain_step(x, weights)[1]],
+        donate_argnames="weights",
+    )
+    planned(x, weights=weights)
+    assert all(w.is_deleted() for w in weights)
+
+
+def test_results_of_every_kind(strict: None):
+    def step(x: Any, weights: Any, key: Any) -> Any:
+        loss, grads = chain_step(x, weights)
+        return loss, grads, x, x, key, 1, 2.5, True, jnp.zeros((0, 3)), None, grads[0]
+
+    args = (*chain_arguments(), jax.random.key(3))
+    found, wanted = min_jit(step)(*args), jax.jit(step)(*args)
+    assert_close(found, wanted)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert getattr(a, "weak_type", None) == getattr(b, "weak_type", None)
+
+
+def test_python_numbers_and_numpy_arrays_go_in(strict: None):
+    def step(x: Any, weights: Any, scale: Any) -> Any:
+        return chain_step(x * scale, weights)
+
+    x, weights = chain_arguments()
+    planned, plain = min_jit(step), jax.jit(step)
+    for scale in (2, 0.5, np.float32(0.5), jnp.asarray(0.25)):
+        args = (np.asarray(x), weights, scale)
+        assert_close(planned(*args), plain(*args))
+
+
+def test_integer_gradients(strict: None):
+    def loss(weights: Any, count: Any, x: Any) -> Any:
+        return chain(x, weights) * count
+
+    step = jax.grad(loss, argnums=(0, 1), allow_int=True)
+    x, weights = chain_arguments()
+    found = min_jit(step)(weights, 3, x)
+    assert found[1].dtype == jax.dtypes.float0
+    assert_close(found[0], jax.jit(step)(weights, 3, x)[0])
+
+
+# New shapes, new plans.
+
+
+def test_new_shapes_are_planned_anew(strict: None):
+    step = min_jit(chain_step)
+    for batch in (64, 32, 64):
+        args = chain_arguments(batch=batch)
+        assert_close(step(*args), jax.jit(chain_step)(*args))
+    first = step.plan(*chain_arguments(batch=64))
+    second = step.plan(*chain_arguments(batch=32))
+    assert first.realised is not None and second.realised is not None
+    assert first.device_bytes != second.device_bytes
+
+
+def test_later_calls_do_not_trace(strict: None):
+    traced = []
+
+    def step(x: Any, weights: Any) -> Any:
+        traced.append(1)
+        return chain_step(x, weights)
+
+    planned = min_jit(step)
+    args = chain_arguments()
+    planned(*args)
+    after_first = len(traced)
+    assert after_first <= 2
+    for _ in range(3):
+        planned(*args)
+    assert len(traced) == after_first
+    planned.clear_cache()
+    planned(*args)
+    assert len(traced) > after_first
+
+
+def test_threads(quiet: None):
+    step = min_jit(chain_step)
+    arguments = [chain_arguments(batch=b) for b in (16, 32, 48, 64)]
+    wanted = [jax.jit(chain_step)(*a) for a in arguments]
+    found: dict[int, Any] = {}
+
+    def work(i: int) -> None:
+        found[i] = step(*arguments[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, out in enumerate(wanted):
+        assert_close(found[i], out)
+
+
+def test_contexts_are_not_confused(strict: None):
+    def precisions(text: str) -> set[str]:
+        return set(re.findall(r"precision=\S+", text.replace("(", "").replace(",", "")))
+
+    step = min_jit(chain_step)
+    args = chain_arguments()
+    default = step(*args)
+    with jax.default_matmul_precision("highest"):
+        highest = step(*args)
+        text = str(step.trace(*args).jaxpr)
+    assert "HIGHEST" in text
+    assert "HIGHEST" not in str(step.trace(*args).jaxpr)
+    assert_close(highest, default)
+    with jax.enable_x64(True):
+        wide = [np.asarray(args[0], np.float64), [np.float64(w) for w in args[1]]]
+        loss, grads = step(*wide)
+        assert loss.dtype == grads[0].dtype == np.float64
+    assert step(*args)[0].dtype == np.float32
+
+
+# The attributes of a jitted function.
+
+
+def test_lower_and_compile(strict: None):
+    step = min_jit(chain_step)
+    args = chain_arguments()
+    compiled = step.lower(*args).compile()
+    assert isinstance(compiled, jax.stages.Compiled)
+    assert_close(compiled(*args), jax.jit(chain_step)(*args))
+    plan = step.plan(*args)
+    assert plan.realised is not None
+    assert plan.realised.device_bytes == autotm.device_bytes(compiled)
+    assert plan.realised.host_bytes == autotm.host_bytes(compiled)
+
+
+def test_lower_with_abstract_arguments(strict: None):
+    step = min_jit(chain_step)
+    args = chain_arguments()
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+    compiled = step.lower(*shapes).compile()
+    assert_close(compiled(*args), jax.jit(chain_step)(*args))
+
+
+def test_trace(strict: None):
+    step = min_jit(chain_step)
+    traced = step.trace(*chain_arguments())
+    assert isinstance(traced, jax.stages.Traced)
+    assert "optimization_barrier" in str(traced.jaxpr)
+
+
+def test_eval_shape():
+    step = min_jit(chain_step)
+    args = chain_arguments()
+    assert step.eval_shape(*args) == jax.jit(chain_step).eval_shape(*args)
+
+
+def test_plan_takes_arrays_and_shapes(strict: None):
+    step = min_jit(chain_step)
+    args = chain_arguments()
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), args)
+    plan = step.plan(*shapes)
+    assert plan is step.plan(*args)
+    assert plan.realised is None
+    assert plan.status is Status.OPTIMAL
+    step(*args)
+    used = step.plan(*shapes)
+    assert used.realised is not None
+    assert used.schedule == plan.schedule
+
+
+# Under other transformations.
+
+
+def test_under_other_transformations_it_is_jax_jit(strict: None):
+    step, plain = min_jit(chain), jax.jit(chain)
+    x, weights = chain_arguments()
+    assert_close(
+        jax.grad(step, argnums=1)(x, weights), jax.grad(plain, argnums=1)(x, weights)
+    )
+    many = jnp.stack([x, x * 2])
+    assert_close(
+        jax.vmap(step, (0, None))(many, weights),
+        jax.vmap(plain, (0, None))(many, weights),
+    )
+    outer = jax.jit(lambda x, w: step(x, w) * 2)
+    assert_close(outer(x, weights), plain(x, weights) * 2)
+    assert "optimization_barrier" not in str(jax.make_jaxpr(step)(x, weights))
+    assert jax.eval_shape(step, x, weights).shape == ()
+
+
+def test_one_step_inside_another(strict: None):
+    inner = min_jit(chain)
+    x, weights = chain_arguments()
+    outer = min_jit(jax.value_and_grad(lambda w, x: inner(x, w)))
+    loss, grads = outer(weights, x)
+    assert_close((loss, grads), chain_step(x, weights))
+
+
+# A budget that fits changes nothing.
+
+
+@pytest.mark.parametrize("budget", ["1TiB", None, 1.0])
+def test_a_loose_budget_changes_nothing(budget: Any, strict: None):
+    workload = get("mlp-tiny")
+    step = autotm.jit(workload.step, budget=budget, donate_argnums=0)
+    plain = jax.jit(workload.step, donate_argnums=0)
+    assert step.plan(*workload.args).status is Status.UNTOUCHED
+    assert step.plan(*workload.args).is_untouched
+    found, wanted = step.trace(*workload.args), plain.trace(*workload.args)
+    assert str(found.jaxpr) == str(wanted.jaxpr)
+
+    def text(lowered: Any) -> str:
+        # Without the name of the module, and tables and marks of source lines.
+        hlo = lowered.compile().as_text()
+        header, _, body = hlo.partition("\n\n")
+        body = body[body.index("\n%") if "\n%" in body else 0 :]
+        header = re.sub(r"HloModule \S+", "", header)
+        return header + re.sub(r"metadata=\{[^}]*\}", "", body)
+
+    found, wanted = step.lower(*workload.args), plain.lower(*workload.args)
+    assert text(found) == text(wanted)
+
+
+def test_a_loose_budget_is_kept_in_view(strict: None):
+    workload = get("mlp-tiny")
+    step = autotm.jit(workload.step, budget="1TiB", donate_argnums=0)
+    assert_close(step(*workload.make(0)), jax.jit(workload.step)(*workload.make(0)))
+    plan = step.plan(*workload.args)
+    compiled = jax.jit(workload.step, donate_argnums=0).lower(*workload.args).compile()
+    assert plan.realised is not None
+    assert plan.realised.device_bytes == autotm.device_bytes(compiled)
+    assert plan.device_bytes == autotm.device_bytes(compiled)
+    assert plan.schedule == type(plan.schedule)()
+
+
+def test_without_a_known_limit_the_plan_says_so():
+    workload = get("mlp-tiny")
+    plan = autotm.jit(workload.step).plan(*workload.args)
+    assert plan.note == "the memory of cpu is not known: name a budget"
+    assert plan.budget is None
+
+
+# Budgets that cannot be met, and steps that cannot be planned.
+
+
+def test_less_than_the_arguments():
+    args = chain_arguments()
+    step = autotm.jit(chain_step, budget="10KiB")
+    text = (
+        "The budget of 10.0 KiB is less than the arguments and results of the step "
+        "alone, which take 56.0 KiB of device memory. Donate the state "
+        "(donate_argnums) if it is not donated, or raise the budget."
+    )
+    with pytest.raises(InfeasibleBudget, match=re.escape(text)) as caught:
+        step(*args)
+    assert caught.value.least is None
+    with pytest.raises(InfeasibleBudget, match=re.escape(text)):
+        step.plan(*args)
+
+
+def test_the_least_budget_is_named(strict: None):
+    args = chain_arguments(batch=256)
+    fixed = 256 * 32 * 4 + 2 * 6 * 32 * 32 * 4 + 4
+    step = autotm.jit(chain_step, budget=fixed + 1000)
+    with pytest.raises(InfeasibleBudget) as caught:
+        step.plan(*args)
+    text, least = str(caught.value), caught.value.least
+    assert isinstance(least, int)
+    assert re.match(
+        r"No plan keeps the step within [\d.]+ KiB of device memory\. The least budget "
+        rf"that works is about [\d.]+ KiB \({least} bytes\)\. At the tightest point "
+        r"\(segment \d+ of \d+\) these are the largest values alive:\n",
+        text,
+    )
+    assert "KiB  f32[256,32] from " in text
+    assert "steps.py:" in text  # the line of the user's code
+    assert text.endswith(
+        "A smaller batch, a loss computed in chunks, or jax.checkpoint inside the "
+        "largest layer lowers that point."
+    )
+    plan = autotm.jit(chain_step, budget=least).plan(*args)
+    assert plan.device_bytes is not None
+    assert plan.device_bytes <= least
+    with pytest.raises(InfeasibleBudget):
+        autotm.jit(chain_step, budget=int(0.9 * least)).plan(*args)
+
+
+def test_a_host_budget_of_zero_moves_nothing(strict: None):
+    args = chain_arguments()
+    step = autotm.jit(chain_step, budget="min", host_budget=0)
+    plan = step.plan(*args)
+    assert plan.schedule.stores == ()
+    assert plan.host_bytes == 0
+    assert_close(step(*args), jax.jit(chain_step)(*args))
+
+
+def test_a_step_without_arrays_warns_and_runs():
+    seen = []
+    step = min_jit(lambda x: jax.debug.callback(seen.append, x.sum()))
+    with pytest.warns(AutoTMWarning, match="it returns no arrays"):
+        assert step(jnp.ones(3)) is None
+    jax.effects_barrier()
+    assert [float(x) for x in seen] == [3.0]
+    assert step.plan(jnp.ones(3)).status is Status.UNSUPPORTED
+
+
+def test_an_error_in_the_step_is_the_users(strict: None):
+    def step(x: Any) -> Any:
+        raise TypeError("mine")
+
+    planned = min_jit(step)
+    for _ in range(2):
+        with pytest.raises(TypeError, match="^mine"):
+            planned(jnp.ones(3))
+
+
+def test_wrong_arguments_are_told_as_jax_tells_them(strict: None):
+    planned = min_jit(chain_step)
+    args = chain_arguments()
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            planned(*args, 3)
+        with pytest.raises(TypeError):
+            planned(args[0], "weights")
+        planned(*args)
+
+
+def test_an_absent_target_is_not_called(strict: None):
+    step = autotm.jit(chain_step, budget="min", target="h100-sxm")
+    text = (
+        "This step is compiled for h100-sxm, which is not here: use "
+        "step.lower(...).compile() to inspect it, or target=None to run it on the "
+        "default device."
+    )
+    for _ in range(2):
+        with pytest.raises(TargetError, match=f"^{re.escape(text)}$"):
+            step(*chain_arguments())
+
+
+@needs_cuda_plugin
+def test_the_least_budget_compiles(strict: None):
+    args = chain_arguments(layers=4, width=256, batch=4096)
+    with pytest.raises(InfeasibleBudget) as caught:
+        autotm.jit(chain_step, budget="9MiB", target="h100-sxm").plan(*args)
+    least = caught.value.least
+    assert isinstance(least, int)
+    step = autotm.jit(chain_step, budget=least, target="h100-sxm")
+    compiled = step.lower(*args).compile()
+    assert autotm.device_bytes(compiled) <= least
+
+
+# Values.
+
+
+def test_a_fraction_of_what_plain_jit_needs(quiet: None):
+    workload = get("gpt-tiny")
+    plain = jax.jit(workload.step, donate_argnums=0).lower(*workload.args).compile()
+    step = autotm.jit(workload.step, budget=0.6, donate_argnums=0)
+    plan = step.plan(*workload.args)
+    assert plan.budget == int(0.6 * autotm.device_bytes(plain))
+    assert plan.device_bytes is not None
+    assert plan.device_bytes <= plan.budget
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("where", ["least", "middle", "loose"])
+def test_training_gives_the_same_values(name: str, where: str, quiet: None):
+    workload = get(name)
+    options: dict[str, Any] = {"donate_argnums": workload.donate_argnums}
+    budget: Any = {"least": "min", "loose": "1TiB"}.get(where)
+    if where == "middle":
+        low = autotm.jit(workload.step, budget="min", **options).plan(*workload.args)
+        costs = low.problem
+        assert costs is not None and low.device_bytes is not None
+        from autotm_jax.solve import Schedule, replay
+
+        assert low.replay is not None
+        cut = replay(costs, Schedule()).device_peak - low.replay.device_peak
+        budget = low.device_bytes + cut // 2
+    step = autotm.jit(workload.step, budget=budget, **options)
+    plain = jax.jit(workload.step, **options)
+    (state, batch), (same, _) = workload.make(0), workload.make(0)
+    for _ in range(5):
+        state, loss = step(state, batch)
+        same, wanted = plain(same, batch)
+        assert_close(loss, wanted, 1e-4)
+    assert_close(state, same, 1e-4)
+    plan = step.plan(*workload.args)
+    assert plan.is_untouched == (where == "loose")
+    if where == "least":
+        assert plan.schedule.recomputes or plan.schedule.stores
+
+
+def test_randomness_is_the_same(strict: None):
+    def loss(weights: Any, x: Any, key: Any) -> Any:
+        for weight, k in zip(weights, jax.random.split(key, len(weights)), strict=True):
+            x = jnp.tanh(x @ weight)
+            x = jnp.where(jax.random.bernoulli(k, 0.7, x.shape), x / 0.7, 0)
+        return jnp.mean(x**2)
+
+    step = jax.value_and_grad(loss)
+    x, weights = chain_arguments()
+    planned, plain = min_jit(step), jax.jit(step)
+    for key in (jax.random.key(1), jax.random.PRNGKey(2)):
+        assert changes_something(planned, weights, x, key)
+        assert_close(planned(weights, x, key), plain(weights, x, key))
+
+
+def test_random_state_is_carried_on(strict: None):
+    def step(key: Any, x: Any, weights: Any) -> Any:
+        key, now = jax.random.split(key)
+        noise = jax.random.normal(now, x.shape)
+        return key, chain_step(x + noise, weights)
+
+    args = chain_arguments()
+    planned, plain = min_jit(step), jax.jit(step)
+    key = same = jax.random.key(5)
+    for _ in range(3):
+        key, out = planned(key, *args)
+        same, wanted = plain(same, *args)
+        assert_close(out, wanted)
+    assert bool(jnp.all(jax.random.key_data(key) == jax.random.key_data(same)))
+
+
+# Small steps.
+
+
+@pytest.mark.parametrize(
+    ("step", "args"),
+    [
+        (lambda x: x + 1, (np.ones(8, np.float32),)),
+        (lambda x: x, (np.ones(8, np.float32),)),
+        (lambda x: (x, x.sum()), (np.ones(8, np.float32),)),
+        (lambda: jnp.ones(3), ()),
+        (lambda: jnp.ones((8, 8)) @ jnp.ones((8, 8)), ()),
+        (lambda x: jnp.sin(x) @ x, (np.ones((8, 8), np.float32),)),
+    ],
+)
+@pytest.mark.parametrize("budget", ["min", "1TiB", None])
+def test_steps_with_nothing_to_decide(step: Any, args: Any, budget: Any, strict: None):
+    planned = autotm.jit(step, budget=budget)
+    assert_close(planned(*args), jax.jit(step)(*args))
+
+
+def test_constants_chosen_by_a_static_argument(strict: None):
+    # Both signatures print the same jaxpr: only the arrays closed over differ.
+    x, weights = chain_arguments()
+    tables = [x, x * 2]
+
+    def step(weights: Any, which: int) -> Any:
+        return chain_step(tables[which], weights)
+
+    planned = min_jit(step, static_argnums=1)
+    for which in (0, 1):
+        assert_close(planned(weights, which), jax.jit(chain_step)(tables[which], weights))
+
+
+@needs_cuda_plugin
+def test_static_arguments_for_a_target(strict: None):
+    def step(layers: int, x: Any, ws: Any, mode: str = "train") -> Any:
+        assert isinstance(layers, int)
+        assert mode in ("train", "eval")
+        return chain_step(x, ws[:layers]) if mode == "train" else chain(x, ws)
+
+    args = chain_arguments()
+    planned = min_jit(
+        step, target="h100-sxm", static_argnums=0, static_argnames="mode"
+    )
+    plan = planned.plan(6, *args, mode="train")
+    assert plan.program is not None
+    assert len(plan.program.results) == 7
+    assert len(planned.plan(6, *args, mode="eval").program.results) == 1
