@@ -2,29 +2,55 @@
 
 import importlib.metadata
 
-from .compile import device_bytes as device_bytes, host_bytes as host_bytes
+from .compile import device_bytes as device_bytes
+from .compile import host_bytes as host_bytes
 from .errors import (
     AutoTMError as AutoTMError,
+)
+from .errors import (
     AutoTMWarning as AutoTMWarning,
+)
+from .errors import (
     BudgetError as BudgetError,
+)
+from .errors import (
     InfeasibleBudget as InfeasibleBudget,
+)
+from .errors import (
     PlanNotRealised as PlanNotRealised,
+)
+from .errors import (
     SolverError as SolverError,
+)
+from .errors import (
     TargetError as TargetError,
 )
-from .jit import Step as Step, jit as jit
+from .jit import Step as Step
+from .jit import jit as jit
 from .machine import (
     Machine as Machine,
+)
+from .machine import (
     Target as Target,
+)
+from .machine import (
     known_machines as known_machines,
+)
+from .machine import (
     target as target,
 )
-from .plan import Plan as Plan, Realised as Realised
+from .plan import Plan as Plan
+from .plan import Realised as Realised
 from .profile import register_flops as register_flops
-from .solve import SolverOptions as SolverOptions, Status as Status
+from .solve import SolverOptions as SolverOptions
+from .solve import Status as Status
 from .trace import (
     Kind as Kind,
+)
+from .trace import (
     register_flattening as register_flattening,
+)
+from .trace import (
     register_kind as register_kind,
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.extend.core as jex_core
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
 
@@ -52,12 +53,12 @@ def has_context(eqn: jex_core.JaxprEqn) -> bool:
 
 def is_key_type(aval: Any) -> bool:
     """Whether an abstract value is an array of typed PRNG keys."""
-    return jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
+    return jnp.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
 def itemsize_bits(dtype: Any) -> int:
     """Bits per element of a dtype as XLA:GPU stores it."""
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
         return 8 * dtype.itemsize
     name = np.dtype(dtype).name
     if name in ("int4", "uint4", "float4_e2m1fn"):

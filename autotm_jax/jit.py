@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+from jax.core import Tracer
 
 from . import compat
 from .budget import Budget, format_bytes, parse_budget
@@ -25,10 +27,11 @@ from .errors import (
     PlanNotRealised,
     TargetError,
 )
-from .machine import Target, target as find_target
+from .machine import Target
+from .machine import target as find_target
 from .plan import Plan, Realised
 from .planning import Planner, Request
-from .solve import Schedule, SolverOptions, Status
+from .solve import SolverOptions, Status
 
 
 # How many plans are compiled before a budget is given up.
@@ -93,7 +96,7 @@ class Step:
         except TypeError:
             if self._planned is not None:
                 raise
-        self._realise(args, kwargs)
+        args, kwargs = self._realise(args, kwargs)
         return self._planned(*args, **kwargs)
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
@@ -135,7 +138,8 @@ class Step:
     def clear_cache(self) -> None:
         """Forgets every plan and executable."""
         with self._lock:
-            self._plain.clear_cache()
+            jitted: Any = self._plain
+            jitted.clear_cache()
             self._planned = None
             self._entries.clear()
             self._untouched_jits.clear()
@@ -148,8 +152,7 @@ class Step:
     def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         request = self._request()
         args, kwargs = request.target.place((args, kwargs))
-        self._realise(args, kwargs, may_run=False)
-        return args, kwargs
+        return self._realise(args, kwargs, may_run=False)
 
     def _new_jit(self, request: Request) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
@@ -174,7 +177,7 @@ class Step:
             return self._fun(*args, **kwargs)
         assert entry.plan.program is not None
         leaves = jax.tree.leaves((args, kwargs))
-        flat = [leaf for leaf in leaves if isinstance(leaf, jax.core.Tracer)]
+        flat = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
         results = emit(entry.plan.program, entry.plan.schedule)(*flat)
         return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
@@ -192,7 +195,9 @@ class Step:
         unsupported = _unsupported(traced, args, kwargs, self._jit_options)
         if unsupported:
             return None, self._give_up(unsupported)
-        donated = [a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)]
+        donated = [
+            a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)
+        ]
 
         @functools.cache
         def plain_bytes() -> int:
@@ -230,8 +235,11 @@ class Step:
         )
         return Plan(None, Status.UNSUPPORTED, note=reason)
 
-    def _realise(self, args: Any, kwargs: Any, may_run: bool = True) -> None:
-        """Plans, compiles and checks until the budget is kept."""
+    def _realise(self, args: Any, kwargs: Any, may_run: bool = True) -> tuple[Any, Any]:
+        """Plans, compiles and checks until the budget is kept.
+
+        Returns the arguments to call with: see `_committed`.
+        """
         with self._lock:
             request = self._request()
             if may_run and not request.target.is_present:
@@ -244,7 +252,7 @@ class Step:
             key = _fingerprint(traced)
             entry = self._entry(traced, request, args, kwargs)
             if entry.is_final and self._planned is not None:
-                return
+                return self._committed(entry.plan, args, kwargs)
             if self._planned is None:
                 self._planned = self._new_jit(request)
             plan, planner = entry.plan, entry.planner
@@ -253,8 +261,9 @@ class Step:
                 self._entries[key] = _Entry(plan, planner)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
+                given = self._committed(plan, args, kwargs)
                 try:
-                    compiled = self._planned.lower(*args, **kwargs).compile()
+                    compiled = self._planned.lower(*given[0], **given[1]).compile()
                     evidence = examine(compiled, plan.schedule, platform)
                     following = self._judge(planner, plan, evidence, number, platform)
                 except BaseException:
@@ -271,10 +280,40 @@ class Step:
                     plan = dataclasses.replace(plan, realised=realised)
                     self._entries[key] = _Entry(plan, planner, is_final=True)
                     self._untouched_jits.pop(key, None)
-                    return
+                    return given
                 plan = following
                 # This jit has traced the plan that is given up.
                 self._planned = self._new_jit(request)
+            raise AssertionError("the last round either stands or raises")
+
+    def _committed(self, plan: Plan, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        # A jitted function that moves arrays between memories returns committed ones,
+        # so the state of the second call is committed. JAX compiles a function anew
+        # for that: the state of the first call is committed too.
+        if not plan.schedule.stores:
+            return args, kwargs
+
+        def commit(leaf: Any) -> Any:
+            if isinstance(leaf, np.ndarray):
+                leaf = jax.device_put(leaf)
+            if isinstance(leaf, jax.Array) and not leaf.committed:
+                (device,) = leaf.sharding.device_set
+                return jax.device_put(leaf, device)
+            return leaf
+
+        def listed(key: str) -> tuple[Any, ...]:
+            said = self._jit_options.get(key, ())
+            return (said,) if isinstance(said, (int, str)) else tuple(said or ())
+
+        numbers = {n % len(args) for n in listed("donate_argnums") if args}
+        names = set(listed("donate_argnames"))
+        args = tuple(
+            jax.tree.map(commit, a) if n in numbers else a for n, a in enumerate(args)
+        )
+        kwargs = {
+            k: jax.tree.map(commit, v) if k in names else v for k, v in kwargs.items()
+        }
+        return args, kwargs
 
     def _judge(
         self,

@@ -118,6 +118,8 @@ class Planner:
                 least=None,
             )
         problem = self._problem(0)
+        if not problem.tensors and (budget is None or self._plain_bytes() <= budget):
+            return self._untouched(budget)  # nothing crosses a cut
         alone = replay(problem, Schedule())
         if budget is not None:
             cut = fixed + alone.device_peak
@@ -290,6 +292,8 @@ class Planner:
         known = _read(cache.load("plan", key))
         if known is not None and not replay(problem, known.schedule).faults:
             return known
+        if not problem.tensors:
+            return Solution(Status.INFEASIBLE, None, nothing, nothing, 0.0)
         solution = self._program_of(problem).fastest(
             problem.device_limit, self.request.solver
         )
@@ -328,8 +332,10 @@ class Planner:
             state = replay(free, schedule)
             return float("inf") if state.faults else packed_bytes(free, state)
 
-        solution = self._program_of(problem).least_memory(self.request.solver)
+        solution = Solution(Status.OPTIMAL, None, 0.0, 0.0, 0.0)
         schedules = [Schedule(), offload_everything(problem)]
+        if problem.tensors:
+            solution = self._program_of(problem).least_memory(self.request.solver)
         if solution.schedule is not None:
             schedules.append(solution.schedule)
         best = min(schedules, key=taken)
@@ -344,14 +350,15 @@ class Planner:
         assert solution.schedule is not None
         state = replay(problem, solution.schedule)
         least = self._fixed_bytes() + int(solution.objective)
-        least += int(_SLACK * least)
+        least = min(least + int(_SLACK * least), self._plain_bytes())
         worst = int(state.device.argmax())
         lines = "\n".join(self._largest_alive(state, worst))
         return InfeasibleBudget(
-            f"No plan keeps the step within {format_bytes(budget)} of device memory. "
-            f"The least budget that works is about {format_bytes(least)} "
-            f"({least} bytes). At the tightest point (segment {worst} of "
-            f"{problem.segments}) these are the largest values alive:\n{lines}\n"
+            f"No plan keeps the step within {format_bytes(budget)} of device memory: "
+            f"the least budget that works is about {format_bytes(least)} "
+            f"({least} bytes).\n"
+            f"The largest values alive at the tightest point, segment {worst} of "
+            f"{problem.segments}:\n{lines}\n"
             "A smaller batch, a loss computed in chunks, or jax.checkpoint inside the "
             "largest layer lowers that point.",
             least=least,

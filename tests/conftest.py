@@ -5,16 +5,18 @@ import os
 import shutil
 import tempfile
 
+import pytest
+from hypothesis import settings
+
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Code need not be fast here: it runs once. Nothing above LLVM is changed by these.
+_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 # Under xdist the controller gets here first, and its workers inherit the directory.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["AUTOTM_JAX_CACHE"] = _directory = tempfile.mkdtemp(prefix="autotm-")
     atexit.register(shutil.rmtree, _directory, ignore_errors=True)
-
-import pytest
-from hypothesis import settings
-
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("tests")

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
 from autotm_jax.trace import Program, build_program, evaluate
 
 

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from benchmarks import workloads
 from benchmarks.workloads import Workload, gpt
 
 
 TINY = ("gpt-tiny", "resnet-tiny", "mlp-tiny")
-MORE = ("vit-tiny", "unet-tiny", "dlrm-tiny")
+MORE = ("vit-tiny", "unet-tiny", "dlrm-tiny")  # traced; `dlrm-tiny` is run as well
 
 # Two layers that compile for a GPU in seconds, with values worth moving.
 SMALL_GPT = gpt.Config(

@@ -2,11 +2,13 @@ import math
 import re
 from typing import Any
 
-import autotm_jax as autotm
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import autotm_jax as autotm
 from autotm_jax import BudgetError
 from autotm_jax.budget import format_bytes, parse_budget
-from hypothesis import given, strategies as st
 
 
 UNITS = {

@@ -5,9 +5,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from autotm_jax import AutoTMWarning
 from autotm_jax.profile import cache
-from hypothesis import given, strategies as st
 
 
 KEY = cache.cache_key("a", 1)

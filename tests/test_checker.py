@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from autotm_jax.solve import (
     Fetch,
     Link,
@@ -110,9 +111,7 @@ def test_what_the_segment_makes_is_not_there_while_it_waits_for_recomputation():
     assert state.faults == ()
     # max(50 + 80 in segment 4, 50 + 30 before it)
     assert state.device[4] == 130
-    more = dataclasses.replace(
-        tensors[0], recipe=Recipe(1.0, 200, (), frozenset([4]))
-    )
+    more = dataclasses.replace(tensors[0], recipe=Recipe(1.0, 200, (), frozenset([4])))
     state = replay(problem((more, tensors[1])), Schedule((), (), (Recompute(0, 4),)))
     assert state.device[4] == 250
 

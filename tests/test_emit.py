@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+
 from autotm_jax import SolverOptions
 from autotm_jax.emit import emit
 from autotm_jax.formulate import formulate
@@ -21,7 +22,7 @@ from autotm_jax.solve import (
 )
 from autotm_jax.trace import Program, build_program
 
-from .steps import MORE, TINY, assert_close, chain_arguments, chain_step, get
+from .steps import TINY, assert_close, chain_arguments, chain_step, get
 
 
 HERE = Target(describe("cpu"))
@@ -70,8 +71,8 @@ def check(name: str, schedule: Schedule) -> None:
     assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("part", [0.0, 0.5])
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.7])
 def test_solved_schedules_give_the_same_values(name: str, part: float):
     program, problem, joint = tiny(name)
     options = SolverOptions(time_limit=20)
@@ -90,7 +91,7 @@ def test_solved_schedules_give_the_same_values(name: str, part: float):
     assert names.count("device_put") == copies
 
 
-@pytest.mark.parametrize("name", (*TINY, *MORE))
+@pytest.mark.parametrize("name", (*TINY, "dlrm-tiny"))
 def test_moving_everything_gives_the_same_values(name: str):
     program, problem, _ = tiny(name)
     schedule = offload_everything(problem)

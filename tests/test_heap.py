@@ -2,8 +2,10 @@ import dataclasses
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from autotm_jax.solve import Recipe, Recompute, Schedule, Tensor, packed_bytes, replay
-from hypothesis import given, strategies as st
 
 from .problems import problem, random_problem
 

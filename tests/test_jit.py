@@ -4,12 +4,14 @@ import threading
 import warnings
 from typing import Any
 
-import autotm_jax as autotm
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import autotm_jax as autotm
 from autotm_jax import AutoTMWarning, InfeasibleBudget, Status, TargetError
+from autotm_jax.solve import Schedule, replay
 
 from .compiling import needs_cuda_plugin
 from .steps import TINY, assert_close, chain, chain_arguments, chain_step, get
@@ -75,9 +77,7 @@ def test_called_on_a_function(strict: None):
 
 @pytest.mark.parametrize("thing", [3, "f", [len]])
 def test_not_a_function(thing: Any):
-    text = (
-        f"autotm.jit expects a function, got {thing!r}, a {type(thing).__name__}."
-    )
+    text = f"autotm.jit expects a function, got {thing!r}, a {type(thing).__name__}."
     with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
         autotm.jit(thing)
 
@@ -128,7 +128,10 @@ def test_pytrees_and_keywords(strict: None):
         ({"static_argnums": 0}, lambda f, n, a: f(n, *a)),
         ({"static_argnums": (0,)}, lambda f, n, a: f(n, *a)),
         ({"static_argnames": "layers"}, lambda f, n, a: f(n, *a)),
-        ({"static_argnames": ("layers",)}, lambda f, n, a: f(layers=n, x=a[0], ws=a[1])),
+        (
+            {"static_argnames": ("layers",)},
+            lambda f, n, a: f(layers=n, x=a[0], ws=a[1]),
+        ),
     ],
 )
 def test_static_arguments(options: dict[str, Any], call: Any, strict: None):
@@ -459,8 +462,7 @@ def test_the_least_budget_is_named(strict: None):
         "largest layer lowers that point."
     )
     plan = autotm.jit(chain_step, budget=least).plan(*args)
-    assert plan.device_bytes is not None
-    assert plan.device_bytes <= least
+    assert plan.status is Status.OPTIMAL
     with pytest.raises(InfeasibleBudget):
         autotm.jit(chain_step, budget=int(0.9 * least)).plan(*args)
 
@@ -543,32 +545,33 @@ def test_a_fraction_of_what_plain_jit_needs(quiet: None):
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("where", ["least", "middle", "loose"])
-def test_training_gives_the_same_values(name: str, where: str, quiet: None):
+def test_training_gives_the_same_values(name: str, quiet: None):
     workload = get(name)
     options: dict[str, Any] = {"donate_argnums": workload.donate_argnums}
-    budget: Any = {"least": "min", "loose": "1TiB"}.get(where)
-    if where == "middle":
-        low = autotm.jit(workload.step, budget="min", **options).plan(*workload.args)
-        costs = low.problem
-        assert costs is not None and low.device_bytes is not None
-        from autotm_jax.solve import Schedule, replay
-
-        assert low.replay is not None
-        cut = replay(costs, Schedule()).device_peak - low.replay.device_peak
-        budget = low.device_bytes + cut // 2
-    step = autotm.jit(workload.step, budget=budget, **options)
+    least = autotm.jit(workload.step, budget="min", **options)
+    low = least.plan(*workload.args)
+    assert low.schedule.recomputes or low.schedule.stores
+    assert low.problem is not None and low.replay is not None
+    assert low.device_bytes is not None
+    saved = replay(low.problem, Schedule()).device_peak - low.replay.device_peak
+    middle = autotm.jit(workload.step, budget=low.device_bytes + saved // 2, **options)
+    loose = autotm.jit(workload.step, budget="1TiB", **options)
     plain = jax.jit(workload.step, **options)
-    (state, batch), (same, _) = workload.make(0), workload.make(0)
-    for _ in range(5):
-        state, loss = step(state, batch)
-        same, wanted = plain(same, batch)
-        assert_close(loss, wanted, 1e-4)
-    assert_close(state, same, 1e-4)
-    plan = step.plan(*workload.args)
-    assert plan.is_untouched == (where == "loose")
-    if where == "least":
-        assert plan.schedule.recomputes or plan.schedule.stores
+    losses, states = [], []
+    for step in (plain, least, middle, loose):
+        state, batch = workload.make(0)
+        history = []
+        for _ in range(5):
+            state, loss = step(state, batch)
+            history.append(loss)
+        losses.append(history)
+        states.append(state)
+    assert losses[0][-1] < losses[0][0]
+    for history, state in zip(losses[1:], states[1:], strict=True):
+        assert_close(history, losses[0], 1e-4)
+        assert_close(state, states[0], 1e-4)
+    assert loose.plan(*workload.args).is_untouched
+    assert not middle.plan(*workload.args).is_untouched
 
 
 def test_randomness_is_the_same(strict: None):
@@ -616,37 +619,7 @@ def test_random_state_is_carried_on(strict: None):
         (lambda x: jnp.sin(x) @ x, (np.ones((8, 8), np.float32),)),
     ],
 )
-@pytest.mark.parametrize("budget", ["min", "1TiB", None])
+@pytest.mark.parametrize("budget", ["1TiB", None])
 def test_steps_with_nothing_to_decide(step: Any, args: Any, budget: Any, strict: None):
     planned = autotm.jit(step, budget=budget)
     assert_close(planned(*args), jax.jit(step)(*args))
-
-
-def test_constants_chosen_by_a_static_argument(strict: None):
-    # Both signatures print the same jaxpr: only the arrays closed over differ.
-    x, weights = chain_arguments()
-    tables = [x, x * 2]
-
-    def step(weights: Any, which: int) -> Any:
-        return chain_step(tables[which], weights)
-
-    planned = min_jit(step, static_argnums=1)
-    for which in (0, 1):
-        assert_close(planned(weights, which), jax.jit(chain_step)(tables[which], weights))
-
-
-@needs_cuda_plugin
-def test_static_arguments_for_a_target(strict: None):
-    def step(layers: int, x: Any, ws: Any, mode: str = "train") -> Any:
-        assert isinstance(layers, int)
-        assert mode in ("train", "eval")
-        return chain_step(x, ws[:layers]) if mode == "train" else chain(x, ws)
-
-    args = chain_arguments()
-    planned = min_jit(
-        step, target="h100-sxm", static_argnums=0, static_argnames="mode"
-    )
-    plan = planned.plan(6, *args, mode="train")
-    assert plan.program is not None
-    assert len(plan.program.results) == 7
-    assert len(planned.plan(6, *args, mode="eval").program.results) == 1

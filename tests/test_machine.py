@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import pytest
+
 from autotm_jax import Machine, TargetError, known_machines
 from autotm_jax.machine import describe, machine_of
 
@@ -47,9 +48,7 @@ def test_flop_rates():
 
 def device(kind: str, stats: dict[str, int] | None) -> SimpleNamespace:
     """Looks like a GPU to a cost model."""
-    return SimpleNamespace(
-        platform="gpu", device_kind=kind, memory_stats=lambda: stats
-    )
+    return SimpleNamespace(platform="gpu", device_kind=kind, memory_stats=lambda: stats)
 
 
 @pytest.mark.parametrize(

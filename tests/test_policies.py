@@ -1,4 +1,5 @@
 import pytest
+
 from autotm_jax.solve import (
     Fetch,
     Schedule,

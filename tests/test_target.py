@@ -1,11 +1,12 @@
 import re
 from typing import Any
 
-import autotm_jax as autotm
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import autotm_jax as autotm
 from autotm_jax import Target, TargetError
 from autotm_jax.machine import describe
 

@@ -2,7 +2,12 @@
 
 from .memory import (
     device_bytes as device_bytes,
+)
+from .memory import (
     host_bytes as host_bytes,
+)
+from .memory import (
     temp_bytes as temp_bytes,
 )
-from .verify import Evidence as Evidence, examine as examine
+from .verify import Evidence as Evidence
+from .verify import examine as examine

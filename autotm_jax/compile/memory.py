@@ -44,5 +44,7 @@ def _sum(compiled: Any, prefix: str) -> int:
             "This backend does not report the memory of an executable, so a budget "
             "cannot be checked on it."
         )
-    part = {n: _part(stats, prefix + n) for n in ("argument", "output", "alias", "temp")}
+    part = {
+        n: _part(stats, prefix + n) for n in ("argument", "output", "alias", "temp")
+    }
     return part["argument"] + part["output"] - part["alias"] + part["temp"]

@@ -18,7 +18,6 @@ from typing import Any
 
 import jax
 
-
 from ..solve.schedule import Recompute, Schedule
 from ..trace import Fragment, Program, evaluate
 
@@ -80,9 +79,13 @@ class _Emission:
             starting = self.begin_fetch[k] + self.end_store[k]
             self._cut({*needed, *made, *self.begin_store[k]}, starting)
             for value in self.begin_store[k]:
-                self.host[value] = jax.device_put(self.device[value], jax.memory.Space.Host)
+                self.host[value] = jax.device_put(
+                    self.device[value], jax.memory.Space.Host
+                )
             for value in self.begin_fetch[k]:
-                self.device[value] = jax.device_put(self.host[value], jax.memory.Space.Device)
+                self.device[value] = jax.device_put(
+                    self.host[value], jax.memory.Space.Device
+                )
             for value, fragment in zip(again, fragments, strict=True):
                 self._evaluate(fragment)
                 self._cut({*needed, *again[: again.index(value) + 1]}, ())

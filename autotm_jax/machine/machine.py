@@ -7,8 +7,8 @@ import functools
 import tomllib
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
-import jax
 import numpy as np
 
 from ..errors import TargetError
@@ -48,7 +48,7 @@ class Machine:
 
 
 def _described() -> Traversable:
-    return resources.files(__package__) / "described"
+    return resources.files("autotm_jax.machine") / "described"
 
 
 def known_machines() -> list[str]:
@@ -93,7 +93,7 @@ def target_config(name: str) -> str | None:
 _DEVICE_KINDS = {"H200": "h200-sxm", "H100": "h100-sxm", "A100": "a100-sxm-80gb"}
 
 
-def machine_of(device: jax.Device) -> Machine:
+def machine_of(device: Any) -> Machine:
     """The cost model of a present device: the description nearest to it.
 
     Capacities are the device's own where it reports them.

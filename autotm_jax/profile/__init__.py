@@ -1,6 +1,7 @@
 """What segments cost: seconds from a roofline, workspace from XLA, a cache."""
 
 from . import cache as cache
-from .costs import Cost as Cost, Costs as Costs
+from .costs import Cost as Cost
+from .costs import Costs as Costs
 from .estimate import estimate_costs as estimate_costs
 from .roofline import register_flops as register_flops

@@ -99,7 +99,9 @@ def seconds(program: Program, fragment: Fragment, machine: Machine) -> float:
     passes = _passes(program, fragment, equations)
     traffic = sum(_nbytes(program, values) for values in passes)
     launches = max(1, len(kernels) + len(passes))
-    return time + traffic / machine.device_bandwidth + launches * machine.launch_overhead
+    return (
+        time + traffic / machine.device_bandwidth + launches * machine.launch_overhead
+    )
 
 
 def _passes(
@@ -138,7 +140,9 @@ def _is_view(equation: Equation) -> bool:
 
 def _kernel_seconds(program: Program, equation: Equation, machine: Machine) -> float:
     values = (*equation.operands, *equation.outputs)
-    dtype = program.values[equation.operands[0]].aval.dtype if equation.operands else "f"
+    dtype = (
+        program.values[equation.operands[0]].aval.dtype if equation.operands else "f"
+    )
     try:
         rate = machine.flop_rate(dtype)
     except TypeError:  # a key or another extended dtype

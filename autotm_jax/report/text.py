@@ -28,7 +28,9 @@ def summary(plan: Plan) -> str:
         rows.append(("note", plan.note))
     if plan.machine is not None:
         rows.append(("machine", f"{plan.machine.name} ({plan.machine.source})"))
-    if plan.device_bytes is not None:
+    if plan.is_untouched and plan.device_bytes is not None:
+        rows.append(("device", f"{format_bytes(plan.device_bytes)} compiled"))
+    elif plan.device_bytes is not None:
         device = f"{format_bytes(plan.device_bytes)} predicted"
         host = f"{format_bytes(plan.host_bytes)} predicted"
         if plan.realised is not None:
@@ -50,7 +52,10 @@ def summary(plan: Plan) -> str:
         solver = f"MIP gap {plan.gap:.2%}, {plan.solve_seconds:.1f} s"
         rows.append(("solver", solver))
     if plan.costs is not None:
-        rows += [("times", plan.costs.time_source), ("memory", plan.costs.memory_source)]
+        rows += [
+            ("times", plan.costs.time_source),
+            ("memory", plan.costs.memory_source),
+        ]
     width = max(len(name) for name, _ in rows)
     lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
     return "\n".join(lines + _classes(plan))

@@ -1,25 +1,45 @@
 """Boolean programs over tensors and segments. This package knows nothing of JAX."""
 
-from .checker import Replay as Replay, replay as replay
+from .checker import Replay as Replay
+from .checker import replay as replay
 from .greedy import greedy as greedy
-from .improve import improve as improve, repair as repair
+from .heap import packed_bytes as packed_bytes
+from .improve import improve as improve
+from .improve import repair as repair
 from .joint import (
     JointProgram as JointProgram,
+)
+from .joint import (
     Solution as Solution,
+)
+from .joint import (
     SolverOptions as SolverOptions,
+)
+from .joint import (
     Status as Status,
 )
-from .heap import packed_bytes as packed_bytes
 from .policies import offload_everything as offload_everything
 from .problem import (
     Link as Link,
+)
+from .problem import (
     Problem as Problem,
+)
+from .problem import (
     Recipe as Recipe,
+)
+from .problem import (
     Tensor as Tensor,
 )
 from .schedule import (
     Fetch as Fetch,
+)
+from .schedule import (
     Recompute as Recompute,
+)
+from .schedule import (
     Schedule as Schedule,
+)
+from .schedule import (
     Store as Store,
 )

@@ -118,7 +118,9 @@ class _Replayer:
 
     def _known(self, value: int, what: str) -> int | None:
         if value not in self.position:
-            self.faults.append(f"There is a {what} of value {value}, which is no tensor.")
+            self.faults.append(
+                f"There is a {what} of value {value}, which is no tensor."
+            )
             return None
         return self.position[value]
 

@@ -170,9 +170,7 @@ class _Search:
             if every is not None and every is not _INFEASIBLE:
                 self.bound = max(self.bound, every.bound)
                 self._consider(every)
-        return self._solution(
-            Status.OPTIMAL if self._is_good() else Status.TIME_LIMIT
-        )
+        return self._solution(Status.OPTIMAL if self._is_good() else Status.TIME_LIMIT)
 
     def _program(self, model: _Model) -> cp.Problem:
         if self.limit is None:
@@ -343,7 +341,7 @@ class _Model:
         limits = [] if boolean else [self._at_least, self._at_most]
         self._rows = [
             *limits,
-            incidence @ x == np.zeros(incidence.shape[0]),
+            incidence @ x == np.zeros(network.nodes),
             born @ x == 1,
             step @ held == network.changes("device") @ x / _MIB,
             step @ host == network.changes("host") @ x / _MIB,
@@ -404,9 +402,7 @@ class _Model:
         rows = [*self._rows, *self._timing, self._least == limit / _MIB + excess]
         return cp.Problem(cp.Minimize(self._makespan + _EXCESS_PRICE * excess), rows)
 
-    def run(
-        self, program: cp.Problem, time_limit: float, gap: float
-    ) -> _Answer | None:
+    def run(self, program: cp.Problem, time_limit: float, gap: float) -> _Answer | None:
         """Solves; `None` without a usable vector, `_INFEASIBLE` if there is none."""
         if cp.HIGHS not in cp.installed_solvers():
             raise SolverError(
@@ -427,7 +423,8 @@ class _Model:
             return _INFEASIBLE
         if self.x.value is None or not self._is_path(self.x.value):
             return None
-        objective = float(program.objective.value)
+        value: Any = program.objective.value
+        objective = float(value)
         info = program.solver_stats.extra_stats
         bound = float(getattr(info, "mip_dual_bound", objective))
         x = np.asarray(self.x.value)

@@ -238,9 +238,14 @@ class Network:
         shape = (self.problem.segments, len(self.edges))
         return sp.csr_array((val, (row, col)), shape=shape)
 
+    @property
+    def nodes(self) -> int:
+        """The number of nodes of all networks."""
+        return len(self._nodes)
+
     def incidence(self) -> sp.csr_array:
         """The incidence matrix: what enters a node minus what leaves it."""
-        row, col, val = zip(*self._flow, strict=True)
+        row, col, val = zip(*self._flow, strict=True) if self._flow else ((), (), ())
         shape = (len(self._nodes), len(self.edges))
         return sp.csr_array((val, (row, col)), shape=shape)
 

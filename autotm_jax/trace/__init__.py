@@ -1,19 +1,33 @@
 """From a jaxpr to a `Program`: flattening, materialisation, segments, liveness."""
 
-from .evaluate import evaluate as evaluate, register_evaluation as register_evaluation
+from .evaluate import evaluate as evaluate
+from .evaluate import register_evaluation as register_evaluation
 from .flatten import (
     flatten as flatten,
+)
+from .flatten import (
     register_flattening as register_flattening,
 )
-from .primitives import Kind as Kind, register_kind as register_kind
+from .primitives import Kind as Kind
+from .primitives import register_kind as register_kind
 from .program import (
     Equation as Equation,
+)
+from .program import (
     Fragment as Fragment,
+)
+from .program import (
     Program as Program,
+)
+from .program import (
     Segment as Segment,
+)
+from .program import (
     Value as Value,
 )
 from .segments import (
     LOCAL as LOCAL,
+)
+from .segments import (
     build_program as build_program,
 )

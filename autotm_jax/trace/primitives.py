@@ -21,10 +21,10 @@ from __future__ import annotations
 import enum
 import functools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import jaxprs_in_params
 
 from .. import compat
 
@@ -135,21 +135,21 @@ def is_repeatable(eqn: Any) -> bool:
     return eqn.primitive.name not in _NEVER_AGAIN | _NONDETERMINISTIC
 
 
-_STABLEHLO_ELEMENTWISE = {
+_STABLEHLO_ELEMENTWISE = (
     "abs add and atan2 bitcast_convert broadcast_in_dim cbrt ceil clamp compare complex"
     " constant convert cosine divide exponential exponential_minus_one floor imag"
     " is_finite log log_plus_one logistic maximum minimum multiply negate not or"
     " power real reduce_precision remainder reshape return rsqrt select shift_left"
     " shift_right_arithmetic shift_right_logical sign sine sqrt subtract tan tanh xor"
-}
-_ELEMENTWISE_OPS = frozenset(" ".join(_STABLEHLO_ELEMENTWISE).split())
+)
+_ELEMENTWISE_OPS = frozenset(_STABLEHLO_ELEMENTWISE.split())
 _OP = re.compile(r"\b(stablehlo|chlo|mhlo|func)\.(\w+)")
 
 
 def _lowers_elementwise(eqn: Any) -> bool:
     # Only results shaped like an operand can be element-wise: everything else, and
     # everything that cannot be lowered alone, is left to the default.
-    if len(eqn.outvars) != 1 or any(True for _ in _subprograms(eqn)):
+    if len(eqn.outvars) != 1 or any(True for _ in jaxprs_in_params(eqn.params)):
         return False
     out = eqn.outvars[0].aval
     shapes = {getattr(v.aval, "shape", None) for v in eqn.invars}
@@ -165,7 +165,10 @@ def _lowers_elementwise(eqn: Any) -> bool:
 @functools.lru_cache(maxsize=1024)
 def _lowers_elementwise_cached(key: Any, avals: tuple[Any, ...]) -> bool:
     primitive, params = key
-    run: Callable[..., Any] = lambda *xs: primitive.bind(*xs, **dict(params))
+
+    def run(*operands: Any) -> Any:
+        return primitive.bind(*operands, **dict(params))
+
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     text = jax.jit(run).lower(*shapes).as_text()
     ops = {(dialect, name) for dialect, name in _OP.findall(text)}
@@ -173,9 +176,3 @@ def _lowers_elementwise_cached(key: Any, avals: tuple[Any, ...]) -> bool:
         dialect == "chlo" or name in _ELEMENTWISE_OPS or dialect == "func"
         for dialect, name in ops
     )
-
-
-def _subprograms(eqn: Any) -> Any:
-    from jax.extend.core import jaxprs_in_params
-
-    return jaxprs_in_params(eqn.params)

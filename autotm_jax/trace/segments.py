@@ -90,9 +90,7 @@ def _traffic(equation: FlatEquation, values: Sequence[Value]) -> int:
 def _equations(flat: Flat, values: Sequence[Value]) -> tuple[Equation, ...]:
     kinds = [kind_of(e.eqn) for e in flat.equations]
     traffic = [_traffic(e, values) for e in flat.equations]
-    kernels = [
-        t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL
-    ]
+    kernels = [t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL]
     smallest = _SMALLEST_KERNEL * max(kernels, default=0)
     out: list[Equation] = []
     home = 0

@@ -1,0 +1,128 @@
+"""Plans compiled for a GPU that is not here, and what their executables show."""
+
+import functools
+import re
+from typing import Any
+
+import jax
+import pytest
+
+import autotm_jax as autotm
+from autotm_jax import AutoTMWarning, Plan
+from autotm_jax.compile.verify import examine
+from autotm_jax.emit import emit
+from autotm_jax.solve import Schedule, offload_everything, packed_bytes, replay
+from benchmarks.workloads import Workload, gpt
+
+from .compiling import needs_cuda_plugin
+from .steps import SMALL_GPT
+
+
+pytestmark = [
+    needs_cuda_plugin,
+    pytest.mark.filterwarnings(f"error::{AutoTMWarning.__module__}.AutoTMWarning"),
+]
+
+
+@functools.cache
+def workload() -> Workload:
+    return gpt.workload(SMALL_GPT, "small")
+
+
+@functools.cache
+def plain() -> Any:
+    """The untouched step, compiled."""
+    target = autotm.target("h100-sxm")
+    step = jax.jit(workload().step, donate_argnums=0)
+    return step.lower(*target.place(workload().args)).compile()
+
+
+@functools.cache
+def planned(budget: str | int) -> tuple[Plan, Any]:
+    """A plan for an H100 and its executable."""
+    step = autotm.jit(
+        workload().step, budget=budget, target="h100-sxm", donate_argnums=0
+    )
+    compiled = step.lower(*workload().args).compile()
+    return step.plan(*workload().args), compiled
+
+
+def check(plan: Plan, compiled: Any) -> None:
+    """Everything a plan promises."""
+    assert plan.realised is not None
+    device, host = autotm.device_bytes(compiled), autotm.host_bytes(compiled)
+    assert plan.realised.device_bytes == device
+    assert plan.realised.host_bytes == host
+    if plan.budget is not None:
+        assert device <= plan.budget
+    assert plan.device_bytes == pytest.approx(device, rel=0.03)
+    schedule = plan.schedule
+    assert (host > 0) == bool(schedule.stores)
+    assert host == pytest.approx(plan.host_bytes, rel=0.03, abs=4096)
+    copies = len(schedule.stores) + len(schedule.fetches)
+    assert plan.realised.copies == copies
+    text = compiled.as_text()
+    assert ".remat" not in text
+    assert len(re.findall(r"copy-start\(", text)) >= copies
+    assert plan.problem is not None
+    assert replay(plan.problem, schedule).faults == ()
+
+
+def test_as_little_as_possible():
+    plan, compiled = planned("min")
+    check(plan, compiled)
+    assert plan.schedule.recomputes or plan.schedule.stores
+    assert autotm.device_bytes(compiled) < 0.65 * autotm.device_bytes(plain())
+
+
+def test_a_budget_in_the_middle():
+    least = autotm.device_bytes(planned("min")[1])
+    middle = (least + autotm.device_bytes(plain())) // 2
+    plan, compiled = planned(middle)
+    check(plan, compiled)
+    assert plan.budget == middle
+    assert plan.seconds is not None and planned("min")[0].seconds is not None
+    assert plan.seconds <= planned("min")[0].seconds
+
+
+def test_plain_fits_and_is_left_alone():
+    nbytes = autotm.device_bytes(plain())
+    plan, compiled = planned(nbytes)
+    assert plan.is_untouched
+    assert autotm.device_bytes(compiled) == nbytes
+
+
+def test_moving_everything_is_realised():
+    plan = planned("min")[0]
+    assert plan.program is not None and plan.problem is not None
+    schedule = offload_everything(plan.problem)
+    assert len(schedule.stores) >= 5
+    sharding = autotm.target("h100-sxm").sharding
+    avals = [plan.program.values[a].aval for a in plan.program.arguments]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in avals]
+    donated = [i for i, given in enumerate(plan.program.donated) if given]
+    jitted = jax.jit(emit(plan.program, schedule), donate_argnums=donated)
+    options = {"xla_disable_hlo_passes": "rematerialization"}
+    compiled = jitted.lower(*shapes).compile(options)
+    evidence = examine(compiled, schedule, "cuda")
+    assert evidence.faults == ()
+    assert evidence.copies == len(schedule.stores) + len(schedule.fetches)
+    state = replay(plan.problem, schedule)
+    assert evidence.host_bytes == pytest.approx(state.host_peak, rel=0.05)
+    results, aliased = plan.program.result_bytes()
+    fixed = plan.program.argument_bytes() + results - aliased
+    taken = fixed + packed_bytes(plan.problem, state)
+    assert evidence.device_bytes == pytest.approx(taken, rel=0.05)
+
+
+def test_a_plan_of_another_schedule_is_told():
+    plan, compiled = planned("min")
+    assert plan.problem is not None
+    schedule = offload_everything(plan.problem)
+    wanted = len(schedule.stores) + len(schedule.fetches)
+    there = len(plan.schedule.stores) + len(plan.schedule.fetches)
+    assert examine(compiled, schedule, "cuda").faults == (
+        f"XLA kept {there} of the {wanted} planned copies between device and host "
+        "memory",
+    )
+    assert examine(compiled, Schedule(), "cuda").faults == ()

@@ -1,0 +1,151 @@
+from typing import Any
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import io_callback
+
+from autotm_jax.trace import flatten, register_flattening
+from autotm_jax.trace.flatten import Flat, _rules
+
+from .programs import program_of, run
+from .steps import assert_close
+
+
+X = jnp.linspace(-1.0, 1.0, 16).reshape(4, 4)
+
+
+def flat_of(step: Any, *args: Any) -> Flat:
+    """A step, flattened."""
+    return flatten(jax.jit(step).trace(*args).jaxpr)
+
+
+def names(flat: Flat) -> list[str]:
+    """Its primitives, in order."""
+    return [e.eqn.primitive.name for e in flat.equations]
+
+
+@jax.custom_jvp
+def twice(x: Any) -> Any:
+    return x * 2
+
+
+@twice.defjvp
+def _twice_jvp(primals: Any, tangents: Any) -> Any:
+    return twice(primals[0]), tangents[0] * 5
+
+
+@jax.custom_vjp
+def thrice(x: Any) -> Any:
+    return x * 3
+
+
+thrice.defvjp(lambda x: (x * 3, x), lambda x, g: (g * 7 * x,))
+
+
+def test_calls_are_written_out():
+    step = jax.jit(lambda x: jax.jit(jnp.sin)(jax.jit(jax.jit(jnp.cos))(x)))
+    assert names(flat_of(step, X)) == ["cos", "sin"]
+
+
+def test_custom_rules_are_written_out():
+    assert names(flat_of(lambda x: thrice(twice(x)), X)) == ["mul", "mul"]
+    assert "custom" not in " ".join(names(flat_of(jax.nn.relu, X)))
+
+
+@pytest.mark.parametrize("fun", [twice, thrice, lambda x: thrice(twice(x))])
+def test_custom_derivatives_are_kept(fun: Any):
+    step = jax.value_and_grad(lambda x: jnp.sum(fun(x) ** 2))
+    program = program_of(step, X)
+    assert_close(run(program, X), jax.tree.leaves(step(X)))
+
+
+def test_loops_and_rematerialisation_stay_whole():
+    def step(x: Any) -> Any:
+        y, _ = jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, None, length=3)
+        z = jax.lax.while_loop(lambda c: c[0, 0] < 9, lambda c: c + 1, y)
+        w = jax.lax.cond(z[0, 0] > 0, jnp.sin, jnp.cos, z)
+        return jax.checkpoint(jnp.tanh)(w)
+
+    found = names(flat_of(step, X))
+    for name in ("scan", "while", "cond"):
+        assert name in found
+    assert "checkpoint" in found or "remat2" in found or "remat" in found
+    assert "sin" not in found
+
+
+def test_constants_come_with_their_arrays():
+    table = np.arange(16, dtype=np.float32).reshape(4, 4)
+    device = jnp.ones((4, 4)) * 3
+
+    def inner(x: Any) -> Any:
+        return x @ table + device
+
+    flat = flat_of(lambda x: jax.jit(inner)(x) * device + jax.jit(inner)(x), X)
+    avals = [flat.avals[index] for index, _ in flat.constants]
+    arrays = [np.asarray(array) for _, array in flat.constants]
+    assert {a.shape for a in avals} <= {(4, 4)}
+    # One of each, however often it is closed over.
+    assert sum(np.array_equal(a, device) for a in arrays) == 1
+    program = program_of(lambda x: inner(x) * device, X)
+    assert_close(run(program, X), [(X @ table + device) * device])
+
+
+def test_what_nobody_reads_is_dropped():
+    def step(x: Any) -> Any:
+        jnp.sin(x) @ x
+        jax.jit(lambda a: jnp.cos(a))(x)
+        return x + 1
+
+    assert names(flat_of(step, X)) == ["add"]
+
+
+def test_half_of_a_call_is_dropped():
+    def step(x: Any) -> Any:
+        kept, _ = jax.jit(lambda a: (jnp.sin(a), jnp.cos(a)))(x)
+        return kept
+
+    assert names(flat_of(step, X)) == ["sin"]
+
+
+def test_effects_are_kept_in_order():
+    def step(x: Any) -> Any:
+        jax.debug.callback(lambda v: None, x[0, 0])
+        io_callback(lambda v: None, None, x[0, 0], ordered=True)
+        return x + 1
+
+    found = names(flat_of(step, X))
+    assert [n for n in found if "callback" in n] == ["debug_callback", "io_callback"]
+
+
+def test_arguments_come_first():
+    flat = flat_of(lambda x, y: y - x, X, X)
+    assert flat.arguments == (0, 1)
+    assert flat.equations[0].inputs == (1, 0)
+    assert flat.results == flat.equations[0].outputs
+
+
+def test_a_jit_with_shardings_stays_whole():
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    inner = jax.jit(jnp.sin, out_shardings=here)
+    (name,) = names(flat_of(lambda x: inner(x), X))
+    assert name in ("jit", "pjit")
+
+
+def test_a_rule_of_ones_own():
+    primitive = jax.extend.core.Primitive("grouped_for_a_test")
+    primitive.multiple_results = True
+    primitive.def_abstract_eval(lambda x, *, jaxpr: [x])
+    body = jax.make_jaxpr(jnp.sin)(X)
+
+    def step(x: Any) -> Any:
+        return primitive.bind(x, jaxpr=body)[0]
+
+    assert names(flatten(jax.make_jaxpr(step)(X))) == ["grouped_for_a_test"]
+    try:
+        register_flattening("grouped_for_a_test")(lambda eqn: eqn.params["jaxpr"])
+        assert names(flatten(jax.make_jaxpr(step)(X))) == ["sin"]
+    finally:
+        del _rules["grouped_for_a_test"]

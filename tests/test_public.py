@@ -1,0 +1,84 @@
+import dataclasses
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import autotm_jax as autotm
+
+
+NAMES = [
+    "AutoTMError",
+    "AutoTMWarning",
+    "BudgetError",
+    "InfeasibleBudget",
+    "Kind",
+    "Machine",
+    "Plan",
+    "PlanNotRealised",
+    "Realised",
+    "SolverError",
+    "SolverOptions",
+    "Status",
+    "Step",
+    "Target",
+    "TargetError",
+    "device_bytes",
+    "host_bytes",
+    "jit",
+    "known_machines",
+    "register_flattening",
+    "register_flops",
+    "register_kind",
+    "target",
+]
+
+
+def test_the_public_names():
+    public = {
+        name
+        for name, thing in vars(autotm).items()
+        if not name.startswith("_") and not inspect.ismodule(thing)
+    }
+    assert public == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_has_a_docstring(name: str):
+    thing = getattr(autotm, name)
+    doc = inspect.getdoc(thing)
+    assert doc
+    if inspect.isfunction(thing) and "**Arguments:**" in doc:
+        for argument in inspect.signature(thing).parameters:
+            assert f"`{argument}`" in doc or f"`**{argument}`" in doc, argument
+    if dataclasses.is_dataclass(thing):
+        for field in dataclasses.fields(thing):
+            assert f"`{field.name}`" in doc, field.name
+
+
+def test_the_methods_of_a_step_have_docstrings():
+    for name, method in vars(autotm.Step).items():
+        if not name.startswith("_") and callable(method):
+            assert inspect.getdoc(method), name
+
+
+def test_the_version():
+    assert autotm.__version__[0].isdigit()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.endswith("Error")])
+def test_errors_have_one_base(name: str):
+    assert issubclass(getattr(autotm, name), autotm.AutoTMError)
+
+
+_IMPORT = """
+import jax._src.xla_bridge as bridge
+import autotm_jax
+autotm_jax.jit(lambda x: x, budget="6GiB", target="h100-sxm")
+assert not bridge._backends, list(bridge._backends)
+"""
+
+
+def test_importing_initialises_no_backend():
+    subprocess.run([sys.executable, "-c", _IMPORT], check=True, timeout=120)

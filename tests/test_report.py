@@ -1,0 +1,108 @@
+import re
+import warnings
+from typing import Any
+
+import pytest
+
+import autotm_jax as autotm
+from autotm_jax import Plan, Status
+
+from .steps import TINY, chain_arguments, chain_step, get
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """The named rows of a report."""
+    found = re.findall(r"^  (\S.*?)  +(.+)$", text, re.MULTILINE)
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_it_fits_on_a_screen(name: str):
+    step = autotm.jit(get(name).step, budget="min", donate_argnums=0)
+    text = str(step.plan(*get(name).args))
+    lines = text.splitlines()
+    assert len(lines) < 40
+    # The last thing on a line is a path, whose length is the user's.
+    assert all(len(line.split(" from ")[0]) <= 100 for line in lines)
+    assert lines[0] == "Plan"
+
+
+def test_a_plan_before_and_after_it_is_compiled():
+    args = chain_arguments()
+    step = autotm.jit(chain_step, budget="100KiB")
+    plan = step.plan(*args)
+    rows = rows_of(str(plan))
+    assert rows["budget"] == "100.0 KiB"
+    assert rows["status"] == plan.status.value == "solved to within the MIP gap"
+    assert re.fullmatch(r"[\d.]+ KiB predicted", rows["device"])
+    assert re.fullmatch(r"[\d.]+ (KiB|B) predicted", rows["host"])
+    assert re.fullmatch(r"[\d.]+ ms modelled, [\d.]+ x unconstrained", rows["step"])
+    assert re.fullmatch(r"\d+ values, [\d.]+ (KiB|B)", rows["moved"])
+    assert re.fullmatch(r"\d+ values, [\d.]+ (KiB|B)", rows["computed again"])
+    assert rows["machine"] == "cpu (described)"
+    assert "modelled" in rows["times"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", autotm.AutoTMWarning)
+        step(*args)
+    rows = rows_of(str(step.plan(*args)))
+    assert re.fullmatch(r"[\d.]+ KiB predicted, [\d.]+ KiB compiled", rows["device"])
+    assert re.fullmatch(
+        r"[\d.]+ (KiB|B) predicted, [\d.]+ (KiB|B) compiled", rows["host"]
+    )
+
+
+def test_what_moves_is_named_by_source_line():
+    step = autotm.jit(chain_step, budget="min")
+    plan = step.plan(*chain_arguments())
+    text = str(plan)
+    assert "what moves, what is computed again:" in text
+    assert re.search(
+        r"(moved|again) +\d+ x +[\d.]+ KiB  f32\[64,32\] from .*steps", text
+    )
+    schedule = plan.schedule
+    counted = sum(int(n) for n in re.findall(r"(?:moved|again) +(\d+) x", text))
+    assert counted == len(schedule.stores) + len(schedule.recomputes)
+
+
+def test_an_untouched_step():
+    step = autotm.jit(chain_step, budget="1TiB")
+    rows = rows_of(str(step.plan(*chain_arguments())))
+    assert rows["budget"] == "1,024.00 GiB"
+    assert rows["status"] == "plain jax.jit fits the budget: nothing is changed"
+    assert "moved" not in rows
+
+
+@pytest.mark.parametrize(
+    ("plan", "text"),
+    [
+        (
+            Plan(None, Status.UNSUPPORTED, note="it is odd"),
+            "Plan\n"
+            "  budget  none known\n"
+            "  status  the step could not be planned: it runs as jax.jit would\n"
+            "  note    it is odd",
+        ),
+        (
+            Plan(2**30, Status.UNTOUCHED, realised=autotm.Realised(2**20, 0, None, 1)),
+            "Plan\n"
+            "  budget  1.00 GiB\n"
+            "  status  plain jax.jit fits the budget: nothing is changed\n"
+            "  device  1.0 MiB compiled",
+        ),
+    ],
+)
+def test_word_for_word(plan: Plan, text: str):
+    assert str(plan) == text
+
+
+def test_sums_of_bytes():
+    args = chain_arguments()
+    plan = autotm.jit(chain_step, budget="min").plan(*args)
+    assert plan.program is not None
+    values = plan.program.values
+    stored: Any = {s.value for s in plan.schedule.stores}
+    assert plan.moved_bytes == sum(values[v].nbytes for v in stored)
+    again = [r.value for r in plan.schedule.recomputes]
+    assert plan.recomputed_bytes == sum(values[v].nbytes for v in again)
+    assert plan.moved_bytes + plan.recomputed_bytes > 0
+    assert Plan(None, Status.UNTOUCHED).moved_bytes == 0

@@ -1,0 +1,132 @@
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from autotm_jax import register_flops
+from autotm_jax.machine import describe
+from autotm_jax.profile.roofline import _rules, flops, seconds
+
+from .programs import program_of
+
+
+H100 = describe("h100-sxm")
+
+
+def flops_of(step: Any, *shapes: tuple[int, ...]) -> float:
+    """Operations of all equations of a function of arrays of these shapes."""
+    args = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+    return sum(flops(eqn) for eqn in jax.make_jaxpr(step)(*args).jaxpr.eqns)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shapes", "operations"),
+    [
+        ("ij,jk->ik", [(3, 5), (5, 7)], 2 * 3 * 5 * 7),
+        ("bij,bjk->bik", [(4, 3, 5), (4, 5, 7)], 2 * 4 * 3 * 5 * 7),
+        ("bij,bij->b", [(4, 3, 5), (4, 3, 5)], 2 * 4 * 3 * 5),
+        ("i,j->ij", [(3,), (5,)], 2 * 3 * 5),
+    ],
+)
+def test_contractions(spec: str, shapes: Any, operations: int):
+    def step(a: Any, b: Any) -> Any:
+        return jnp.einsum(spec, a, b)
+
+    eqns = jax.make_jaxpr(step)(*(jnp.ones(s) for s in shapes))
+    assert "dot_general" in str(eqns)
+    dot = flops_of(step, *shapes)
+    # A transpose beside it takes an operation per element.
+    assert operations <= dot <= operations + math.prod(shapes[0]) * 7
+
+
+def test_convolutions():
+    def conv(x: Any, kernel: Any, **options: Any) -> Any:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=numbers, **options
+        )
+
+    # Each of 2*8*8*16 results adds up 3*3*4 products.
+    assert flops_of(conv, (2, 8, 8, 4), (3, 3, 4, 16)) == 2 * (2 * 8 * 8 * 16) * 36
+
+    def grouped(x: Any, kernel: Any) -> Any:
+        return conv(x, kernel, feature_group_count=4)
+
+    assert flops_of(grouped, (2, 8, 8, 4), (3, 3, 1, 16)) == 2 * (2 * 8 * 8 * 16) * 9
+
+
+def test_the_backward_pass_of_a_convolution_with_a_stride():
+    def conv(x: Any, kernel: Any) -> Any:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def backward(x: Any, kernel: Any, g: Any) -> Any:
+        return jax.vjp(lambda v: conv(v, kernel), x)[1](g)
+
+    forward = flops_of(conv, (2, 8, 8, 4), (3, 3, 4, 16))
+    both = flops_of(backward, (2, 8, 8, 4), (3, 3, 4, 16), (2, 4, 4, 16))
+    # Zeros between elements are not counted: as much work as the forward pass.
+    assert both == pytest.approx(2 * forward, rel=0.2)
+
+
+def test_loops_multiply():
+    def body(c: Any, _: Any) -> Any:
+        return c @ c, None
+
+    def loop(length: int) -> Any:
+        return lambda x: jax.lax.scan(body, x, None, length=length)[0]
+
+    once = flops_of(loop(1), (8, 8))
+    assert once == 2 * 8**3
+    assert flops_of(loop(10), (8, 8)) == 10 * once
+
+
+def test_bodies_count():
+    assert flops_of(jax.jit(lambda x: x @ x), (8, 8)) == 2 * 8**3
+    assert flops_of(jax.checkpoint(lambda x: x @ x), (8, 8)) == 2 * 8**3
+    assert flops_of(jnp.sin, (8, 8)) == 64
+
+
+def test_a_rule_of_ones_own():
+    before = flops_of(lambda x: jax.lax.sort(x), (64,))
+    try:
+        register_flops("sort")(lambda eqn: 1234.0)
+        assert flops_of(lambda x: jax.lax.sort(x), (64,)) == 1234.0
+    finally:
+        del _rules["sort"]
+    assert flops_of(lambda x: jax.lax.sort(x), (64,)) == before
+
+
+def time_of(step: Any, *args: Any) -> float:
+    """Seconds of all segments of a step on an H100."""
+    program = program_of(step, *args)
+    return sum(seconds(program, s.body, H100) for s in program.segments)
+
+
+def test_a_large_matmul_is_bound_by_compute():
+    big = jax.ShapeDtypeStruct((8192, 8192), jnp.bfloat16)
+    wanted = 2 * 8192**3 / 600e12
+    assert time_of(lambda x: x @ x, big) == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_thin_matmul_is_bound_by_memory():
+    wide = jax.ShapeDtypeStruct((8192, 8192), jnp.bfloat16)
+    thin = jax.ShapeDtypeStruct((8192, 1), jnp.bfloat16)
+    wanted = 2 * (8192**2 + 2 * 8192) / 2.7e12
+    launch = 3e-6
+    assert time_of(jnp.matmul, wide, thin) == pytest.approx(wanted + launch, rel=0.02)
+
+
+def test_element_wise_work_is_one_pass():
+    big = jax.ShapeDtypeStruct((2**24,), jnp.float32)
+    one = time_of(lambda x: jnp.sin(x), big)
+    many = time_of(lambda x: jnp.sin(jnp.cos(x) * 2 + 1), big)
+    assert one == pytest.approx(2 * 4 * 2**24 / 2.7e12 + 3e-6, rel=0.02)
+    assert many == pytest.approx(one, rel=1e-6)
+
+
+def test_a_kernel_takes_at_least_its_launch():
+    assert time_of(lambda x: x @ x, jnp.ones((2, 2))) >= 3e-6
