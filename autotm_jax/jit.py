@@ -46,6 +46,12 @@ class _NotPlanned(Exception):
     """Raised inside a trace to say that this signature has no plan yet."""
 
 
+def _unplanned(*args: Any, **kwargs: Any) -> Any:
+    """Stands for the planned jit before there is one."""
+    del args, kwargs
+    raise _NotPlanned
+
+
 @dataclasses.dataclass
 class _Entry:
     """What is known about one signature of a step."""
@@ -73,7 +79,7 @@ class Step:
         self._given = (target, budget, host_budget, solver)
         self._jit_options = jit_options
         self._plain = jax.jit(fun, **jit_options)
-        self._planned: Any = None
+        self._planned: Any = _unplanned
         self._entries: dict[str, _Entry] = {}
         self._untouched_jits: dict[str, Any] = {}
         self._lock = threading.RLock()
@@ -92,11 +98,7 @@ class Step:
         try:
             return self._planned(*args, **kwargs)
         except _NotPlanned:
-            pass
-        except TypeError:
-            if self._planned is not None:
-                raise
-        args, kwargs = self._realise(args, kwargs)
+            args, kwargs = self._realise(args, kwargs)
         return self._planned(*args, **kwargs)
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
@@ -140,7 +142,7 @@ class Step:
         with self._lock:
             jitted: Any = self._plain
             jitted.clear_cache()
-            self._planned = None
+            self._planned = _unplanned
             self._entries.clear()
             self._untouched_jits.clear()
 
@@ -251,9 +253,9 @@ class Step:
             traced = self._plain.trace(*args, **kwargs)
             key = _fingerprint(traced)
             entry = self._entry(traced, request, args, kwargs)
-            if entry.is_final and self._planned is not None:
+            if entry.is_final and self._planned is not _unplanned:
                 return self._committed(entry.plan, args, kwargs)
-            if self._planned is None:
+            if self._planned is _unplanned:
                 self._planned = self._new_jit(request)
             plan, planner = entry.plan, entry.planner
             platform = request.target.machine.platform

@@ -15,7 +15,7 @@ from autotm_jax.solve import Schedule, offload_everything, packed_bytes, replay
 from benchmarks.workloads import Workload, gpt
 
 from .compiling import needs_cuda_plugin
-from .steps import SMALL_GPT
+from .steps import SMALL_GPT, chain_arguments, moving_step
 
 
 pytestmark = [
@@ -126,3 +126,21 @@ def test_a_plan_of_another_schedule_is_told():
         "memory",
     )
     assert examine(compiled, Schedule(), "cuda").faults == ()
+
+
+def test_a_step_that_can_only_move():
+    args = chain_arguments(layers=6, width=256, batch=4096)
+    step = autotm.jit(moving_step, budget="min", target="h100-sxm")
+    compiled = step.lower(*args).compile()
+    plan = step.plan(*args)
+    schedule = plan.schedule
+    assert len(schedule.stores) >= 5
+    assert not schedule.recomputes
+    assert plan.realised is not None
+    assert plan.realised.copies == len(schedule.stores) + len(schedule.fetches)
+    # All host copies are alive at the turn from the forward to the backward pass.
+    assert autotm.host_bytes(compiled) == plan.moved_bytes == plan.host_bytes
+    assert plan.device_bytes is not None
+    assert autotm.device_bytes(compiled) <= plan.device_bytes
+    still = autotm.jit(moving_step, budget="min", target="h100-sxm", host_budget=0)
+    assert still.plan(*args).schedule.stores == ()

@@ -10,7 +10,7 @@ from autotm_jax.compile import examine
 from autotm_jax.solve import Fetch, Recompute, Schedule, Store
 
 from .compiling import needs_cuda_plugin
-from .steps import chain_arguments, chain_step
+from .steps import chain_arguments, chain_step, moving_step
 
 
 HOST = "bf16[8]{0:S(5)}"
@@ -103,7 +103,7 @@ def test_a_step_whose_plan_is_not_realised_is_not_returned(
 ):
     module = sys.modules["autotm_jax.jit"]
     args = chain_arguments(layers=4, width=256, batch=4096)
-    step = autotm.jit(chain_step, budget="min", target="h100-sxm")
+    step = autotm.jit(moving_step, budget="min", target="h100-sxm")
 
     def unrealised(program: Any, schedule: Schedule) -> Any:
         return real(program, Schedule())

@@ -140,7 +140,7 @@ def _variants(problem: Problem, schedule: Schedule, index: int) -> Iterator[Sche
             recomputes = tuple(sorted([*others.recomputes, *again]))
             yield dataclasses.replace(others, recomputes=recomputes)
     if tensor.movable and gaps:
-        for stretch in (4.0, 2.0, 1.0):
+        for stretch in (2.0, 1.1):
             yield _moved(problem, others, index, gaps, stretch)
 
 

@@ -25,9 +25,11 @@ from .schedule import Fetch, Recompute, Schedule, Store
 
 Lane = Literal["device", "host", "out", "in", "again"]
 
-# A copy may take as long as it needs to hide behind compute, or several times that,
-# in which case it leaves room for others on the link.
-_STRETCHES = (1.0, 2.0, 4.0)
+# A copy may take as long as it needs to hide behind compute, or somewhat longer, in
+# which case it leaves room for others on the link. Not much longer: inside its window
+# XLA starts a copy when it likes, and it likes late. Seen on an H100: 512 MiB with a
+# window of 20 ms started 5 ms before its end, and the step waited for the other 5.
+_STRETCHES = (1.1, 1.5, 2.0)
 
 # Gaps that hold fewer byte-seconds than this fraction of the largest one are not
 # worth leaving the device for.
@@ -201,7 +203,7 @@ class Network:
         for stretch in _STRETCHES:
             goal = self._clock[a + 1] + stretch * need
             ends.add(min(max(int(np.searchsorted(self._clock, goal)), a + 2), limit))
-        return sorted(ends | {limit})
+        return sorted(ends)
 
     def _windows_before(self, limit: int, use: int, nbytes: int) -> list[int]:
         need = nbytes / self.problem.link.h2d
@@ -210,7 +212,7 @@ class Network:
             goal = self._clock[use] - stretch * need
             cut = int(np.searchsorted(self._clock, goal, side="right")) - 1
             starts.add(max(min(cut, use - 1), limit))
-        return sorted(s for s in starts | {limit} if s < use)
+        return sorted(s for s in starts if s < use)
 
     def _spread(
         self, lane: Lane, column: int, first: int, end: int, nbytes: int
