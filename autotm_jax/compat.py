@@ -51,6 +51,13 @@ def has_context(eqn: jex_core.JaxprEqn) -> bool:
     )
 
 
+def has_ordered_effects(closed: Any) -> bool:
+    """Whether a program has effects that threads a token through its calls."""
+    # No public name tells ordered effects from unordered ones.
+    names = (type(effect).__name__ for effect in closed.jaxpr.effects)
+    return any("Ordered" in n and "Unordered" not in n for n in names)
+
+
 def is_key_type(aval: Any) -> bool:
     """Whether an abstract value is an array of typed PRNG keys."""
     return jnp.issubdtype(aval.dtype, jax.dtypes.extended)

@@ -77,6 +77,7 @@ def formulate(
         machine.h2d_bandwidth,
         machine.duplex_bandwidth,
         machine.transfer_latency,
+        machine.copy_reach,
     )
     return Problem(
         tuple(c.seconds for c in costs.segments),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
+import inspect
 import threading
 import types
 import warnings
@@ -54,8 +54,13 @@ def _unplanned(*args: Any, **kwargs: Any) -> Any:
 
 @dataclasses.dataclass
 class _Entry:
-    """What is known about one signature of a step."""
+    """What is known about one signature of a step, which is one traced jaxpr.
 
+    JAX traces a function once per signature and context and then hands out the same
+    jaxpr; `traced` keeps it alive, so that its identity is a key.
+    """
+
+    traced: Any
     plan: Plan
     planner: Planner | None = None
     is_final: bool = False
@@ -80,8 +85,8 @@ class Step:
         self._jit_options = jit_options
         self._plain = jax.jit(fun, **jit_options)
         self._planned: Any = _unplanned
-        self._entries: dict[str, _Entry] = {}
-        self._untouched_jits: dict[str, Any] = {}
+        self._entries: dict[int, _Entry] = {}
+        self._untouched_jits: dict[int, Any] = {}
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -119,7 +124,7 @@ class Step:
         """
         with self._lock:
             request = self._request()
-            args, kwargs = request.target.place((args, kwargs))
+            args, kwargs = self._placed(request, args, kwargs)
             traced = self._plain.trace(*args, **kwargs)
             return self._entry(traced, request, args, kwargs).plan
 
@@ -153,8 +158,40 @@ class Step:
 
     def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         request = self._request()
-        args, kwargs = request.target.place((args, kwargs))
+        args, kwargs = self._placed(request, args, kwargs)
         return self._realise(args, kwargs, may_run=False)
+
+    def _placed(self, request: Request, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments, abstract for an absent target; static ones as given."""
+        static = self._listed("static_argnums", "static_argnames", len(args))
+        place = request.target.place
+        args = tuple(a if n in static else place(a) for n, a in enumerate(args))
+        kwargs = {k: v if k in static else place(v) for k, v in kwargs.items()}
+        return args, kwargs
+
+    def _listed(self, numbers: str, names: str, count: int) -> set[int | str]:
+        """Positions and names that two options of `jax.jit` select.
+
+        As in JAX, a parameter selected by position is also selected by name and the
+        other way round, where the signature tells.
+        """
+
+        def said(key: str) -> tuple[Any, ...]:
+            value = self._jit_options.get(key)
+            if value is None:
+                return ()
+            return (value,) if isinstance(value, (int, str)) else tuple(value)
+
+        out: set[int | str] = {n % count for n in said(numbers) if count}
+        out |= set(said(names))
+        try:
+            parameters = list(inspect.signature(self._fun).parameters)
+        except (TypeError, ValueError):  # a callable that has no signature
+            return out
+        for position, name in enumerate(parameters):
+            if position in out or name in out:
+                out |= {position, name}
+        return out
 
     def _new_jit(self, request: Request) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
@@ -172,7 +209,7 @@ class Step:
     def _emitted(self, args: Any, kwargs: Any) -> Any:
         """Runs under the trace of the planned jit."""
         traced = self._plain.trace(*args, **kwargs)
-        entry = self._entries.get(_fingerprint(traced))
+        entry = self._entries.get(id(traced.jaxpr))
         if entry is None:
             raise _NotPlanned
         if entry.plan.is_untouched:
@@ -185,10 +222,10 @@ class Step:
 
     def _entry(self, traced: Any, request: Request, args: Any, kwargs: Any) -> _Entry:
         """What is known about a signature; planned now if nothing is."""
-        key = _fingerprint(traced)
+        key = id(traced.jaxpr)
         if key not in self._entries:
             planner, plan = self._first_plan(traced, request, args, kwargs)
-            self._entries[key] = _Entry(plan, planner)
+            self._entries[key] = _Entry(traced, plan, planner)
         return self._entries[key]
 
     def _first_plan(
@@ -203,7 +240,7 @@ class Step:
 
         @functools.cache
         def plain_bytes() -> int:
-            return self._plain_bytes(_fingerprint(traced), request, args, kwargs)
+            return self._plain_bytes(traced, request, args, kwargs)
 
         planner = Planner(traced.jaxpr, donated, request, plain_bytes)
         try:
@@ -213,11 +250,14 @@ class Step:
         except Exception as error:  # noqa: BLE001 - the step has to run whatever fails
             return None, self._give_up(f"{type(error).__name__}: {error}")
 
-    def _plain_bytes(self, key: str, request: Request, args: Any, kwargs: Any) -> int:
+    def _plain_bytes(
+        self, traced: Any, request: Request, args: Any, kwargs: Any
+    ) -> int:
+        key = id(traced.jaxpr)
         # Compiled through the same door as a plan, so that the executable can be
         # kept if the step turns out to fit as it is.
         before = self._entries.get(key)
-        self._entries[key] = _Entry(Plan(None, Status.UNTOUCHED))
+        self._entries[key] = _Entry(traced, Plan(None, Status.UNTOUCHED))
         try:
             jitted = self._new_jit(request)
             compiled = jitted.lower(*args, **kwargs).compile()
@@ -251,7 +291,7 @@ class Step:
                     "target=None to run it on the default device."
                 )
             traced = self._plain.trace(*args, **kwargs)
-            key = _fingerprint(traced)
+            key = id(traced.jaxpr)
             entry = self._entry(traced, request, args, kwargs)
             if entry.is_final and self._planned is not _unplanned:
                 return self._committed(entry.plan, args, kwargs)
@@ -260,7 +300,7 @@ class Step:
             plan, planner = entry.plan, entry.planner
             platform = request.target.machine.platform
             for number in range(1, _MOST_ROUNDS + 1):
-                self._entries[key] = _Entry(plan, planner)
+                self._entries[key] = _Entry(traced, plan, planner)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
                 given = self._committed(plan, args, kwargs)
@@ -280,7 +320,7 @@ class Step:
                         number,
                     )
                     plan = dataclasses.replace(plan, realised=realised)
-                    self._entries[key] = _Entry(plan, planner, is_final=True)
+                    self._entries[key] = _Entry(traced, plan, planner, is_final=True)
                     self._untouched_jits.pop(key, None)
                     return given
                 plan = following
@@ -303,17 +343,12 @@ class Step:
                 return jax.device_put(leaf, device)
             return leaf
 
-        def listed(key: str) -> tuple[Any, ...]:
-            said = self._jit_options.get(key, ())
-            return (said,) if isinstance(said, (int, str)) else tuple(said or ())
-
-        numbers = {n % len(args) for n in listed("donate_argnums") if args}
-        names = set(listed("donate_argnames"))
+        donated = self._listed("donate_argnums", "donate_argnames", len(args))
         args = tuple(
-            jax.tree.map(commit, a) if n in numbers else a for n, a in enumerate(args)
+            jax.tree.map(commit, a) if n in donated else a for n, a in enumerate(args)
         )
         kwargs = {
-            k: jax.tree.map(commit, v) if k in names else v for k, v in kwargs.items()
+            k: jax.tree.map(commit, v) if k in donated else v for k, v in kwargs.items()
         }
         return args, kwargs
 
@@ -367,13 +402,6 @@ def _warn_unbounded(platform: str, needed: int, budget: int) -> None:
 
 def _is_arg(leaf: Any) -> bool:
     return hasattr(leaf, "donated")
-
-
-def _fingerprint(traced: Any) -> str:
-    """Equal for equal programs: the printed jaxpr and what is donated."""
-    donated = [a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)]
-    text = f"{traced.jaxpr}{donated}{traced.out_info}"
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _unsupported(traced: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> str:

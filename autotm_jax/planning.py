@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from . import compat
 from .budget import Budget, format_bytes
 from .compile import Evidence
 from .errors import AutoTMWarning, BudgetError, InfeasibleBudget
@@ -185,6 +186,8 @@ class Planner:
         return None
 
     def _host_limit(self) -> int:
+        if compat.has_ordered_effects(self._closed):
+            return 0  # JAX cannot compile them together with moves to the host
         budget = self.request.host_budget
         known = self.request.target.machine.host_bytes
         if isinstance(budget, int):
@@ -237,14 +240,18 @@ class Planner:
             assert budget is not None
             if self._plain_bytes() <= budget:
                 return self._untouched(budget)
-            raise self._infeasible(budget, problem)
-        state = replay(problem, solution.schedule)
+            solution = self._least(problem)
+            if not self._packs(problem, solution, limit):
+                raise self._infeasible(budget, problem)
+        schedule = solution.schedule
+        assert schedule is not None
+        state = replay(problem, schedule)
         taken = packed_bytes(problem, state)
         program, fixed = self._analyse(), self._fixed_bytes()
         return Plan(
             budget,
             solution.status,
-            solution.schedule,
+            schedule,
             device_bytes=fixed + taken,
             host_bytes=state.host_peak,
             seconds=state.makespan,
@@ -320,7 +327,7 @@ class Planner:
             cache.store("plan", key, _write(solution, solution.schedule))
         return solution
 
-    def _least(self, problem: Problem) -> Solution:
+    def _least(self, problem: Problem) -> _Known:
         """The plan whose allocation is smallest, however slow."""
         key = cache.cache_key("least", problem, self.request.solver)
         known = _read(cache.load("plan", key))
@@ -339,15 +346,13 @@ class Planner:
         if solution.schedule is not None:
             schedules.append(solution.schedule)
         best = min(schedules, key=taken)
-        solution = dataclasses.replace(
-            solution, schedule=best, objective=float(taken(best)), status=Status.OPTIMAL
-        )
-        cache.store("plan", key, _write(solution, best))
-        return solution
+        peak = float(taken(best))
+        known = _Known(Status.OPTIMAL, best, peak, solution.bound, solution.seconds)
+        cache.store("plan", key, _write(known, best))
+        return known
 
     def _infeasible(self, budget: int, problem: Problem) -> InfeasibleBudget:
         solution = self._least(problem)
-        assert solution.schedule is not None
         state = replay(problem, solution.schedule)
         least = self._fixed_bytes() + int(solution.objective)
         least = min(least + int(_SLACK * least), self._plain_bytes())
@@ -392,7 +397,7 @@ def _write(solution: Solution, schedule: Schedule) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class _Known(Solution):
-    """A solution from the cache."""
+    """A solution that has a schedule."""
 
     schedule: Schedule  # pyright: ignore[reportIncompatibleVariableOverride]
 

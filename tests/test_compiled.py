@@ -144,3 +144,10 @@ def test_a_step_that_can_only_move():
     assert autotm.device_bytes(compiled) <= plan.device_bytes
     still = autotm.jit(moving_step, budget="min", target="h100-sxm", host_budget=0)
     assert still.plan(*args).schedule.stores == ()
+
+
+def test_a_budget_above_the_least_is_met():
+    args = chain_arguments(layers=6, width=256, batch=4096)
+    step = autotm.jit(moving_step, budget="34MiB", target="h100-sxm")
+    compiled = step.lower(*args).compile()  # the least is 31.2 MiB, plain takes 35
+    assert autotm.device_bytes(compiled) <= 34 * 2**20

@@ -623,3 +623,33 @@ def test_random_state_is_carried_on(strict: None):
 def test_steps_with_nothing_to_decide(step: Any, args: Any, budget: Any, strict: None):
     planned = autotm.jit(step, budget=budget)
     assert_close(planned(*args), jax.jit(step)(*args))
+
+
+def test_constants_chosen_by_a_static_argument(strict: None):
+    # Both signatures print the same jaxpr: only the arrays closed over differ.
+    x, weights = chain_arguments()
+    tables = [x, x * 2]
+
+    def step(weights: Any, which: int) -> Any:
+        return chain_step(tables[which], weights)
+
+    planned = min_jit(step, static_argnums=1)
+    for which in (0, 1):
+        assert_close(
+            planned(weights, which), jax.jit(chain_step)(tables[which], weights)
+        )
+
+
+@needs_cuda_plugin
+def test_static_arguments_for_a_target(strict: None):
+    def step(layers: int, x: Any, ws: Any, mode: str = "train") -> Any:
+        assert isinstance(layers, int)
+        assert mode in ("train", "eval")
+        return chain_step(x, ws[:layers]) if mode == "train" else chain(x, ws)
+
+    args = chain_arguments()
+    planned = min_jit(step, target="h100-sxm", static_argnums=0, static_argnames="mode")
+    plan = planned.plan(6, *args, mode="train")
+    assert plan.program is not None
+    assert len(plan.program.results) == 7
+    assert len(planned.plan(6, *args, mode="eval").program.results) == 1

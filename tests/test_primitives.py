@@ -153,3 +153,26 @@ def test_unordered_callbacks_in_a_step_that_moves_values():
     assert_close(found, chain_step(*args))
     schedule = planned.plan(*args).schedule
     assert schedule.stores or schedule.recomputes
+
+
+def test_an_unknown_element_wise_primitive_is_fused():
+    cube = custom("unheard_of_cube", lambda x: x * x * x)
+    assert kind_of(last_equation(cube.bind, X)) is Kind.FUSED
+
+
+def test_ordered_callbacks_in_a_step_that_moves_values():
+    seen: list[int] = []
+
+    def step(x: Any, weights: Any) -> Any:
+        loss, grads = chain_step(x, weights)
+        for i in range(3):
+            io_callback(
+                lambda v, i=i: seen.append(i), None, grads[i][0, 0], ordered=True
+            )
+        return loss, grads
+
+    args = chain_arguments()
+    found = autotm.jit(step, budget="min")(*args)
+    jax.effects_barrier()
+    assert seen == [0, 1, 2]
+    assert_close(found, chain_step(*args))

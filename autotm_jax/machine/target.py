@@ -63,7 +63,9 @@ class Target:
             if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
                 leaf = np.asarray(leaf)
                 dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-                return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
+                return jax.ShapeDtypeStruct(
+                    leaf.shape, dtype, sharding=sharding, weak_type=True
+                )
             weak = getattr(leaf, "weak_type", False)
             return jax.ShapeDtypeStruct(
                 leaf.shape, leaf.dtype, sharding=sharding, weak_type=weak

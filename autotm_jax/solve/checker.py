@@ -81,7 +81,7 @@ class _Replayer:
         self.out = np.zeros(count)
         self.into = np.zeros(count)
         self.again = np.zeros(count)
-        self.copies = 0
+        self.delay = 0.0
         self.faults: list[str] = []
         self.stays: list[tuple[int, int, int]] = []
         self.position = {t.value: i for i, t in enumerate(problem.tensors)}
@@ -151,6 +151,7 @@ class _Replayer:
             if store.after not in uses or store.done <= store.after:
                 self._fault(tensor.value, "is stored when it is not on the device")
             self._copy(self.out, store.after + 1, store.done, tensor.nbytes)
+            self.delay += self.problem.link.delay(tensor.nbytes, self.problem.link.d2h)
         on_host_from = min((s.done for s in stores), default=None)
         start = uses[0]
         for a, b in zip(uses, [*uses[1:], None], strict=True):
@@ -176,6 +177,7 @@ class _Replayer:
             if on_host_from is None or on_host_from > start:
                 self._fault(tensor.value, f"is fetched for {b} before it is stored")
             self._copy(self.into, start, b, tensor.nbytes)
+            self.delay += self.problem.link.delay(tensor.nbytes, self.problem.link.h2d)
         if uses[0] != tensor.touches[0]:
             self._fault(tensor.value, "is used before it is made")
         if stores:
@@ -190,7 +192,6 @@ class _Replayer:
         total = compute.sum()
         share = compute / total if total else np.full(compute.size, 1 / compute.size)
         lane[first:end] += nbytes * share
-        self.copies += 1
 
     def _finish(self, recomputed: dict[int, set[int]]) -> Replay:
         problem, link = self.problem, self.problem.link
@@ -224,6 +225,6 @@ class _Replayer:
                 f"{int(problem.host_limit)}."
             )
         if seconds.size:
-            seconds[-1] += link.latency * self.copies
+            seconds[-1] += self.delay
         faults, stays = tuple(self.faults), tuple(self.stays)
         return Replay(device, self.host, compute, seconds, faults, stays)

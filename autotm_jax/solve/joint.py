@@ -1,6 +1,6 @@
 """The joint program: stay, move, or compute again, chosen together.
 
-    minimise    sum_k T_k + latency * copies
+    minimise    sum_k T_k + sum of what no compute hides of each copy
     subject to  T_k >= c_k + again_k
                 T_k >= out_k / B_d2h,  in_k / B_h2d,  (out_k + in_k) / B_duplex
                 flow is conserved in every tensor's network
@@ -362,8 +362,8 @@ class _Model:
             self._times >= _MS * cp.multiply(compute, into),
             self._times >= _MS / link.duplex * cp.multiply(compute, both),
         ]
-        latency = link.latency * _MS * np.array(network.copies)
-        self._makespan = cp.sum(self._times) + latency @ x
+        delays = _MS * np.array(network.delays)
+        self._makespan = cp.sum(self._times) + delays @ x
 
     def _while_again(self, held: Any) -> Any:
         # While t is computed again before segment k, what k makes is not there yet.

@@ -53,7 +53,7 @@ class Network:
     def __init__(self, problem: Problem):
         self.problem = problem
         self.edges: list[Edge] = []
-        self.copies: list[int] = []
+        self.delays: list[float] = []
         self._entries: dict[Lane, list[tuple[int, int, int, float]]] = {
             lane: [] for lane in ("device", "host", "out", "in", "again")
         }
@@ -92,7 +92,7 @@ class Network:
     ) -> int:
         column = len(self.edges)
         self.edges.append(Edge(tensor, action))
-        self.copies.append(int(isinstance(action, (Store, Fetch))))
+        self.delays.append(self._delay(tensor, action))
         if source is None:
             self.sources.append(column)
         else:
@@ -107,6 +107,12 @@ class Network:
             if goal[0] in ("fresh", "clean"):
                 self.arrivals.setdefault((tensor, goal[1]), []).append(column)
         return column
+
+    def _delay(self, tensor: int, action: Store | Fetch | Recompute | None) -> float:
+        link, nbytes = self.problem.link, self.problem.tensors[tensor].nbytes
+        if isinstance(action, Store):
+            return link.delay(nbytes, link.d2h)
+        return link.delay(nbytes, link.h2d) if isinstance(action, Fetch) else 0.0
 
     def _fill(self, lane: Lane, column: int, first: int, end: int, each: float) -> None:
         if end > first:

@@ -51,12 +51,22 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """The connection of the two memories: bytes per second, and seconds per copy."""
+    """The connection of the two memories.
+
+    - `d2h`, `h2d`, `duplex`: bytes per second to the host, from it, and both together.
+    - `latency`: seconds per copy.
+    - `reach`: seconds of a copy that compute can hide at most.
+    """
 
     d2h: float
     h2d: float
     duplex: float
     latency: float
+    reach: float = float("inf")
+
+    def delay(self, nbytes: int, bandwidth: float) -> float:
+        """Seconds of a copy that nothing hides."""
+        return self.latency + max(0.0, nbytes / bandwidth - self.reach)
 
 
 @dataclasses.dataclass(frozen=True)

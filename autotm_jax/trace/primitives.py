@@ -143,7 +143,7 @@ _STABLEHLO_ELEMENTWISE = (
     " shift_right_arithmetic shift_right_logical sign sine sqrt subtract tan tanh xor"
 )
 _ELEMENTWISE_OPS = frozenset(_STABLEHLO_ELEMENTWISE.split())
-_OP = re.compile(r"\b(stablehlo|chlo|mhlo|func)\.(\w+)")
+_OP = re.compile(r"\b(stablehlo|chlo)\.(\w+)")
 
 
 def _lowers_elementwise(eqn: Any) -> bool:
@@ -172,7 +172,4 @@ def _lowers_elementwise_cached(key: Any, avals: tuple[Any, ...]) -> bool:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     text = jax.jit(run).lower(*shapes).as_text()
     ops = {(dialect, name) for dialect, name in _OP.findall(text)}
-    return all(
-        dialect == "chlo" or name in _ELEMENTWISE_OPS or dialect == "func"
-        for dialect, name in ops
-    )
+    return all(dialect == "chlo" or name in _ELEMENTWISE_OPS for dialect, name in ops)
