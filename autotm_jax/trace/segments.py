@@ -72,6 +72,11 @@ def _values(flat: Flat) -> tuple[Value, ...]:
     made: dict[int, tuple[int, str]] = {}
     for index, equation in enumerate(flat.equations):
         line = compat.source_line(equation.eqn)
+        if not line:
+            # A sum of cotangents, say, has no line: it belongs to what it adds.
+            values = (i for i in equation.inputs if isinstance(i, int))
+            operands = (made[i][1] for i in values if i in made)
+            line = next(operands, "the transformed step")
         for output in equation.outputs:
             made[output] = (index, line)
     names = {v: f"argument {i}" for i, v in enumerate(flat.arguments)}
