@@ -84,8 +84,10 @@ _TOP_LEVEL = _trace_state()
 
 
 def at_top_level() -> bool:
-    """Whether no JAX transformation is being traced on this thread."""
-    return _trace_state() == _TOP_LEVEL
+    """Whether a call on this thread would be compiled: no trace, and jit enabled."""
+    # The attribute is there in every version, if not in the type stubs.
+    is_disabled = getattr(jax.config, "jax_disable_jit")  # noqa: B009
+    return _trace_state() == _TOP_LEVEL and not is_disabled
 
 
 def jaxpr_of_function(fun: Callable[..., Any], *avals: Any) -> Any:

@@ -231,7 +231,7 @@ class Step:
     def _first_plan(
         self, traced: Any, request: Request, args: Any, kwargs: Any
     ) -> tuple[Planner | None, Plan]:
-        unsupported = _unsupported(traced, args, kwargs, self._jit_options)
+        unsupported = _unsupported(traced, request, args, kwargs, self._jit_options)
         if unsupported:
             return None, self._give_up(unsupported)
         donated = [
@@ -404,8 +404,13 @@ def _is_arg(leaf: Any) -> bool:
     return hasattr(leaf, "donated")
 
 
-def _unsupported(traced: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> str:
+def _unsupported(
+    traced: Any, request: Request, args: Any, kwargs: Any, options: dict[str, Any]
+) -> str:
     """Why a step is not planned, or an empty string."""
+    backend = jax.default_backend()
+    if request.target.is_present and backend not in ("cpu", "gpu", "cuda"):
+        return f"the backend {backend!r} schedules by other rules than a GPU's"
     given = [options.get("in_shardings"), options.get("out_shardings")]
     placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
     for sharding in [*jax.tree.leaves(given), *placed]:

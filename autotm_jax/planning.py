@@ -185,9 +185,18 @@ class Planner:
             return budget
         return None
 
+    def _note(self) -> str:
+        if compat.has_ordered_effects(self._closed):
+            return "nothing is moved: the step has ordered effects"
+        if not self.request.target.machine.has_host_memory:
+            return "nothing is moved: this backend has no pinned_host memory"
+        return ""
+
     def _host_limit(self) -> int:
         if compat.has_ordered_effects(self._closed):
             return 0  # JAX cannot compile them together with moves to the host
+        if not self.request.target.machine.has_host_memory:
+            return 0
         budget = self.request.host_budget
         known = self.request.target.machine.host_bytes
         if isinstance(budget, int):
@@ -252,6 +261,7 @@ class Planner:
             budget,
             solution.status,
             schedule,
+            note=self._note(),
             device_bytes=fixed + taken,
             host_bytes=state.host_peak,
             seconds=state.makespan,

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import re
 import threading
@@ -653,3 +654,20 @@ def test_static_arguments_for_a_target(strict: None):
     assert plan.program is not None
     assert len(plan.program.results) == 7
     assert len(planned.plan(6, *args, mode="eval").program.results) == 1
+
+
+def test_without_jit_the_function_itself_runs(strict: None):
+    args = chain_arguments()
+    with jax.disable_jit():
+        assert_close(min_jit(chain_step)(*args), chain_step(*args))
+
+
+def test_nothing_moves_without_host_memory():
+    here = autotm.target()
+    bare = dataclasses.replace(here.machine, has_host_memory=False)
+    step = autotm.jit(
+        chain_step, budget="min", target=dataclasses.replace(here, machine=bare)
+    )
+    plan = step.plan(*chain_arguments())
+    assert not plan.schedule.stores and not plan.schedule.fetches
+    assert "no pinned_host memory" in str(plan)

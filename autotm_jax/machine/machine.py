@@ -28,6 +28,7 @@ class Machine:
     - `copy_reach`: seconds before its use at which XLA starts a copy at the earliest.
     - `flops`: floating-point operations per second by dtype name, with a `default`.
     - `source`: where the figures come from.
+    - `has_host_memory`: whether there is `pinned_host` memory to move to.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Machine:
     launch_overhead: float
     flops: dict[str, float] = dataclasses.field(hash=False)
     source: str = "described"
+    has_host_memory: bool = True
 
     def flop_rate(self, dtype: object) -> float:
         """Floating-point operations per second of contractions in `dtype`."""
@@ -100,8 +102,10 @@ def machine_of(device: Any) -> Machine:
 
     Capacities are the device's own where it reports them.
     """
+    kinds = {memory.kind for memory in device.addressable_memories()}
+    has_host = "pinned_host" in kinds
     if device.platform not in ("gpu", "cuda"):
-        return describe("cpu")
+        return dataclasses.replace(describe("cpu"), has_host_memory=has_host)
     nearest = next(
         (n for part, n in _DEVICE_KINDS.items() if part in device.device_kind),
         "h100-sxm",
@@ -111,5 +115,9 @@ def machine_of(device: Any) -> Machine:
     limit = stats.get("bytes_limit", machine.device_bytes)
     source = f"described, as {nearest}"
     return dataclasses.replace(
-        machine, name=device.device_kind, device_bytes=limit, source=source
+        machine,
+        name=device.device_kind,
+        device_bytes=limit,
+        source=source,
+        has_host_memory=has_host,
     )
