@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from ..solve.schedule import Recompute, Schedule
 from ..trace import Fragment, Program, evaluate
@@ -59,6 +60,7 @@ class _Emission:
         self.again: dict[int, list[int]] = defaultdict(list)
         for item in sorted(schedule.recomputes, key=self._program_order):
             self.again[item.use].append(item.value)
+        self.returned = program.returned
         self.device: dict[int, Any] = dict(program.constants)
         self.host: dict[int, Any] = {}
 
@@ -91,10 +93,22 @@ class _Emission:
                 self._cut({*needed, *again[: again.index(value) + 1]}, ())
             self._evaluate(segment.body)
             made = segment.body.writes
+            if segment is not self.program.segments[-1]:
+                self._settle(made)
         return [
             self.device[r] if isinstance(r, int) else r.val
             for r in self.program.results
         ]
+
+    def _settle(self, made: Sequence[int]) -> None:
+        # A result made early in a layout of XLA's choosing would wait in temporary
+        # memory until the end of the step to be brought into the layout it is
+        # returned in: that is done here instead.
+        for value in made:
+            array = self.device[value]
+            if value in self.returned and array.ndim > 1:
+                layout = Layout(tuple(range(array.ndim)))
+                self.device[value] = with_layout_constraint(array, layout)
 
     def _evaluate(self, fragment: Fragment) -> None:
         read = self.device.__getitem__
