@@ -25,7 +25,6 @@ from .errors import (
 from .errors import (
     TargetError as TargetError,
 )
-from .jit import Step as Step
 from .jit import jit as jit
 from .machine import (
     Machine as Machine,
@@ -44,6 +43,7 @@ from .plan import Realised as Realised
 from .profile import register_flops as register_flops
 from .solve import SolverOptions as SolverOptions
 from .solve import Status as Status
+from .step import Step as Step
 from .trace import (
     Kind as Kind,
 )

@@ -1,0 +1,421 @@
+"""A function with a memory budget: its plans, and the loop that realises them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import threading
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from . import compat
+from .budget import Budget, format_bytes
+from .compile import Evidence, device_bytes, examine
+from .emit import emit
+from .errors import (
+    AutoTMError,
+    AutoTMWarning,
+    InfeasibleBudget,
+    PlanNotRealised,
+    TargetError,
+)
+from .machine import Target
+from .machine import target as find_target
+from .plan import Plan, Realised
+from .planning import Planner, Request
+from .solve import SolverOptions, Status
+
+
+# How many plans are compiled before a budget is given up.
+_MOST_ROUNDS = 4
+
+# XLA's rematerialisation counts pinned host buffers as device memory and would
+# recompute what it need not: the plan has already said what is computed again.
+_CUDA_OPTIONS = {"xla_disable_hlo_passes": "rematerialization"}
+
+
+class _NotPlanned(Exception):
+    """Raised inside a trace to say that this signature has no plan yet."""
+
+
+def _unplanned(*args: Any, **kwargs: Any) -> Any:
+    """Stands for the planned jit before there is one."""
+    del args, kwargs
+    raise _NotPlanned
+
+
+@dataclasses.dataclass
+class _Entry:
+    """What is known about one signature of a step, which is one traced jaxpr.
+
+    JAX traces a function once per signature and context and then hands out the same
+    jaxpr; `traced` keeps it alive, so that its identity is a key.
+    """
+
+    traced: Any
+    plan: Plan
+    planner: Planner | None = None
+    is_final: bool = False
+
+
+class Step:
+    """A function with a memory budget. Made by `autotm_jax.jit`."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        *,
+        target: Target | None,
+        budget: Budget,
+        host_budget: Budget,
+        solver: SolverOptions,
+        jit_options: dict[str, Any],
+    ):
+        functools.update_wrapper(self, fun)
+        self._fun = fun
+        self._given = (target, budget, host_budget, solver)
+        self._jit_options = jit_options
+        self._plain = jax.jit(fun, **jit_options)
+        self._planned: Any = _unplanned
+        self._entries: dict[int, _Entry] = {}
+        self._untouched_jits: dict[int, Any] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        _, budget, _, _ = self._given
+        return f"autotm_jax.jit({self._fun!r}, budget={budget!r})"
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Under another transformation the step is that transformation's to plan.
+        if not compat.at_top_level():
+            return self._plain(*args, **kwargs)
+        try:
+            return self._planned(*args, **kwargs)
+        except _NotPlanned:
+            args, kwargs = self._realise(args, kwargs)
+        return self._planned(*args, **kwargs)
+
+    def plan(self, *args: Any, **kwargs: Any) -> Plan:
+        """The plan for arguments of these shapes, without compiling it.
+
+        **Arguments:**
+
+        - as the step's own; arrays may be `jax.ShapeDtypeStruct`s.
+
+        **Returns:**
+
+        A `Plan`. Once the step has been compiled for these shapes, the one that is in
+        use, with what XLA made of it.
+
+        **Raises:**
+
+        - `InfeasibleBudget`: if no plan meets the budget.
+        """
+        with self._lock:
+            request = self._request()
+            args, kwargs = self._placed(request, args, kwargs)
+            traced = self._plain.trace(*args, **kwargs)
+            return self._entry(traced, request, args, kwargs).plan
+
+    def trace(self, *args: Any, **kwargs: Any) -> Any:
+        """As `jax.jit`'s: the traced step, as it is emitted."""
+        args, kwargs = self._prepared(args, kwargs)
+        return self._planned.trace(*args, **kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Any:
+        """As `jax.jit`'s: the lowered step. Its executable keeps the budget."""
+        args, kwargs = self._prepared(args, kwargs)
+        return self._planned.lower(*args, **kwargs)
+
+    def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """As `jax.jit`'s."""
+        return self._plain.eval_shape(*args, **kwargs)
+
+    def clear_cache(self) -> None:
+        """Forgets every plan and executable."""
+        with self._lock:
+            jitted: Any = self._plain
+            jitted.clear_cache()
+            self._planned = _unplanned
+            self._entries.clear()
+            self._untouched_jits.clear()
+
+    def _request(self) -> Request:
+        given, budget, host_budget, solver = self._given
+        target = find_target(given)
+        return Request(target, budget, host_budget, solver)
+
+    def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        request = self._request()
+        args, kwargs = self._placed(request, args, kwargs)
+        return self._realise(args, kwargs, may_run=False)
+
+    def _placed(self, request: Request, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments, abstract for an absent target; static ones as given."""
+        static = self._listed("static_argnums", "static_argnames", len(args))
+        place = request.target.place
+        args = tuple(a if n in static else place(a) for n, a in enumerate(args))
+        kwargs = {k: v if k in static else place(v) for k, v in kwargs.items()}
+        return args, kwargs
+
+    def _listed(self, numbers: str, names: str, count: int) -> set[int | str]:
+        """Positions and names that two options of `jax.jit` select.
+
+        As in JAX, a parameter selected by position is also selected by name and the
+        other way round, where the signature tells.
+        """
+
+        def said(key: str) -> tuple[Any, ...]:
+            value = self._jit_options.get(key)
+            if value is None:
+                return ()
+            return (value,) if isinstance(value, (int, str)) else tuple(value)
+
+        out: set[int | str] = {n % count for n in said(numbers) if count}
+        out |= set(said(names))
+        try:
+            parameters = list(inspect.signature(self._fun).parameters)
+        except (TypeError, ValueError):  # a callable that has no signature
+            return out
+        for position, name in enumerate(parameters):
+            if position in out or name in out:
+                out |= {position, name}
+        return out
+
+    def _new_jit(self, request: Request) -> Any:
+        # A jit that has never traced anything: every signature asks for its plan.
+        options = dict(self._jit_options)
+        if request.target.machine.platform == "cuda":
+            given = dict(options.get("compiler_options") or {})
+            options["compiler_options"] = {**_CUDA_OPTIONS, **given}
+
+        @functools.wraps(self._fun)
+        def planned(*args: Any, **kwargs: Any) -> Any:
+            return self._emitted(args, kwargs)
+
+        return jax.jit(planned, **options)
+
+    def _emitted(self, args: Any, kwargs: Any) -> Any:
+        """Runs under the trace of the planned jit."""
+        traced = self._plain.trace(*args, **kwargs)
+        entry = self._entries.get(id(traced.jaxpr))
+        if entry is None:
+            raise _NotPlanned
+        if entry.plan.is_untouched:
+            return self._fun(*args, **kwargs)
+        assert entry.plan.program is not None
+        leaves = jax.tree.leaves((args, kwargs))
+        flat = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
+        results = emit(entry.plan.program, entry.plan.schedule)(*flat)
+        return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
+
+    def _entry(self, traced: Any, request: Request, args: Any, kwargs: Any) -> _Entry:
+        """What is known about a signature; planned now if nothing is."""
+        key = id(traced.jaxpr)
+        if key not in self._entries:
+            planner, plan = self._first_plan(traced, request, args, kwargs)
+            self._entries[key] = _Entry(traced, plan, planner)
+        return self._entries[key]
+
+    def _first_plan(
+        self, traced: Any, request: Request, args: Any, kwargs: Any
+    ) -> tuple[Planner | None, Plan]:
+        unsupported = _unsupported(traced, request, args, kwargs, self._jit_options)
+        if unsupported:
+            return None, self._give_up(unsupported)
+        donated = [
+            a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)
+        ]
+
+        @functools.cache
+        def plain_bytes() -> int:
+            return self._plain_bytes(traced, request, args, kwargs)
+
+        planner = Planner(traced.jaxpr, donated, request, plain_bytes)
+        try:
+            return planner, planner.first()
+        except AutoTMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the step has to run whatever fails
+            return None, self._give_up(f"{type(error).__name__}: {error}")
+
+    def _plain_bytes(
+        self, traced: Any, request: Request, args: Any, kwargs: Any
+    ) -> int:
+        key = id(traced.jaxpr)
+        # Compiled through the same door as a plan, so that the executable can be
+        # kept if the step turns out to fit as it is.
+        before = self._entries.get(key)
+        self._entries[key] = _Entry(traced, Plan(None, Status.UNTOUCHED))
+        try:
+            jitted = self._new_jit(request)
+            compiled = jitted.lower(*args, **kwargs).compile()
+        finally:
+            del self._entries[key]
+            if before is not None:
+                self._entries[key] = before
+        self._untouched_jits[key] = jitted
+        return device_bytes(compiled)
+
+    def _give_up(self, reason: str) -> Plan:
+        warnings.warn(
+            f"autotm cannot plan {getattr(self._fun, '__name__', 'the step')}, so it "
+            f"runs as jax.jit would, without a budget: {reason}.",
+            AutoTMWarning,
+            stacklevel=2,
+        )
+        return Plan(None, Status.UNSUPPORTED, note=reason)
+
+    def _realise(self, args: Any, kwargs: Any, may_run: bool = True) -> tuple[Any, Any]:
+        """Plans, compiles and checks until the budget is kept.
+
+        Returns the arguments to call with: see `_committed`.
+        """
+        with self._lock:
+            request = self._request()
+            if may_run and not request.target.is_present:
+                raise TargetError(
+                    f"This step is compiled for {request.target.machine.name}, which "
+                    "is not here: use step.lower(...).compile() to inspect it, or "
+                    "target=None to run it on the default device."
+                )
+            traced = self._plain.trace(*args, **kwargs)
+            key = id(traced.jaxpr)
+            entry = self._entry(traced, request, args, kwargs)
+            if entry.is_final and self._planned is not _unplanned:
+                return self._committed(entry.plan, args, kwargs)
+            if self._planned is _unplanned:
+                self._planned = self._new_jit(request)
+            plan, planner = entry.plan, entry.planner
+            platform = request.target.machine.platform
+            for number in range(1, _MOST_ROUNDS + 1):
+                self._entries[key] = _Entry(traced, plan, planner)
+                if plan.is_untouched and key in self._untouched_jits:
+                    self._planned = self._untouched_jits[key]
+                given = self._committed(plan, args, kwargs)
+                try:
+                    compiled = self._planned.lower(*given[0], **given[1]).compile()
+                    evidence = examine(compiled, plan.schedule, platform)
+                    following = self._judge(planner, plan, evidence, number, platform)
+                except BaseException:
+                    self._entries[key] = entry
+                    self._planned = self._new_jit(request)
+                    raise
+                if following is None:
+                    realised = Realised(
+                        evidence.device_bytes,
+                        evidence.host_bytes,
+                        evidence.copies,
+                        number,
+                    )
+                    plan = dataclasses.replace(plan, realised=realised)
+                    self._entries[key] = _Entry(traced, plan, planner, is_final=True)
+                    self._untouched_jits.pop(key, None)
+                    return given
+                plan = following
+                # This jit has traced the plan that is given up.
+                self._planned = self._new_jit(request)
+            raise AssertionError("the last round either stands or raises")
+
+    def _committed(self, plan: Plan, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        # A jitted function that moves arrays between memories returns committed ones,
+        # so the state of the second call is committed. JAX compiles a function anew
+        # for that: the state of the first call is committed too.
+        if not plan.schedule.stores:
+            return args, kwargs
+
+        def commit(leaf: Any) -> Any:
+            if isinstance(leaf, np.ndarray):
+                leaf = jax.device_put(leaf)
+            if isinstance(leaf, jax.Array) and not leaf.committed:
+                (device,) = leaf.sharding.device_set
+                return jax.device_put(leaf, device)
+            return leaf
+
+        donated = self._listed("donate_argnums", "donate_argnames", len(args))
+        args = tuple(
+            jax.tree.map(commit, a) if n in donated else a for n, a in enumerate(args)
+        )
+        kwargs = {
+            k: jax.tree.map(commit, v) if k in donated else v for k, v in kwargs.items()
+        }
+        return args, kwargs
+
+    def _judge(
+        self,
+        planner: Planner | None,
+        plan: Plan,
+        evidence: Evidence,
+        number: int,
+        platform: str,
+    ) -> Plan | None:
+        """`None` if the plan stands, else the one to compile next."""
+        if planner is None or plan.is_untouched:
+            return None
+        if evidence.faults:
+            raise PlanNotRealised(
+                "XLA did not realise the plan: " + "; ".join(evidence.faults) + ". "
+                "Nothing was run. A larger budget, or host_budget=0 to move nothing, "
+                "may avoid it; please report the step that shows it."
+            )
+        if plan.budget is None:
+            better = planner.untouched_if_smaller(plan, evidence)
+            return None if better is plan else better
+        over = evidence.device_bytes - plan.budget
+        if over <= 0:
+            return None
+        if platform != "cuda":
+            _warn_unbounded(platform, evidence.device_bytes, plan.budget)
+            return None
+        if number == _MOST_ROUNDS:
+            raise InfeasibleBudget(
+                f"XLA needs {format_bytes(evidence.device_bytes)} for a plan of "
+                f"{format_bytes(plan.device_bytes or 0)}, after {number} rounds of "
+                f"tightening: {format_bytes(over)} over the budget. "
+                "Raise the budget by that much.",
+                least=evidence.device_bytes,
+            )
+        return planner.tighter(plan, evidence)
+
+
+def _warn_unbounded(platform: str, needed: int, budget: int) -> None:
+    warnings.warn(
+        f"XLA for {platform} drops the cuts that bound memory on a GPU, so the step "
+        f"takes {format_bytes(needed)} there for a budget of {format_bytes(budget)}. "
+        "Its results are right. To check the budget, compile for a GPU: "
+        'autotm.jit(..., target="h100-sxm").lower(...).compile().',
+        AutoTMWarning,
+        stacklevel=2,
+    )
+
+
+def _is_arg(leaf: Any) -> bool:
+    return hasattr(leaf, "donated")
+
+
+def _unsupported(
+    traced: Any, request: Request, args: Any, kwargs: Any, options: dict[str, Any]
+) -> str:
+    """Why a step is not planned, or an empty string."""
+    backend = jax.default_backend()
+    if request.target.is_present and backend not in ("cpu", "gpu", "cuda"):
+        return f"the backend {backend!r} schedules by other rules than a GPU's"
+    given = [options.get("in_shardings"), options.get("out_shardings")]
+    placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
+    for sharding in [*jax.tree.leaves(given), *placed]:
+        devices = getattr(sharding, "device_set", None)
+        if devices is not None and len(devices) > 1:
+            return "it is sharded over several devices, which is not planned yet"
+    if not jax.tree.leaves(traced.out_info):
+        return "it returns no arrays"
+    return ""
