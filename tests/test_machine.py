@@ -48,7 +48,12 @@ def test_flop_rates():
 
 def device(kind: str, stats: dict[str, int] | None) -> SimpleNamespace:
     """Looks like a GPU to a cost model."""
-    return SimpleNamespace(platform="gpu", device_kind=kind, memory_stats=lambda: stats)
+    return SimpleNamespace(
+        platform="gpu",
+        device_kind=kind,
+        memory_stats=lambda: stats,
+        addressable_memories=lambda: [SimpleNamespace(kind="pinned_host")],
+    )
 
 
 @pytest.mark.parametrize(
