@@ -25,6 +25,10 @@ from ..trace import LOCAL, Fragment, Kind, Program, evaluate
 from . import cache
 
 
+# Part of every cache key: raise it when a fragment is run or measured differently.
+_HARNESS = 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Probe:
     """A fragment whose workspace is wanted, and which of its operands die in it."""
@@ -94,8 +98,9 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
         for v in (*fragment.reads, *fragment.writes)
     ]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
-    parts = (fragment.signature, pattern, _device(target), compat.JAX_VERSION)
-    return local + cache.cache_key(*parts, os.environ.get("XLA_FLAGS", ""))
+    versions = (compat.JAX_VERSION, _HARNESS, os.environ.get("XLA_FLAGS", ""))
+    parts = (fragment.signature, pattern, _device(target))
+    return local + cache.cache_key(*parts, *versions)
 
 
 def _device(target: Target) -> str:
