@@ -298,7 +298,7 @@ class Step:
                 self._planned = self._new_jit(request)
             plan, planner = entry.plan, entry.planner
             platform = request.target.machine.platform
-            for number in range(1, _MOST_ROUNDS + 1):
+            for number in range(1, _MOST_ROUNDS + 2):  # one more to give up in
                 self._entries[key] = _Entry(traced, plan, planner)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
@@ -307,10 +307,17 @@ class Step:
                     compiled = self._planned.lower(*given[0], **given[1]).compile()
                     evidence = examine(compiled, plan.schedule, platform)
                     following = self._judge(planner, plan, evidence, number, platform)
-                except BaseException:
+                except BaseException as error:
                     self._entries[key] = entry
                     self._planned = self._new_jit(request)
-                    raise
+                    is_ours = isinstance(error, AutoTMError)
+                    if is_ours or plan.is_untouched or not isinstance(error, Exception):
+                        raise
+                    # The step itself was traced before: it is the plan that JAX or
+                    # XLA does not take, so the step runs without it.
+                    planner = None
+                    plan = self._give_up(f"{type(error).__name__}: {error}")
+                    continue
                 if following is None:
                     realised = Realised(
                         evidence.device_bytes,

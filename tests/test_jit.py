@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import re
+import sys
 import threading
 import warnings
 from typing import Any
@@ -671,3 +672,16 @@ def test_nothing_moves_without_host_memory():
     plan = step.plan(*chain_arguments())
     assert not plan.schedule.stores and not plan.schedule.fetches
     assert "no pinned_host memory" in str(plan)
+
+
+def test_a_plan_that_does_not_compile_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any) -> Any:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(sys.modules["autotm_jax.step"], "emit", broken)
+    args = chain_arguments()
+    step = min_jit(chain_step)
+    with pytest.warns(AutoTMWarning, match="runs as jax.jit would.*no such thing"):
+        found = step(*args)
+    assert_close(found, chain_step(*args))
+    assert step.plan(*args).status is Status.UNSUPPORTED

@@ -63,27 +63,24 @@ def _select_and_scatter_add(
     select = jax.make_jaxpr(params["select_prim"].bind)(aval, aval)
     scatter = jax.make_jaxpr(jax.lax.add)(aval, aval)
     padding = params["padding"]
+    never_chosen = _least if params["select_prim"].name == "ge" else _greatest
     padded = jax.lax.pad(
         operand,
-        jnp.array(_least(dtype), dtype)
-        if params["select_prim"].name == "ge"
-        else jnp.array(_greatest(dtype), dtype),
+        jnp.array(never_chosen(dtype), dtype),
         [(low, high, 0) for low, high in padding],
     )
-    (out,) = [
-        primitives.select_and_scatter_p.bind(
-            padded,
-            source,
-            anchor(jnp.zeros((), dtype)),
-            select_jaxpr=select.jaxpr,
-            select_consts=(),
-            scatter_jaxpr=scatter.jaxpr,
-            scatter_consts=(),
-            window_dimensions=tuple(params["window_dimensions"]),
-            window_strides=tuple(params["window_strides"]),
-            padding=tuple((0, 0) for _ in padding),
-        )
-    ]
+    out = primitives.select_and_scatter_p.bind(
+        padded,
+        source,
+        anchor(jnp.zeros((), dtype)),
+        select_jaxpr=select.jaxpr,
+        select_consts=(),
+        scatter_jaxpr=scatter.jaxpr,
+        scatter_consts=(),
+        window_dimensions=tuple(params["window_dimensions"]),
+        window_strides=tuple(params["window_strides"]),
+        padding=tuple((0, 0) for _ in padding),
+    )
     start = [low for low, _ in padding]
     limit = [low + size for (low, _), size in zip(padding, operand.shape, strict=True)]
     return [jax.lax.slice(out, start, limit)]
