@@ -65,8 +65,8 @@ def formulate(
             cost = costs.recomputations[value]
             reads = program.recomputations[value].reads
             roots = tuple(position[r] for r in reads if r in position)
-            at = frozenset(chains.at[value])
-            recipe = Recipe(cost.seconds, cost.workspace, roots, at)
+            times = {k: costs.again(value, k) for k in sorted(chains.at[value])}
+            recipe = Recipe(times, cost.workspace, roots)
         optional = tuple(sorted(chains.optional.get(value, ())))
         movable = machine.d2h_bandwidth > 0 and _can_leave(program, value)
         nbytes = program.values[value].nbytes
@@ -134,7 +134,7 @@ class _Chains:
             value, use = link.value, link.use
             if value not in self.costs.recomputations:
                 continue
-            seconds = link.seconds + self.costs.recomputations[value].seconds
+            seconds = link.seconds + self.costs.again(value, use)
             if link.depth > 0 and seconds > self._allowance:
                 continue
             reads = self.program.recomputations[value].reads
@@ -151,13 +151,22 @@ class _Chains:
                     self.optional.setdefault(root, set()).add(use)
                 if link.depth < _DEEPEST_CHAIN and self._is_long_gone(root, use):
                     queue.append(_Link(root, use, link.depth + 1, seconds))
+            if self._is_cheaper_before(value, use):
+                self.optional.setdefault(value, set()).add(use - 1)
+                queue.append(_Link(value, use - 1, link.depth, link.seconds))
+
+    def _is_cheaper_before(self, value: int, use: int) -> bool:
+        # The segment before may read the same roots, and so do half of the work.
+        if (value, use - 1) not in self.program.joined:
+            return False
+        return self.costs.again(value, use - 1) < self.costs.again(value, use)
 
     def _is_sensible(self, value: int, use: int, roots: list[int]) -> bool:
-        # Bringing back a root that nobody else wants any more only pays where it is
-        # much smaller than what is computed from it.
+        # Bringing back a root that nobody else wants any more, or has just wanted for
+        # the last time, only pays where it is much smaller than what it gives.
         small = self.program.values[value].nbytes / 2
         return all(
-            self.touches[r][-1] >= use or self.program.values[r].nbytes <= small
+            self.touches[r][-1] >= use - 1 or self.program.values[r].nbytes <= small
             for r in roots
         )
 

@@ -53,8 +53,8 @@ def random_problem(seed: int) -> Problem:
             roots = draw.sample(earlier, min(len(earlier), draw.randint(0, 1)))
             gaps = zip(touches, touches[1:], strict=False)
             at = frozenset(b for a, b in gaps if b - a > 2)
-            seconds = draw.choice([0.3, 1.0, 2.5]) * 1e-3
-            recipe = Recipe(seconds, KIB * draw.randint(0, 8), tuple(roots), at)
+            seconds = {b: draw.choice([0.3, 1.0, 2.5]) * 1e-3 for b in sorted(at)}
+            recipe = Recipe(seconds, KIB * draw.randint(0, 8), tuple(roots))
             for root in roots:
                 tensors[root] = _with_optional(tensors[root], at)
         movable = draw.random() < 0.85

@@ -23,7 +23,7 @@ from .problems import problem
 TENSORS = (
     Tensor(10, 100, (0, 5)),
     Tensor(11, 40, (0, 2, 4, 5)),
-    Tensor(12, 70, (1, 5), recipe=Recipe(0.5, 9, (1,), frozenset([5]))),
+    Tensor(12, 70, (1, 5), recipe=Recipe({5: 0.5}, 9, (1,))),
     Tensor(13, 20, (1, 4), movable=False),
 )
 LINK = Link(d2h=100.0, h2d=50.0, duplex=100.0, latency=0.25)
@@ -104,14 +104,14 @@ def test_a_copy_is_spread_by_compute_seconds():
 
 def test_what_the_segment_makes_is_not_there_while_it_waits_for_recomputation():
     tensors = (
-        Tensor(0, 50, (0, 4), recipe=Recipe(1.0, 30, (), frozenset([4]))),
+        Tensor(0, 50, (0, 4), recipe=Recipe({4: 1.0}, 30, ())),
         Tensor(1, 80, (4, 5)),
     )
     state = replay(problem(tensors), Schedule(recomputes=(Recompute(0, 4),)))
     assert state.faults == ()
     # max(50 + 80 in segment 4, 50 + 30 before it)
     assert state.device[4] == 130
-    more = dataclasses.replace(tensors[0], recipe=Recipe(1.0, 200, (), frozenset([4])))
+    more = dataclasses.replace(tensors[0], recipe=Recipe({4: 1.0}, 200, ()))
     state = replay(problem((more, tensors[1])), Schedule((), (), (Recompute(0, 4),)))
     assert state.device[4] == 250
 
@@ -176,7 +176,7 @@ def test_each_rule(parts: tuple[Store | Fetch | Recompute, ...], text: str):
 
 def test_a_root_has_to_be_made_before_it_is_read():
     tensors = (
-        Tensor(0, 10, (0, 3), recipe=Recipe(1.0, 0, (1,), frozenset([3]))),
+        Tensor(0, 10, (0, 3), recipe=Recipe({3: 1.0}, 0, (1,))),
         Tensor(1, 10, (4, 5)),
     )
     found = faults(problem(tensors), Recompute(0, 3))

@@ -107,7 +107,7 @@ def recompute_everything(problem: Problem) -> Schedule:
     chosen = []
     for tensor in problem.tensors:
         recipe = tensor.recipe
-        for use in sorted(recipe.at) if recipe else []:
+        for use in sorted(recipe.seconds) if recipe else []:
             assert recipe is not None
             roots = [problem.tensors[r] for r in recipe.roots]
             alone = all(r.touches[0] < use for r in roots)

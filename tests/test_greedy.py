@@ -12,8 +12,8 @@ def test_nothing_is_done_where_everything_fits():
 
 
 def test_the_cheaper_choice_is_taken():
-    dear = Recipe(1.0, 0, (), frozenset([5]))
-    cheap = Recipe(1e-9, 0, (), frozenset([5]))
+    dear = Recipe({5: 1.0}, 0, ())
+    cheap = Recipe({5: 1e-9}, 0, ())
     short = Tensor(1, 8 * KIB, (2, 3))
     for recipe, moves in [(dear, 1), (cheap, 0)]:
         tensor = Tensor(0, 8 * KIB, (0, 5), recipe=recipe)

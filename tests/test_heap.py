@@ -99,7 +99,7 @@ def test_workspace_is_a_buffer_of_its_segment():
 
 
 def test_workspace_of_a_recomputation():
-    recipe = Recipe(1.0, 70, (), frozenset([4]))
+    recipe = Recipe({4: 1.0}, 70, ())
     hand = problem([Tensor(0, 50, (0, 4), recipe=recipe)])
     again = Schedule(recomputes=(Recompute(0, 4),))
     assert packed_bytes(hand, replay(hand, again)) == 120

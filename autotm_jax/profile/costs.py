@@ -24,10 +24,18 @@ class Costs:
 
     - `segments`: one `Cost` per segment.
     - `recomputations`: one per value in `Program.recomputations`.
+    - `joined`: for pairs in `Program.joined`, the seconds that the recomputation adds
+        to the segment.
     - `time_source`, `memory_source`: where the figures come from.
     """
 
     segments: tuple[Cost, ...]
     recomputations: dict[int, Cost]
+    joined: dict[tuple[int, int], float]
     time_source: str
     memory_source: str
+
+    def again(self, value: int, segment: int) -> float:
+        """Seconds of computing a value again right before a segment."""
+        alone = self.recomputations[value].seconds
+        return min(alone, self.joined.get((value, segment), alone))

@@ -38,10 +38,15 @@ def estimate_costs(program: Program, target: Target) -> Costs:
         value: Cost(time(fragment), _workspace_again(program, value, segments))
         for value, fragment in program.recomputations.items()
     }
+    joined = {
+        (value, k): max(0.0, time(fragment) - segments[k].seconds)
+        for (value, k), fragment in program.joined.items()
+    }
     machine = target.machine
     return Costs(
         segments,
         again,
+        joined,
         f"roofline of {machine.name} ({machine.source}), modelled",
         source,
     )

@@ -7,6 +7,7 @@ reductions around them, plus the launches. Modelled, not measured.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -104,33 +105,70 @@ def seconds(program: Program, fragment: Fragment, machine: Machine) -> float:
     )
 
 
+@dataclasses.dataclass
+class _Work:
+    """What reads memory, and in which pass: fused work, a reduction or a kernel."""
+
+    equation: Equation
+    sources: set[int]
+    at: int
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        return self.equation.outputs
+
+
 def _passes(
     program: Program, fragment: Fragment, equations: list[Equation]
 ) -> list[set[int]]:
     """The values that each fused kernel of a fragment reads and writes.
 
     Fused work runs in one pass over its roots, together with the reductions that read
-    the same; what hangs on the result of a reduction has to wait for another pass.
+    the same; what hangs on the result of a reduction or of a kernel has to wait for
+    another pass, and what hangs on nothing of that kind may join it.
     """
     level: dict[int, int] = dict.fromkeys(fragment.reads, 0)
     roots: dict[int, set[int]] = {v: {v} for v in fragment.reads}
     wanted = set(fragment.writes)
     wanted |= {v for e in equations if e.kind is Kind.KERNEL for v in e.operands}
-    passes: dict[int, set[int]] = {}
+    works: list[_Work] = []
     for equation in equations:
         depth = max((level[v] for v in equation.operands), default=0)
         sources = set().union(*(roots[v] for v in equation.operands))
+        is_fused = equation.kind is Kind.FUSED
+        computed = not is_fused or not _is_view(equation)
+        written = not is_fused or (computed and not wanted.isdisjoint(equation.outputs))
         for output in equation.outputs:
-            level[output], roots[output] = depth, sources
-            if equation.kind is Kind.MEMORY:
-                level[output] = depth + 1
-            computed = equation.kind is Kind.FUSED and not _is_view(equation)
-            written = equation.kind is Kind.MEMORY or (computed and output in wanted)
-            if written:
-                passes.setdefault(depth, set()).update(sources, [output])
-            if equation.kind is not Kind.FUSED or written:
-                roots[output] = {output}
+            level[output] = depth if is_fused else depth + 1
+            roots[output] = {output} if written else sources
+        if written:
+            works.append(_Work(equation, sources, depth))
+    _join(program, works)
+    passes: dict[int, set[int]] = {}
+    for work in works:
+        if work.equation.kind is not Kind.KERNEL:
+            passes.setdefault(work.at, set()).update(work.sources, work.outputs)
     return list(passes.values())
+
+
+def _join(program: Program, works: list[_Work]) -> None:
+    # Fused work may wait for a later pass that reads the same, as long as nobody has
+    # read its result before.
+    last = max((w.at for w in works), default=0)
+    needed: dict[int, int] = {}
+    reads: dict[int, set[int]] = {}
+    for work in reversed(works):
+        if work.equation.kind is Kind.FUSED:
+            latest = min((needed.get(v, last) for v in work.outputs), default=last)
+            choices = range(work.at, latest + 1)
+            shared = [
+                _nbytes(program, work.sources & reads.get(p, set())) for p in choices
+            ]
+            work.at += shared.index(max(shared))
+        if work.equation.kind is not Kind.KERNEL:
+            reads.setdefault(work.at, set()).update(work.sources)
+        for value in work.sources:
+            needed[value] = min(needed.get(value, last), work.at)
 
 
 def _is_view(equation: Equation) -> bool:

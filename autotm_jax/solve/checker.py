@@ -95,11 +95,11 @@ class _Replayer:
             if at is None:
                 continue
             recipe = problem.tensors[at].recipe
-            if recipe is None or item.use not in recipe.at:
+            if recipe is None or item.use not in recipe.seconds:
                 self._fault(item.value, f"may not be computed again at {item.use}")
                 continue
             recomputed[at].add(item.use)
-            self.again[item.use] += recipe.seconds
+            self.again[item.use] += recipe.seconds[item.use]
             for root in recipe.roots:
                 reads[root].add(item.use)
         stores: dict[int, list[Store]] = defaultdict(list)

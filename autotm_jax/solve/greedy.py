@@ -79,9 +79,13 @@ def _choices(problem: Problem) -> Iterator[_Choice]:
             if b - a <= 2:
                 continue
             recipe = tensor.recipe
-            if recipe is not None and b in recipe.at and _roots_stay(problem, index, b):
+            if (
+                recipe is not None
+                and b in recipe.seconds
+                and _roots_stay(problem, index, b)
+            ):
                 again = Schedule(recomputes=(Recompute(tensor.value, b),))
-                yield _Choice(index, a, b, recipe.seconds, again)
+                yield _Choice(index, a, b, recipe.seconds[b], again)
             if tensor.movable:
                 copies = tensor.nbytes * (1 / link.d2h + 1 / link.h2d)
                 # At leisure, hidden behind compute, or at once.

@@ -135,7 +135,7 @@ def _variants(problem: Problem, schedule: Schedule, index: int) -> Iterator[Sche
     ]
     recipe = tensor.recipe
     if recipe is not None:
-        again = [Recompute(value, b) for _, b in gaps if b in recipe.at]
+        again = [Recompute(value, b) for _, b in gaps if b in recipe.seconds]
         if again:
             recomputes = tuple(sorted([*others.recomputes, *again]))
             yield dataclasses.replace(others, recomputes=recomputes)

@@ -190,12 +190,12 @@ class Network:
         if stop is None:
             self._add(index, ("nowhere", a), None)
         for use in reachable:
-            if recipe is None or use not in recipe.at:
+            if recipe is None or use not in recipe.seconds:
                 continue
             action = Recompute(value, use)
             again = self._add(index, ("nowhere", a), ("fresh", use), action)
             self._fill("device", again, use, use + 1, nbytes)
-            self._fill("again", again, use, use + 1, recipe.seconds)
+            self._fill("again", again, use, use + 1, recipe.seconds[use])
             self.recomputations.append((index, use, again))
 
     def _middle(self, a: int, b: int) -> int:

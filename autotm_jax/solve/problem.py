@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,15 +18,15 @@ import numpy as np
 class Recipe:
     """How a tensor is computed again.
 
-    - `seconds`, `workspace`: time, and bytes beyond its roots and itself.
+    - `seconds`: for each segment before which it may be done, the time it takes
+        there: less where the segment reads the same roots anyway.
+    - `workspace`: bytes beyond its roots and itself.
     - `roots`: tensors (by position in `Problem.tensors`) that have to be there.
-    - `at`: segments before which it may be done.
     """
 
-    seconds: float
+    seconds: Mapping[int, float]
     workspace: int
     roots: tuple[int, ...]
-    at: frozenset[int]
 
 
 @dataclasses.dataclass(frozen=True)

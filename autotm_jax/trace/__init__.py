@@ -8,6 +8,7 @@ from .flatten import (
 from .flatten import (
     register_flattening as register_flattening,
 )
+from .fragments import LOCAL as LOCAL
 from .primitives import Kind as Kind
 from .primitives import register_kind as register_kind
 from .program import (
@@ -24,9 +25,6 @@ from .program import (
 )
 from .program import (
     Value as Value,
-)
-from .segments import (
-    LOCAL as LOCAL,
 )
 from .segments import (
     build_program as build_program,

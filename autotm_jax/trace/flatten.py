@@ -9,7 +9,7 @@ comes next) stays one equation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.extend.core as jex_core
@@ -146,12 +146,15 @@ def flatten(closed: Any) -> Flat:
         tuple(avals),
         tuple(arguments),
         tuple(constants),
-        tuple(_live(equations, results)),
+        tuple(live_equations(equations, results)),
         tuple(results),
     )
 
 
-def _live(equations: list[FlatEquation], results: list[Any]) -> list[FlatEquation]:
+def live_equations(
+    equations: Sequence[FlatEquation], results: Sequence[Any]
+) -> list[FlatEquation]:
+    """The equations that a result or an effect depends on, in their order."""
     wanted = {r for r in results if isinstance(r, int)}
     kept: list[FlatEquation] = []
     for equation in reversed(equations):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .postpone import VIEWS
 from .primitives import Kind
 from .program import Equation, Value
 
@@ -60,9 +61,6 @@ def materialised_values(
     return frozenset(fixed | chosen)
 
 
-# What a kernel reads through without a copy.
-_VIEWS = {"expand_dims", "reshape", "squeeze", "transpose"}
-
 # Not computed: reading these again from their root costs what reading a copy does.
 _PARTS = {"slice", "split", "dynamic_slice"}
 
@@ -80,14 +78,14 @@ def _kernel_operands(
         for operand in equation.operands:
             value = operand
             producer = values[value].producer
-            while producer is not None and _name(equations[producer]) in _VIEWS:
+            while producer is not None and _name(equations[producer]) in VIEWS:
                 value = equations[producer].operands[0]
                 producer = values[value].producer
             if producer is None or value in fixed:
                 continue
             maker = equations[producer]
             # A value made long before its first kernel is better made there.
-            prompt = equation.home - maker.home <= 1
+            prompt = equation.home - maker.home <= 2
             if maker.kind is Kind.FUSED and _name(maker) not in _PARTS and prompt:
                 if latest[value] > maker.home:
                     chosen.add(value)

@@ -100,6 +100,9 @@ class Program:
     - `segments`: in program order.
     - `recomputations`: for each value that may be computed a second time, the
         fragment that does it from materialised values.
+    - `joined`: for such a value and a segment that reads it after others that do not,
+        or the one before that segment: the segment's body and the recomputation as one
+        fragment, where the latter is fused work that XLA may join with the former.
     """
 
     values: tuple[Value, ...]
@@ -110,6 +113,7 @@ class Program:
     donated: tuple[bool, ...]
     segments: tuple[Segment, ...]
     recomputations: dict[int, Fragment]
+    joined: dict[tuple[int, int], Fragment]
 
     @property
     def resident(self) -> frozenset[int]:

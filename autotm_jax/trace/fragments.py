@@ -1,0 +1,121 @@
+"""Fragments: a few equations with the fused work they need, and a signature."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from .program import Equation, Fragment, Value
+
+
+# Marks signatures that mean nothing in another process.
+LOCAL = "local:"
+
+
+class FragmentBuilder:
+    """Collects the fused equations that given seed equations need.
+
+    **Arguments:**
+
+    - `values`, `equations`: the program.
+    - `materialised`: values that have a buffer of their own between segments.
+    - `resident`: arguments and constants.
+    """
+
+    def __init__(
+        self,
+        values: Sequence[Value],
+        equations: Sequence[Equation],
+        materialised: frozenset[int],
+        resident: frozenset[int],
+    ):
+        self._values = values
+        self._equations = equations
+        self._materialised = materialised
+        self._resident = resident
+        self._texts: dict[int, str] = {}
+
+    def reads_and_equations(
+        self,
+        seeds: Iterable[int],
+        own: frozenset[int],
+        at_hand: frozenset[int] | None = None,
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Inputs and equations, in order, of the seeds' closure.
+
+        `own` are materialised values that the seeds make themselves. The closure
+        ends at arguments, constants and the values `at_hand`, by default all that
+        are materialised.
+        """
+        at_hand = self._materialised if at_hand is None else at_hand
+        wanted = set(seeds)
+        stack = list(wanted)
+        reads: set[int] = set()
+        while stack:
+            for operand in self._equations[stack.pop()].operands:
+                if operand in own:
+                    continue
+                if operand in at_hand or operand in self._resident:
+                    reads.add(operand)
+                    continue
+                producer = self._values[operand].producer
+                assert producer is not None
+                if producer not in wanted:
+                    wanted.add(producer)
+                    stack.append(producer)
+        return tuple(sorted(reads)), tuple(sorted(wanted))
+
+    def build(
+        self,
+        seeds: Iterable[int],
+        own: frozenset[int],
+        writes: tuple[int, ...],
+        at_hand: frozenset[int] | None = None,
+    ) -> Fragment:
+        """The fragment of the seeds' closure that makes `writes`."""
+        reads, indices = self.reads_and_equations(seeds, own, at_hand)
+        return Fragment(indices, reads, writes, self._signature(indices, reads, writes))
+
+    def join(self, body: Fragment, again: Fragment, keep: bool) -> Fragment:
+        """A segment's body with a recomputation before it, as one fragment.
+
+        `keep` says whether somebody wants the value after the segment.
+        """
+        made = set(again.writes)
+        indices = tuple(sorted({*body.equations, *again.equations}))
+        reads = tuple(sorted({*body.reads, *again.reads} - made))
+        writes = tuple(sorted({*body.writes, *made})) if keep else body.writes
+        return Fragment(indices, reads, writes, self._signature(indices, reads, writes))
+
+    def _signature(
+        self, indices: tuple[int, ...], reads: tuple[int, ...], writes: tuple[int, ...]
+    ) -> str:
+        number = {v: n for n, v in enumerate(reads)}
+        digest = hashlib.sha256()
+        local = any(LOCAL in self._text(index) for index in indices)
+        for value in reads:
+            kind = "resident" if value in self._resident else "tensor"
+            digest.update(f"{self._values[value].aval}{kind};".encode())
+        for index in indices:
+            equation = self._equations[index]
+            names = [
+                f"%{number[i]}" if isinstance(i, int) else f"{i.val}:{i.aval}"
+                for i in equation.inputs
+            ]
+            for output in equation.outputs:
+                number[output] = len(number)
+            digest.update(f"{self._text(index)}({','.join(names)});".encode())
+        digest.update(str([number[w] for w in writes]).encode())
+        return (LOCAL if local else "") + digest.hexdigest()
+
+    def _text(self, index: int) -> str:
+        if index not in self._texts:
+            eqn = self._equations[index].eqn
+            params = ",".join(f"{k}={v}" for k, v in sorted(eqn.params.items()))
+            avals = ",".join(str(v.aval) for v in eqn.outvars)
+            text = f"{eqn.primitive.name}[{params}]->{avals}"
+            # A parameter that prints as an address (a Python callable) is equal to
+            # itself only, and only in this process.
+            local = f"{LOCAL}{id(eqn)}" if " at 0x" in text else ""
+            self._texts[index] = text + local
+        return self._texts[index]
