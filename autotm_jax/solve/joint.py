@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import time
 import warnings
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ class Status(enum.Enum):
 class SolverOptions:
     """What the solver may take.
 
-    - `time_limit`: seconds per solve.
+    - `time_limit`: seconds for one order of the step; a tight budget may need two.
     - `gap`: relative MIP gap at which it stops.
     """
 
@@ -91,10 +92,10 @@ class JointProgram:
 
     The linear relaxation is solved first: it is fast, and its optimum is the bound
     that gaps are measured from. It is nearly integral, so boolean solutions are looked
-    for near it, the cheapest way first: by *diving* (rounding a few tensors to their
-    main path and solving again), then with boolean programs that leave only what the
-    relaxation splits, or only the columns that cost nothing there. Only if the gap is
-    still too large is the whole boolean program solved.
+    for near it: with boolean programs that leave only what the relaxation splits, or
+    only the columns that cost nothing there, then by *diving* (rounding a few tensors
+    to their main path and solving again). Only if the gap is still too large is the
+    whole boolean program solved.
 
     **Arguments:**
 
@@ -120,7 +121,22 @@ class JointProgram:
 
         A `Solution`; its objective is in seconds.
         """
+        # That a relaxation is infeasible takes a solver longer to see than it takes
+        # to find the least memory of all.
+        is_tight = limit < _TIGHT * self.problem.floor()
+        if is_tight and limit < self.least_bound * (1 - 1e-6) - 1:
+            nothing = float("inf")
+            return Solution(Status.INFEASIBLE, None, nothing, nothing, 0.0)
         return _Search(self, limit, options).run()
+
+    @functools.cached_property
+    def least_bound(self) -> float:
+        """Device bytes of temporaries that no plan goes below, by the relaxation."""
+        model = self._relaxed
+        answer = model.run(model.least_memory(), _BOUND_SECONDS, 0.0)
+        if answer is None or answer is _INFEASIBLE:
+            return float(self.problem.floor())
+        return answer.bound * _MIB
 
     def least_memory(self, options: SolverOptions) -> Solution:
         """The plan with the smallest device peak, however slow.
@@ -206,9 +222,6 @@ class _Search:
         """Boolean solutions near the relaxation, the cheapest to find first."""
         x = self.boolean.x
         broken = self._split_tensors(relaxed.x)
-        is_loose = broken.mean() < _FEW_SPLIT if broken.size else True
-        if not is_loose:
-            yield from self._rounded(relaxed)
         fixed = np.flatnonzero(~broken[self.owner])
         if fixed.size:
             rows = [x[fixed] == np.round(relaxed.x[fixed])]
@@ -217,10 +230,6 @@ class _Search:
         out = np.flatnonzero(costly & (relaxed.x < 1e-9))
         if out.size:
             yield self._restricted([x[out] == 0], self._left() / 2)
-        if is_loose:
-            yield from self._rounded(relaxed)
-
-    def _rounded(self, relaxed: _Answer) -> Iterator[_Answer | None]:
         rounded = self._dive(relaxed, self.limit)
         if rounded is not None:
             yield self._judge(self.network.decode(rounded), rounded)
@@ -303,8 +312,11 @@ _CHEAP_COLUMN = 2e-4
 # Relative MIP gap at which a program near the relaxation is left.
 _GAP_NEARBY = 5e-3
 
-# With fewer split tensors than this, a boolean program over them is quick.
-_FEW_SPLIT = 0.15
+# A limit below this many times the floor may be one that no plan keeps.
+_TIGHT = 2.0
+
+# Wall time for the bound of the least memory.
+_BOUND_SECONDS = 10.0
 
 # The part of the split tensors that is rounded at once when diving.
 _DIVE_BATCH = 0.2
@@ -332,7 +344,7 @@ class _Model:
         compute = np.array(problem.compute)
         resident = problem.resident / _MIB
         workspace = np.array(problem.workspace) / _MIB
-        incidence = network.incidence()
+        incidence = network.incidence
         sources = len(network.sources)
         born = sp.csr_array(
             (np.ones(sources), (range(sources), network.sources)),
@@ -439,6 +451,6 @@ class _Model:
         # A solver stopped early may hand back a vector that is no solution.
         if self._is_boolean and np.abs(x - np.round(x)).max(initial=0) > 1e-4:
             return False
-        balance = self.network.incidence() @ x
+        balance = self.network.incidence @ x
         born = x[self.network.sources]
         return bool(np.abs(balance).max(initial=0) < 1e-3 and (born > 0.999).all())

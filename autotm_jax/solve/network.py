@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 from typing import Literal
 
 import numpy as np
@@ -251,6 +252,7 @@ class Network:
         """The number of nodes of all networks."""
         return len(self._nodes)
 
+    @functools.cached_property
     def incidence(self) -> sp.csr_array:
         """The incidence matrix: what enters a node minus what leaves it."""
         row, col, val = zip(*self._flow, strict=True) if self._flow else ((), (), ())

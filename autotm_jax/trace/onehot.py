@@ -47,6 +47,7 @@ def select_one_hot(flat: Flat) -> Flat:
         # A context (compute type, XLA metadata) asks for this very operation.
         if (
             name in _ADDS
+            and isinstance(first, int)
             and first in fills
             and not compat.has_context(equation.eqn)
             and _axis(equation.eqn) is not None

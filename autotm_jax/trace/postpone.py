@@ -4,17 +4,26 @@ JAX transposes `y = f(x) @ w` into the gradient of `w`, which reads `f(x)`, foll
 that of `f(x)`, and by element-wise work that reads `x`. If `f(x)` has to be computed
 again, that is a pass over `x` for it alone. In the other order the element-wise work
 and `f(x)` come out of the same pass (XLA fuses what reads the same operands), and only
-then does the weight's gradient need it.
+then does the weight's gradient need it. What that costs is memory: `x`, `f(x)` and the
+gradients of both are there at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Sequence
 
 from .flatten import Flat, FlatEquation
 from .heavy import heavy_equations
 from .primitives import Kind, kind_of
+
+
+class Order(enum.Enum):
+    """The order in which the equations of a step are run."""
+
+    AS_TRACED = "as traced"
+    WEIGHTS_LAST = "gradients of weights after those of inputs"
 
 
 # What a kernel reads through without a copy.

@@ -116,6 +116,11 @@ class Program:
     joined: dict[tuple[int, int], Fragment]
 
     @property
+    def signature(self) -> tuple[str, ...]:
+        """Equal for programs with structurally equal segments in the same order."""
+        return tuple(s.body.signature for s in self.segments)
+
+    @property
     def resident(self) -> frozenset[int]:
         """Values whose buffers live for the whole step: arguments and constants."""
         return frozenset(self.arguments) | {index for index, _ in self.constants}

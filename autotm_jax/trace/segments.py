@@ -12,25 +12,29 @@ from .hasten import hasten
 from .heavy import heavy_equations, nbytes_of
 from .materialise import materialised_values
 from .onehot import select_one_hot
-from .postpone import postpone
+from .postpone import Order, postpone
 from .primitives import Kind, is_repeatable, kind_of
 from .program import Equation, Fragment, Program, Segment, Value
 
 
-def build_program(closed: Any, donated: Sequence[bool]) -> Program:
+def build_program(
+    closed: Any, donated: Sequence[bool], order: Order = Order.WEIGHTS_LAST
+) -> Program:
     """Turns the jaxpr of a step into a `Program`.
 
     **Arguments:**
 
     - `closed`: the closed jaxpr of the whole step.
     - `donated`: per flat argument, whether it is donated.
+    - `order`: an `Order`.
 
     **Returns:**
 
-    A `Program`. Its segments follow the order of the jaxpr; each starts at a heavy
-    operation.
+    A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
-    flat = postpone(select_one_hot(flatten(closed)))
+    flat = select_one_hot(flatten(closed))
+    if order is Order.WEIGHTS_LAST:
+        flat = postpone(flat)
     values = _values(flat)
     equations = _equations(flat)
     resident = frozenset(flat.arguments) | {index for index, _ in flat.constants}

@@ -1,0 +1,284 @@
+"""One order of a step, priced: the problem it poses and the plans it allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+import warnings
+from typing import Any
+
+from .budget import format_bytes
+from .errors import AutoTMWarning
+from .formulate import formulate
+from .machine import Target
+from .plan import Plan
+from .profile import Costs, cache, estimate_costs
+from .solve import (
+    Fetch,
+    JointProgram,
+    Problem,
+    Recompute,
+    Replay,
+    Schedule,
+    Solution,
+    SolverOptions,
+    Status,
+    Store,
+    greedy,
+    offload_everything,
+    packed_bytes,
+    replay,
+)
+from .trace import Program
+
+
+# How often a plan that packs badly is solved again with a lower limit.
+_PACKING_ROUNDS = 2
+
+
+# Seconds that every solve gets, however late it is.
+_LEAST_SECONDS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Found(Solution):
+    """A solution that has a schedule."""
+
+    schedule: Schedule  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class Candidate:
+    """A program with its costs, and every plan that is made of it.
+
+    **Arguments:**
+
+    - `program`: the step, in one order of its equations.
+    - `target`: what to compile for.
+    - `host_limit`: bytes of host memory.
+    - `solver`: what the solver may take.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        target: Target,
+        host_limit: int,
+        solver: SolverOptions,
+    ):
+        self.program = program
+        self._target, self._host_limit, self._solver = target, host_limit, solver
+
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """What the program costs on the target."""
+        return estimate_costs(self.program, self._target)
+
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """The placement problem, without a limit on the device."""
+        machine, nothing = self._target.machine, float("inf")
+        return formulate(self.program, self.costs, machine, nothing, self._host_limit)
+
+    @functools.cached_property
+    def fixed_bytes(self) -> int:
+        """Bytes of the arguments and results, which are not part of the problem."""
+        results, aliased = self.program.result_bytes()
+        return self.program.argument_bytes() + results - aliased
+
+    @functools.cached_property
+    def cut_bytes(self) -> int:
+        """Device bytes of the program when it is only cut."""
+        return self.fixed_bytes + replay(self.problem, Schedule()).device_peak
+
+    @functools.cached_property
+    def _joint(self) -> JointProgram:
+        # The limit is a parameter of the solve, not of the program.
+        return JointProgram(self.problem)
+
+    def within(self, limit: int, slack: int = 0) -> Found | None:
+        """The fastest plan whose allocation, not only its live bytes, keeps a limit.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+        - `slack`: how much less is tried for first. A plan that packs badly may end
+            up to a few percent over the limit; XLA has the last word on that.
+
+        **Returns:**
+
+        What was found, or `None`.
+        """
+        deadline = time.perf_counter() + self._solver.time_limit
+        aim = max(0, limit - slack)
+        found = self._solve(aim, deadline)
+        if found is None:
+            return self._solve(max(0, limit), deadline) if slack else None
+        best = found
+        for _ in range(_PACKING_ROUNDS):
+            over = self.allocation(best.schedule) - limit
+            if over <= 0 or time.perf_counter() > deadline:
+                break
+            aim = max(0, aim - over)
+            found = self._solve(aim, deadline)
+            if found is None:
+                break
+            best = found
+        return best
+
+    def allocation(self, schedule: Schedule) -> int:
+        """Bytes of temporaries, packed as XLA does."""
+        return packed_bytes(self.problem, replay(self.problem, schedule))
+
+    @functools.cached_property
+    def least(self) -> Found:
+        """The plan whose allocation is smallest, however slow; its objective: bytes."""
+        problem = self.problem
+        key = cache.cache_key("least", problem, self._solver)
+        known = _read(cache.load("plan", key))
+        if known is not None:
+            return known
+
+        def taken(schedule: Schedule) -> float:
+            state = replay(problem, schedule)
+            return float("inf") if state.faults else packed_bytes(problem, state)
+
+        solution = Solution(Status.OPTIMAL, None, 0.0, 0.0, 0.0)
+        schedules = [Schedule(), offload_everything(problem)]
+        if problem.tensors:
+            solution = self._joint.least_memory(self._solver)
+        if solution.schedule is not None:
+            schedules.append(solution.schedule)
+        best = min(schedules, key=taken)
+        peak = float(taken(best))
+        known = Found(Status.OPTIMAL, best, peak, solution.bound, solution.seconds)
+        cache.store("plan", key, _write(known))
+        return known
+
+    @property
+    def least_bound(self) -> float:
+        """Device bytes that no plan goes below, found quickly."""
+        if not self.problem.tensors:
+            return self.cut_bytes
+        return self.fixed_bytes + self._joint.least_bound
+
+    @property
+    def least_bytes(self) -> int:
+        """Device bytes of the plan that needs least."""
+        return self.fixed_bytes + int(self.least.objective)
+
+    def plan(self, found: Found, budget: int | None, limit: float, note: str) -> Plan:
+        """What was found as a `Plan`."""
+        problem = dataclasses.replace(self.problem, device_limit=limit)
+        state = replay(problem, found.schedule)
+        return Plan(
+            budget,
+            found.status,
+            found.schedule,
+            note=note,
+            device_bytes=self.fixed_bytes + packed_bytes(problem, state),
+            host_bytes=state.host_peak,
+            seconds=state.makespan,
+            unconstrained_seconds=sum(problem.compute),
+            gap=found.gap,
+            solve_seconds=found.seconds,
+            program=self.program,
+            problem=problem,
+            replay=state,
+            costs=self.costs,
+            machine=self._target.machine,
+        )
+
+    def _solve(self, limit: int, deadline: float) -> Found | None:
+        problem = dataclasses.replace(self.problem, device_limit=float(limit))
+        if not replay(problem, Schedule()).faults:
+            seconds = sum(problem.compute)
+            return Found(Status.OPTIMAL, Schedule(), seconds, seconds, 0.0)
+        if problem.device_limit < problem.floor() or not problem.tensors:
+            return None
+        key = cache.cache_key("plan", problem, self._solver)
+        known = _read(cache.load("plan", key))
+        if known is not None and not replay(problem, known.schedule).faults:
+            return known
+        left = max(_LEAST_SECONDS, deadline - time.perf_counter())
+        options = dataclasses.replace(self._solver, time_limit=left)
+        solution = self._joint.fastest(problem.device_limit, options)
+        if solution.status is Status.INFEASIBLE:
+            return None
+        found = _sound(problem, solution) or self._greedily(problem, solution)
+        if found is not None:
+            cache.store("plan", key, _write(found))
+        return found
+
+    def _greedily(self, problem: Problem, solution: Solution) -> Found | None:
+        schedule = greedy(problem)
+        if schedule is None:
+            return None
+        warnings.warn(
+            "The solver returned no sound plan within "
+            f"{self._solver.time_limit:g} s, so a greedy plan is used. A longer time "
+            "limit may give a faster step: "
+            "autotm.jit(..., solver=autotm.SolverOptions(time_limit=60)).",
+            AutoTMWarning,
+            stacklevel=2,
+        )
+        seconds = replay(problem, schedule).makespan
+        bound, taken = solution.bound, solution.seconds
+        return Found(Status.GREEDY, schedule, seconds, bound, taken)
+
+    def tightest_point(self) -> str:
+        """Where the plan that needs least needs most, and the largest values there."""
+        state = replay(self.problem, self.least.schedule)
+        worst = int(state.device.argmax())
+        lines = "\n".join(self._largest_alive(state, worst))
+        return (
+            f"The largest values alive at the tightest point, segment {worst} of "
+            f"{self.problem.segments}:\n{lines}"
+        )
+
+    def _largest_alive(self, state: Replay, segment: int) -> list[str]:
+        program = self.program
+        alive = set(state.alive(segment))
+        # What is fused into the segment's kernels is written there and nowhere else.
+        equations = program.segments[segment].body.equations
+        alive |= {v for e in equations for v in program.equations[e].outputs}
+        alive -= program.resident
+        ranked = sorted(alive, key=lambda v: -program.values[v].nbytes)[:6]
+        return [
+            f"  {format_bytes(program.values[v].nbytes):>12}  "
+            f"{program.values[v].describe()}"
+            for v in ranked
+        ]
+
+
+def _sound(problem: Problem, solution: Solution) -> Found | None:
+    schedule = solution.schedule
+    if schedule is None or replay(problem, schedule).faults:
+        return None
+    status, bound = solution.status, solution.bound
+    return Found(status, schedule, solution.objective, bound, solution.seconds)
+
+
+def _write(found: Found) -> dict[str, Any]:
+    schedule = found.schedule
+    return {
+        "status": found.status.name,
+        "objective": found.objective,
+        "bound": found.bound,
+        "stores": [dataclasses.astuple(s) for s in schedule.stores],
+        "fetches": [dataclasses.astuple(f) for f in schedule.fetches],
+        "recomputes": [dataclasses.astuple(r) for r in schedule.recomputes],
+    }
+
+
+def _read(entry: Any) -> Found | None:
+    try:
+        schedule = Schedule(
+            tuple(Store(*s) for s in entry["stores"]),
+            tuple(Fetch(*f) for f in entry["fetches"]),
+            tuple(Recompute(*r) for r in entry["recomputes"]),
+        )
+        status = Status[entry["status"]]
+        return Found(status, schedule, entry["objective"], entry["bound"], 0.0)
+    except (TypeError, KeyError):
+        return None
