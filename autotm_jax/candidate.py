@@ -37,8 +37,8 @@ from .trace import Program
 _PACKING_ROUNDS = 2
 
 
-# Seconds that every solve gets, however late it is.
-_LEAST_SECONDS = 2.0
+# The part of the time limit that every solve gets, however late it is.
+_LEAST_TIME = 1 / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Candidate:
         # The limit is a parameter of the solve, not of the program.
         return JointProgram(self.problem)
 
-    def within(self, limit: int, slack: int = 0) -> Found | None:
+    def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
         """The fastest plan whose allocation, not only its live bytes, keeps a limit.
 
         **Arguments:**
@@ -104,23 +104,25 @@ class Candidate:
         - `limit`: device bytes of temporaries.
         - `slack`: how much less is tried for first. A plan that packs badly may end
             up to a few percent over the limit; XLA has the last word on that.
+        - `gap`: a relative MIP gap that is small enough here, if the solver's is not.
 
         **Returns:**
 
         What was found, or `None`.
         """
-        deadline = time.perf_counter() + self._solver.time_limit
+        options = dataclasses.replace(self._solver, gap=max(gap, self._solver.gap))
+        deadline = time.perf_counter() + options.time_limit
         aim = max(0, limit - slack)
-        found = self._solve(aim, deadline)
+        found = self._solve(aim, options, deadline)
         if found is None:
-            return self._solve(max(0, limit), deadline) if slack else None
+            return self._solve(max(0, limit), options, deadline) if slack else None
         best = found
         for _ in range(_PACKING_ROUNDS):
             over = self.allocation(best.schedule) - limit
             if over <= 0 or time.perf_counter() > deadline:
                 break
             aim = max(0, aim - over)
-            found = self._solve(aim, deadline)
+            found = self._solve(aim, options, deadline)
             if found is None:
                 break
             best = found
@@ -189,19 +191,22 @@ class Candidate:
             machine=self._target.machine,
         )
 
-    def _solve(self, limit: int, deadline: float) -> Found | None:
+    def _solve(
+        self, limit: int, options: SolverOptions, deadline: float
+    ) -> Found | None:
         problem = dataclasses.replace(self.problem, device_limit=float(limit))
         if not replay(problem, Schedule()).faults:
             seconds = sum(problem.compute)
             return Found(Status.OPTIMAL, Schedule(), seconds, seconds, 0.0)
         if problem.device_limit < problem.floor() or not problem.tensors:
             return None
-        key = cache.cache_key("plan", problem, self._solver)
+        key = cache.cache_key("plan", problem, options)
         known = _read(cache.load("plan", key))
         if known is not None and not replay(problem, known.schedule).faults:
             return known
-        left = max(_LEAST_SECONDS, deadline - time.perf_counter())
-        options = dataclasses.replace(self._solver, time_limit=left)
+        least = _LEAST_TIME * options.time_limit
+        left = max(least, deadline - time.perf_counter())
+        options = dataclasses.replace(options, time_limit=left)
         solution = self._joint.fastest(problem.device_limit, options)
         if solution.status is Status.INFEASIBLE:
             return None

@@ -24,9 +24,15 @@ from .trace import Order, build_program
 
 # XLA packs buffers a little less tightly than a sum of bytes.
 _SLACK = 0.005
+_SLACK_AT_LEAST = 0.015
 
-# What "min" gives up of the least memory: its last bytes cost most of the time.
-_ROOM = 0.1
+# Where memory is what is asked for, a plan need not be the fastest of all.
+_GAP_AT_LEAST = 0.03
+
+# What "min" gives up of the least memory, as the last bytes cost most of the time: a
+# tenth of the temporaries, or more if the step would be this many times slower.
+_ROOMS = (0.1, 0.25)
+_NEEDLESS = 1.5
 
 # Cuts order a program and shorten lifetimes, so plain `jax.jit` hardly ever needs less
 # than this part of a program that is only cut. Only then is it worth compiling to see.
@@ -223,11 +229,16 @@ class Planner:
         candidate = min(self._candidates(), key=lambda c: c.least_bound)
         least, note = candidate.least, self._note()
         plan = candidate.plan(least, None, least.objective, note)
-        room = int(max(least.objective, candidate.problem.floor()) * (1 + _ROOM)) + 1
-        found = candidate.within(room)
-        if found is None or candidate.allocation(found.schedule) > room:
-            return plan
-        return min(plan, candidate.plan(found, None, room, note), key=_seconds)
+        for room in _ROOMS:
+            limit = max(least.objective, candidate.problem.floor()) * (1 + room)
+            slack = int(_SLACK_AT_LEAST * limit)
+            found = candidate.within(int(limit), slack, _GAP_AT_LEAST)
+            if found is not None and candidate.allocation(found.schedule) <= limit:
+                wider = candidate.plan(found, None, int(limit), note)
+                plan = min(plan, wider, key=_seconds)
+            if _seconds(plan) <= _NEEDLESS * sum(candidate.problem.compute):
+                break
+        return plan
 
     def _infeasible(self, budget: int, candidate: Candidate) -> InfeasibleBudget:
         least = candidate.least_bytes

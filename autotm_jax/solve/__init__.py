@@ -4,8 +4,8 @@ from .checker import Replay as Replay
 from .checker import replay as replay
 from .greedy import greedy as greedy
 from .heap import packed_bytes as packed_bytes
-from .improve import improve as improve
-from .improve import repair as repair
+from .improve import anneal as anneal
+from .improve import descend as descend
 from .joint import (
     JointProgram as JointProgram,
 )

@@ -12,6 +12,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from .footprint import footprint
 from .problem import Problem
 from .schedule import Fetch, Schedule, Store
 
@@ -136,54 +137,22 @@ class _Replayer:
         fetches: list[Fetch],
     ) -> None:
         tensor = self.problem.tensors[index]
-        if (stores or fetches) and not tensor.movable:
-            self._fault(tensor.value, "moves, but is not movable")
-        if len(stores) > 1:
-            self._fault(tensor.value, "is written to the host more than once")
-        arrivals: dict[int, Fetch | None] = dict.fromkeys(recomputed)
-        for fetch in fetches:
-            if fetch.use in arrivals:
-                self._fault(tensor.value, f"arrives twice at segment {fetch.use}")
-            arrivals[fetch.use] = fetch
-        uses = sorted({*tensor.touches, *reads, *arrivals})
-        leaves = {s.after: s for s in stores}
-        for store in stores:
-            if store.after not in uses or store.done <= store.after:
-                self._fault(tensor.value, "is stored when it is not on the device")
-            self._copy(self.out, store.after + 1, store.done, tensor.nbytes)
-            self.delay += self.problem.link.delay(tensor.nbytes, self.problem.link.d2h)
-        on_host_from = min((s.done for s in stores), default=None)
-        start = uses[0]
-        for a, b in zip(uses, [*uses[1:], None], strict=True):
-            arrival = arrivals.get(b, False) if b is not None else False
-            if b is not None and arrival is False:
-                if a in leaves and leaves[a].done > b:
-                    self._fault(tensor.value, "is still being stored when it is used")
-                continue
-            end = leaves[a].done if a in leaves else a + 1
-            self.device[start:end] += tensor.nbytes
-            self.stays.append((tensor.value, start, end))
-            if b is None:
-                break
-            if arrival is None:
-                # Computed again for segment b: made before b, so not there while
-                # the roots of earlier recomputations are read.
-                start = b
-                continue
-            assert isinstance(arrival, Fetch)
-            start = arrival.start
-            if start >= b or start < a + 1:
-                self._fault(tensor.value, f"is fetched for {b} outside of its gap")
-            if on_host_from is None or on_host_from > start:
-                self._fault(tensor.value, f"is fetched for {b} before it is stored")
-            self._copy(self.into, start, b, tensor.nbytes)
-            self.delay += self.problem.link.delay(tensor.nbytes, self.problem.link.h2d)
-        if uses[0] != tensor.touches[0]:
-            self._fault(tensor.value, "is used before it is made")
-        if stores:
-            last = max((f.use for f in fetches), default=stores[0].done)
-            self.host[stores[0].after + 1 : last] += tensor.nbytes
-        self.before[tensor.touches[0]] -= tensor.nbytes
+        link, nbytes = self.problem.link, tensor.nbytes
+        found = footprint(tensor, recomputed, reads, stores, fetches)
+        for fault in found.faults:
+            self._fault(tensor.value, fault)
+        for first, end in found.stays:
+            self.device[first:end] += nbytes
+            self.stays.append((tensor.value, first, end))
+        for first, end in found.out:
+            self._copy(self.out, first, end, nbytes)
+            self.delay += link.delay(nbytes, link.d2h)
+        for first, end in found.into:
+            self._copy(self.into, first, end, nbytes)
+            self.delay += link.delay(nbytes, link.h2d)
+        if found.host is not None:
+            self.host[slice(*found.host)] += nbytes
+        self.before[tensor.touches[0]] -= nbytes
 
     def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
         compute = np.array(self.problem.compute[first:end])

@@ -1,169 +1,247 @@
-"""Local search: a plan made to fit, then made faster, one tensor at a time.
+"""Local search: a plan made to fit and made faster, one tensor at a time.
 
-Where memory is tight, a relaxation rounded to whole tensors breaks the limit a little.
-`repair` sends away, at once, what is only waiting at the segments that are over it.
-`improve` then tries each tensor in its other ways (stay, come back by recomputation,
-move with more time on the link) and takes whatever keeps the limits and shortens the
-step.
+Where memory is tight, a relaxation rounded to whole tensors breaks the limit, and
+boolean programs near it may hold no plan at all. From such a start each tensor is
+tried in its other ways over each of its gaps: stay, come back by recomputation, move
+with more or less time on the link. What is over the limit has its price, so a search
+may start outside of the limits and end inside.
+
+`anneal` first takes what makes a plan a little worse, too, and ever less so
+(Kirkpatrick, Gelatt, Vecchi, Science 220, 1983); `descend` only what makes it better.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from .checker import replay
+from .ledger import Choice, Ledger
 from .problem import Problem
-from .schedule import Fetch, Recompute, Schedule, Store
+from .schedule import Fetch, Schedule, Store
 
 
-def repair(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | None:
-    """Makes a schedule keep the device limit.
+# Time on the link for a copy, as multiples of what it needs alone: none, so that the
+# value is away as long as possible, and two that hide it behind compute.
+_STRETCHES = (0.0, 1.1, 2.0)
+
+# A sweep over all tensors that gains less than this fraction is the last one.
+_LEAST_GAIN = 1e-3
+
+# Trials per tensor of an annealing, and of one tensor in a row.
+_TRIALS = 300
+_IN_A_ROW = 3
+
+# First and last temperature as fractions of the step, and prices of what is over the
+# limits as multiples of it.
+_TEMPERATURES = (0.02, 1e-4)
+_PRICES = (1.0, 100.0)
+
+
+def descend(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | None:
+    """The end of a descent from a schedule.
 
     **Arguments:**
 
     - `problem`: with the limits to keep.
-    - `schedule`: one whose only fault is to hold too much.
+    - `schedule`: where to start; it may break rules.
     - `seconds`: wall time to spend at most.
 
     **Returns:**
 
-    A `Schedule` that passes the checker, or `None` if none was found.
+    A `Schedule` that passes the checker, or `None` if the search ends outside of the
+    limits.
     """
     deadline = time.perf_counter() + seconds
-    free = dataclasses.replace(problem, device_limit=float("inf"))
-    position = {t.value: i for i, t in enumerate(problem.tensors)}
-    while time.perf_counter() < deadline:
-        state = replay(free, schedule)
-        if state.faults:
-            return None
-        worst = int(state.device.argmax())
-        if state.device[worst] <= problem.device_limit:
-            return schedule
-        waiting = [
-            position[v]
-            for v in state.alive(worst)
-            if worst not in problem.tensors[position[v]].touches
-        ]
-        waiting.sort(key=lambda i: -problem.tensors[i].nbytes)
-        trials = []
-        for index in waiting[:24]:
-            tensor = problem.tensors[index]
-            if not tensor.movable:
-                continue
-            away = _away_at_once(problem, schedule, index)
-            then = replay(free, away)
-            if not then.faults and then.device[worst] < state.device[worst]:
-                saved = state.device[worst] - then.device[worst]
-                cost = max(0.0, then.makespan - state.makespan)
-                trials.append((cost / saved, index, away))
-        if not trials:
-            return None
-        schedule = min(trials, key=lambda t: t[:2])[2]
-    return None
-
-
-def _away_at_once(problem: Problem, schedule: Schedule, index: int) -> Schedule:
-    tensor = problem.tensors[index]
-    again = {r.use for r in schedule.recomputes if r.value == tensor.value}
-    gaps = [
-        (a, b)
-        for a, b in zip(tensor.touches, tensor.touches[1:], strict=False)
-        if b - a > 2 and b not in again
-    ]
-    others = Schedule(
-        tuple(s for s in schedule.stores if s.value != tensor.value),
-        tuple(f for f in schedule.fetches if f.value != tensor.value),
-        schedule.recomputes,
+    ledger = Ledger(problem, schedule)
+    best = ledger.score()
+    by_size = sorted(
+        range(len(problem.tensors)), key=lambda i: -problem.tensors[i].nbytes
     )
-    return _moved(problem, others, index, gaps, 0.0) if gaps else schedule
-
-
-def improve(problem: Problem, schedule: Schedule, seconds: float) -> Schedule:
-    """Shortens a sound schedule while it stays sound.
-
-    **Arguments:**
-
-    - `problem`: with the limits to keep.
-    - `schedule`: a schedule that passes the checker.
-    - `seconds`: wall time to spend at most.
-
-    **Returns:**
-
-    A `Schedule` that passes the checker and is at least as fast.
-    """
-    deadline = time.perf_counter() + seconds
-    best = replay(problem, schedule).makespan
-    order = sorted(range(len(problem.tensors)), key=lambda i: -_weight(problem, i))
-    for _ in range(4):
+    clock = _clock(problem)
+    gained = True
+    while gained and time.perf_counter() < deadline:
         before = best
-        for index in order:
-            for trial in _variants(problem, schedule, index):
-                if time.perf_counter() > deadline:
-                    return schedule
-                state = replay(problem, trial)
-                if not state.faults and state.makespan < best * (1 - 1e-6):
-                    schedule, best = trial, state.makespan
-        if best > before * 0.995:
-            break
-    return schedule
+        for index in by_size:
+            if time.perf_counter() > deadline:
+                break
+            best = _settle(ledger, _Ways(ledger, clock, index), best)
+        by_size.reverse()
+        gained = best < before * (1 - _LEAST_GAIN)
+    found = ledger.schedule()
+    return None if replay(problem, found).faults else found
 
 
-def _weight(problem: Problem, index: int) -> int:
-    return problem.tensors[index].nbytes
+def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | None:
+    """The best end of a search that also takes some changes for the worse.
 
+    **Arguments:**
 
-def _variants(problem: Problem, schedule: Schedule, index: int) -> Iterator[Schedule]:
-    """The schedule with one tensor's moves replaced."""
-    tensor = problem.tensors[index]
-    value = tensor.value
-    others = Schedule(
-        tuple(s for s in schedule.stores if s.value != value),
-        tuple(f for f in schedule.fetches if f.value != value),
-        tuple(r for r in schedule.recomputes if r.value != value),
-    )
-    if others == schedule:
-        return
-    yield others
-    gaps = [
-        (a, b)
-        for a, b in zip(tensor.touches, tensor.touches[1:], strict=False)
-        if b - a > 2
+    - `problem`, `schedule`, `seconds`: as for `descend`. The time shortens the search
+        where it would take longer; a search that is not cut short always ends the same.
+
+    **Returns:**
+
+    A `Schedule` that passes the checker, or `None` if none was met.
+    """
+    start, clock = time.perf_counter(), _clock(problem)
+    ledger, draw = Ledger(problem, schedule), random.Random(0)
+    choosable = [
+        i
+        for i, t in enumerate(problem.tensors)
+        if any(b - a > 2 for a, b in zip(t.touches, t.touches[1:], strict=False))
     ]
-    recipe = tensor.recipe
-    if recipe is not None:
-        again = [Recompute(value, b) for _, b in gaps if b in recipe.seconds]
-        if again:
-            recomputes = tuple(sorted([*others.recomputes, *again]))
-            yield dataclasses.replace(others, recomputes=recomputes)
-    if tensor.movable and gaps:
-        for stretch in (2.0, 1.1):
-            yield _moved(problem, others, index, gaps, stretch)
+    total = _TRIALS * len(choosable)
+    best: tuple[float, Schedule] | None = None
+    trials = 0
+    done = 0.0
+    while choosable and done < 1:
+        price = _between(_PRICES, done)
+        temperature = _between(_TEMPERATURES, done) * clock[-1]
+        present = ledger.score(price)
+        ways = list(_Ways(ledger, clock, draw.choice(choosable)))
+        trials += 1
+        for changes in draw.sample(ways, min(_IN_A_ROW, len(ways))):
+            before = {i: ledger.choices[i] for i in changes}
+            ledger.change(changes)
+            trials += 1
+            worse = ledger.score(price) - present
+            if worse <= 0 or draw.random() < math.exp(-worse / temperature):
+                if worse < 0 and not ledger.excess():
+                    now = ledger.seconds()
+                    if best is None or now < best[0] * (1 - _LEAST_GAIN):
+                        best = now, ledger.schedule()
+                break
+            ledger.change(before)
+        done = max(trials / total, (time.perf_counter() - start) / seconds)
+    ends = [ledger.schedule()] if best is None else [ledger.schedule(), best[1]]
+    found = [descend(problem, end, seconds / 4) for end in ends]
+    sound = [s for s in found if s is not None]
+    return min(sound, key=lambda s: replay(problem, s).makespan, default=None)
 
 
-def _moved(
-    problem: Problem,
-    others: Schedule,
-    index: int,
-    gaps: list[tuple[int, int]],
-    stretch: float,
-) -> Schedule:
-    tensor, link = problem.tensors[index], problem.link
-    clock = np.concatenate([[0.0], np.cumsum(problem.compute)])
-    (first, back), *_ = gaps
-    goal = clock[first + 1] + stretch * tensor.nbytes / link.d2h
-    done = min(max(int(np.searchsorted(clock, goal)), first + 2), back - 1)
-    fetches = []
-    for a, b in gaps:
-        goal = clock[b] - stretch * tensor.nbytes / link.h2d
-        start = int(np.searchsorted(clock, goal, side="right")) - 1
-        earliest = done if a == first else a + 1
-        fetches.append(Fetch(tensor.value, min(max(start, earliest), b - 1), b))
-    return Schedule(
-        tuple(sorted([*others.stores, Store(tensor.value, first, done)])),
-        tuple(sorted([*others.fetches, *fetches])),
-        others.recomputes,
-    )
+def _clock(problem: Problem) -> np.ndarray:
+    return np.concatenate([[0.0], np.cumsum(problem.compute)])
+
+
+def _between(ends: tuple[float, float], done: float) -> float:
+    first, last = ends
+    return first * (last / first) ** done
+
+
+def _settle(ledger: Ledger, ways: _Ways, best: float) -> float:
+    # The best of a tensor's ways is taken, if it is better than the present one.
+    chosen: Mapping[int, Choice] | None = None
+    for changes in ways:
+        present = {i: ledger.choices[i] for i in changes}
+        ledger.change(changes)
+        score = ledger.score()
+        ledger.change(present)
+        if score < best * (1 - 1e-9):
+            best, chosen = score, changes
+    if chosen is not None:
+        ledger.change(chosen)
+    return best
+
+
+class _Ways:
+    """The other ways of one tensor, as choices of it and of what it is made from."""
+
+    def __init__(self, ledger: Ledger, clock: np.ndarray, index: int):
+        self.ledger, self.clock, self.index = ledger, clock, index
+        self.tensor = ledger.problem.tensors[index]
+        uses = sorted({*self.tensor.touches, *ledger.reads[index]})
+        self.gaps = [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 2]
+
+    def __iter__(self) -> Iterator[Mapping[int, Choice]]:
+        index, present = self.index, self.ledger.choices[self.index]
+        bare = self._with(Choice(), {})
+        if present != bare:
+            yield {index: bare}
+        for stretch in _STRETCHES:
+            if len(self.gaps) > 1 and self.tensor.movable:
+                yield {index: self._with(present, dict.fromkeys(self.gaps, stretch))}
+        for gap in self.gaps:
+            yield {index: self._with(present, {gap: None})}
+            if self.tensor.movable:
+                for stretch in _STRETCHES:
+                    yield {index: self._with(present, {gap: stretch})}
+            yield from self._again(present, gap)
+
+    def _again(
+        self, present: Choice, gap: tuple[int, int]
+    ) -> Iterator[Mapping[int, Choice]]:
+        recipe = self.tensor.recipe
+        if recipe is None:
+            return
+        for use in (gap[1], gap[1] - 1):
+            if use not in recipe.seconds:
+                continue
+            changes = {self.index: self._with(present, {gap: use})}
+            yield changes
+            # Its roots may have gone: they come back with it, by recomputation.
+            roots = {
+                r: dataclasses.replace(choice, again=(*choice.again, use))
+                for r in recipe.roots
+                if self._may_come_back(r, use)
+                for choice in [self.ledger.choices[r]]
+            }
+            if roots:
+                yield roots | changes
+
+    def _may_come_back(self, root: int, use: int) -> bool:
+        tensor, choice = self.ledger.problem.tensors[root], self.ledger.choices[root]
+        if tensor.recipe is None or use not in tensor.recipe.seconds:
+            return False
+        arrives = {*tensor.touches, *choice.again, *(f.use for f in choice.fetches)}
+        return use not in arrives
+
+    def _with(
+        self, present: Choice, ways: Mapping[tuple[int, int], float | int | None]
+    ) -> Choice:
+        """A choice with some gaps bridged otherwise.
+
+        By `None` (stay), an `int` (computed again there) or a `float` (moved, with
+        this stretch).
+        """
+        link, tensor = self.ledger.problem.link, self.tensor
+        fetches: list[Fetch] = []
+        again: list[int] = []
+        stretch = None
+        for gap in self.gaps:
+            a, b = gap
+            way = ways.get(gap)
+            if gap not in ways:
+                fetches += [f for f in present.fetches if a < f.use <= b]
+                again += [k for k in present.again if a < k <= b]
+            elif isinstance(way, float):
+                stretch = way if stretch is None else stretch
+                goal = self.clock[b] - way * tensor.nbytes / link.h2d
+                start = int(np.searchsorted(self.clock, goal, side="right")) - 1
+                fetches.append(Fetch(tensor.value, min(max(start, a + 2), b - 1), b))
+            elif way is not None:
+                again.append(way)
+        if not fetches:
+            return Choice((), (), tuple(again))
+        return Choice(
+            self._store(present, fetches, stretch), tuple(fetches), tuple(again)
+        )
+
+    def _store(
+        self, present: Choice, fetches: list[Fetch], stretch: float | None
+    ) -> tuple[Store, ...]:
+        # Written when it leaves for the first time, and there before it comes back.
+        first = fetches[0]
+        after = max(a for a, b in self.gaps if a < first.use)
+        if stretch is None and present.stores and present.stores[0].after == after:
+            if present.stores[0].done <= first.start:
+                return present.stores
+        need = (stretch or 0.0) * self.tensor.nbytes / self.ledger.problem.link.d2h
+        done = int(np.searchsorted(self.clock, self.clock[after + 1] + need))
+        done = min(max(done, after + 2), max(first.start, after + 2))
+        return (Store(self.tensor.value, after, done),)

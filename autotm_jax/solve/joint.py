@@ -29,9 +29,8 @@ import scipy.sparse as sp
 
 from ..errors import SolverError
 from .checker import replay
-from .improve import improve, repair
+from .improve import anneal
 from .network import Network
-from .policies import offload_everything
 from .problem import Problem
 from .schedule import Schedule
 
@@ -93,8 +92,8 @@ class JointProgram:
     The linear relaxation is solved first: it is fast, and its optimum is the bound
     that gaps are measured from. It is nearly integral, so boolean solutions are looked
     for near it: with boolean programs that leave only what the relaxation splits, or
-    only the columns that cost nothing there, then by *diving* (rounding a few tensors
-    to their main path and solving again). Only if the gap is still too large is the
+    only the columns that cost nothing there, then by a local search that starts from
+    the relaxation rounded to whole tensors. Only if the gap is still too large is the
     whole boolean program solved.
 
     **Arguments:**
@@ -223,73 +222,40 @@ class _Search:
         x = self.boolean.x
         broken = self._split_tensors(relaxed.x)
         fixed = np.flatnonzero(~broken[self.owner])
-        if fixed.size:
-            rows = [x[fixed] == np.round(relaxed.x[fixed])]
-            yield self._restricted(rows, self._left() / 4)
         costly = relaxed.reduced_costs > _CHEAP_COLUMN * abs(relaxed.objective)
         out = np.flatnonzero(costly & (relaxed.x < 1e-9))
-        if out.size:
-            yield self._restricted([x[out] == 0], self._left() / 2)
-        rounded = self._dive(relaxed, self.limit)
-        if rounded is not None:
-            yield self._judge(self.network.decode(rounded), rounded)
-            yield self._mended(rounded)
+        # Only what is split; and whatever costs nothing where the relaxation is.
+        nearby = [x[fixed] == np.round(relaxed.x[fixed]), x[out] == 0]
+        if broken.mean() > _MANY_SPLIT:
+            nearby.reverse()
+        for rows in nearby:
+            yield self._restricted([rows], min(self._left(), _NEARBY_SECONDS))
+        if self.limit is not None:
+            yield self._annealed(relaxed, self.limit)
 
     def _restricted(self, rows: list[Any], seconds: float) -> _Answer | None:
         program = self._program(self.boolean)
         program = cp.Problem(program.objective, [*program.constraints, *rows])
         return self.boolean.run(program, seconds, _GAP_NEARBY)
 
-    def _mended(self, rounded: np.ndarray) -> _Answer | None:
-        # A plan that holds a little too much is repaired outside of the network.
-        if self.limit is None:
-            return None
-        problem = dataclasses.replace(self.joint.problem, device_limit=self.limit)
-        schedule = repair(problem, self.network.decode(rounded), self._left() / 2)
+    def _annealed(self, relaxed: _Answer, limit: float) -> _Answer | None:
+        # From every tensor's main path; outside of the network, so with finer windows.
+        problem = dataclasses.replace(self.joint.problem, device_limit=limit)
+        rounded = np.zeros(len(self.owner))
+        for tensor in range(len(problem.tensors)):
+            rounded[self.network.main_path(tensor, relaxed.x)] = 1.0
+        start = self.network.decode(rounded)
+        schedule = anneal(problem, start, self._left() / 2)
         if schedule is None:
-            schedule = offload_everything(problem)
-            if replay(problem, schedule).faults:
-                return None
-        return self._judge(improve(problem, schedule, self._left() / 2), rounded)
-
-    def _judge(self, schedule: Schedule, x: np.ndarray) -> _Answer | None:
-        state = replay(self.joint.problem, schedule)
-        peak = float(state.device.max(initial=0))
-        if state.faults or (self.limit is not None and peak > self.limit + 1):
             return None
-        objective = peak / _MIB if self.limit is None else state.makespan * _MS
-        return _Answer(x, objective, self.bound, x, schedule)
+        objective = replay(problem, schedule).makespan * _MS
+        return _Answer(rounded, objective, self.bound, rounded, schedule)
 
     def _split_tensors(self, x: np.ndarray) -> np.ndarray:
         split = np.abs(x - np.round(x)) > 1e-6
         broken = np.zeros(len(self.joint.problem.tensors), dtype=bool)
         broken[self.owner[split]] = True
         return broken
-
-    def _dive(self, relaxed: _Answer, limit: float | None) -> np.ndarray | None:
-        """Rounds a few split tensors to their main path, solves again, and so on."""
-        model, answer = self.relaxed, relaxed
-        value = np.zeros(len(self.owner))
-        settled = np.zeros(len(self.joint.problem.tensors), dtype=bool)
-        while True:
-            broken = np.flatnonzero(self._split_tensors(answer.x))
-            if not broken.size:
-                return np.round(answer.x)
-            if self._left() < 1.0:
-                return None
-            main = {int(t): self.network.main_path(int(t), answer.x) for t in broken}
-            ranked = sorted(main, key=lambda t: -main[t][1])
-            for tensor in ranked[: max(1, int(_DIVE_BATCH * len(ranked)))]:
-                settled[tensor] = True
-                value[main[tensor][0]] = 1.0
-            mine = settled[self.owner]
-            program = model.least_memory() if limit is None else model.nearly(limit)
-            rows = [*program.constraints, model.x[mine] == value[mine]]
-            program = cp.Problem(program.objective, rows)
-            following = model.run(program, self._left(), 0.0)
-            if following is None or following is _INFEASIBLE:
-                return None
-            answer = following
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,7 +275,12 @@ _INFEASIBLE = _Answer(np.zeros(0), float("inf"), float("inf"), np.zeros(0))
 # first boolean programs.
 _CHEAP_COLUMN = 2e-4
 
-# Relative MIP gap at which a program near the relaxation is left.
+# With more split tensors than this fraction, the program of those is no small one.
+_MANY_SPLIT = 0.15
+
+# Seconds for a program near the relaxation, and the relative MIP gap at which it is
+# left: where it takes longer there is nothing to be found.
+_NEARBY_SECONDS = 3.0
 _GAP_NEARBY = 5e-3
 
 # A limit below this many times the floor may be one that no plan keeps.
@@ -317,12 +288,6 @@ _TIGHT = 2.0
 
 # Wall time for the bound of the least memory.
 _BOUND_SECONDS = 10.0
-
-# The part of the split tensors that is rounded at once when diving.
-_DIVE_BATCH = 0.2
-
-# Milliseconds per MiB over the limit.
-_EXCESS_PRICE = 1.0
 
 
 class _Model:
@@ -407,12 +372,6 @@ class _Model:
     def least_memory(self) -> cp.Problem:
         """Least device peak, in MiB."""
         return cp.Problem(cp.Minimize(self._least), self._rows)
-
-    def nearly(self, limit: float) -> cp.Problem:
-        """As `fastest`, but the limit may be broken at a price nobody would pay."""
-        excess = cp.Variable(nonneg=True)
-        rows = [*self._rows, *self._timing, self._least == limit / _MIB + excess]
-        return cp.Problem(cp.Minimize(self._makespan + _EXCESS_PRICE * excess), rows)
 
     def run(self, program: cp.Problem, time_limit: float, gap: float) -> _Answer | None:
         """Solves; `None` without a usable vector, `_INFEASIBLE` if there is none."""

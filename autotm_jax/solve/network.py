@@ -36,9 +36,6 @@ _STRETCHES = (1.1, 1.5, 2.0)
 # worth leaving the device for.
 _SMALLEST_GAP = 1 / 500
 
-# How much the flow that stays on the device counts against flow that leaves it.
-_STAYING = 0.1
-
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
@@ -61,7 +58,6 @@ class Network:
         self._flow: list[tuple[int, int, float]] = []
         self._nodes: dict[tuple[int, str, int], int] = {}
         self._goals: list[int | None] = []
-        self._lightness: list[float] = []
         self._leaving: dict[int, list[int]] = {}
         self.sources: list[int] = []
         # Columns that bring a tensor (by position) to the device at a segment.
@@ -100,8 +96,6 @@ class Network:
             node = self._node(tensor, *source)
             self._flow.append((node, column, -1.0))
             self._leaving.setdefault(node, []).append(column)
-        stays = source is not None and goal is not None and source[0] == goal[0]
-        self._lightness.append(_STAYING if stays else 1.0)
         self._goals.append(None if goal is None else self._node(tensor, *goal))
         if goal is not None:
             self._flow.append((self._node(tensor, *goal), column, 1.0))
@@ -259,11 +253,8 @@ class Network:
         shape = (len(self._nodes), len(self.edges))
         return sp.csr_array((val, (row, col)), shape=shape)
 
-    def main_path(self, tensor: int, x: np.ndarray) -> tuple[np.ndarray, float]:
-        """The path of a tensor that carries most of a fractional flow.
-
-        Staying on the device counts less than leaving it: rounded the other way, a
-        plan at the limit breaks it.
+    def main_path(self, tensor: int, x: np.ndarray) -> list[int]:
+        """The columns of the path that carries most of a tensor's fractional flow.
 
         **Arguments:**
 
@@ -272,15 +263,12 @@ class Network:
 
         **Returns:**
 
-        The columns of the path, and the least flow on it.
+        The columns.
         """
-        column = self.sources[tensor]
-        path, least = [column], float(x[column])
-        while (goal := self._goals[column]) is not None:
-            column = max(self._leaving[goal], key=lambda c: x[c] * self._lightness[c])
-            path.append(column)
-            least = min(least, float(x[column]))
-        return np.array(path), least
+        path = [self.sources[tensor]]
+        while (goal := self._goals[path[-1]]) is not None:
+            path.append(max(self._leaving[goal], key=x.__getitem__))
+        return path
 
     def roots(self) -> sp.csr_array:
         """One row per recomputation and root: the one minus the arrivals of the other.

@@ -1,0 +1,199 @@
+"""A schedule that can be changed one tensor at a time, with its score kept up to date.
+
+The bytes and seconds of a schedule are sums over tensors of what each does by itself
+(its footprint). Changing one tensor therefore takes what its old footprint was out of
+the sums and puts the new one in, which is some hundred times faster than replaying the
+whole schedule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from .footprint import Footprint, footprint
+from .problem import Problem
+from .schedule import Fetch, Recompute, Schedule, Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What a schedule does with one tensor.
+
+    - `stores`, `fetches`: its copies.
+    - `again`: segments before which it is computed again.
+    """
+
+    stores: tuple[Store, ...] = ()
+    fetches: tuple[Fetch, ...] = ()
+    again: tuple[int, ...] = ()
+
+
+class Ledger:
+    """The running sums of a schedule on a problem.
+
+    **Arguments:**
+
+    - `problem`: with the limits to keep.
+    - `schedule`: where to start.
+    """
+
+    def __init__(self, problem: Problem, schedule: Schedule):
+        self.problem = problem
+        count, tensors = problem.segments, problem.tensors
+        self.choices = _choices(problem, schedule)
+        # By tensor, how often each segment computes something again from it.
+        self.reads: list[Counter[int]] = [Counter() for _ in tensors]
+        self._compute = np.array(problem.compute)
+        self._clock = np.concatenate([[0.0], np.cumsum(self._compute)])
+        self._workspace = np.array(problem.workspace, dtype=float)
+        self._born = np.zeros(count)
+        for tensor in tensors:
+            self._born[tensor.touches[0]] += tensor.nbytes
+        self._device = problem.resident.copy()
+        self._host, self._out, self._into, self._again = np.zeros((4, count))
+        self._delay = 0.0
+        self._faults = 0
+        # By segment, the workspace of each recomputation before it.
+        self._while_again: list[Counter[int]] = [Counter() for _ in range(count)]
+        self._prints: list[Footprint | None] = [None] * len(tensors)
+        for index, choice in enumerate(self.choices):
+            self._count(index, choice, 1)
+        for index in range(len(tensors)):
+            self._print(index)
+
+    def change(self, changes: Mapping[int, Choice]) -> None:
+        """Takes other choices for some tensors."""
+        touched = set(changes)
+        for index, choice in changes.items():
+            old = self.choices[index]
+            recipe = self.problem.tensors[index].recipe
+            if recipe is not None and old.again != choice.again:
+                touched.update(recipe.roots)
+            self._count(index, old, -1)
+            self._count(index, choice, 1)
+            self.choices[index] = choice
+        for index in touched:
+            self._print(index)
+
+    def score(self, price: float = 100.0) -> float:
+        """Seconds of the step, and a price for every rule that is broken.
+
+        The price is in multiples of the step, for each fault and for each segment in
+        which twice the limit is used.
+        """
+        return self.seconds() + price * self.excess() * float(self._clock[-1])
+
+    def seconds(self) -> float:
+        """The makespan of the step."""
+        link = self.problem.link
+        seconds = np.maximum.reduce(
+            [
+                self._compute + self._again,
+                self._out / link.d2h,
+                self._into / link.h2d,
+                (self._out + self._into) / link.duplex,
+            ]
+        )
+        return float(seconds.sum()) + self._delay
+
+    def excess(self) -> float:
+        """What breaks the rules: nothing, for a schedule that may be used."""
+        problem = self.problem
+        over = np.maximum(0.0, self._peak() - problem.device_limit).sum()
+        over = float(over) / max(1.0, problem.device_limit)
+        host = max(0.0, self._host.max(initial=0.0) - problem.host_limit)
+        return over + host / max(1.0, problem.host_limit) + self._faults
+
+    def schedule(self) -> Schedule:
+        """The schedule that the choices make."""
+        pairs = list(zip(self.problem.tensors, self.choices, strict=True))
+        return Schedule(
+            tuple(sorted(s for _, c in pairs for s in c.stores)),
+            tuple(sorted(f for _, c in pairs for f in c.fetches)),
+            tuple(sorted(Recompute(t.value, k) for t, c in pairs for k in c.again)),
+        )
+
+    def _peak(self) -> np.ndarray:
+        peak = self._device + self._workspace
+        for k, extra in enumerate(self._while_again):
+            if extra:
+                before = self._device[k] - self._born[k] + max(extra)
+                peak[k] = max(peak[k], before)
+        return peak
+
+    def _count(self, index: int, choice: Choice, sign: int) -> None:
+        recipe = self.problem.tensors[index].recipe
+        if recipe is None:
+            return
+        for use in choice.again:
+            if use not in recipe.seconds:
+                self._faults += sign
+                continue
+            self._again[use] += sign * recipe.seconds[use]
+            extra = self._while_again[use]
+            extra[recipe.workspace] += sign
+            if not extra[recipe.workspace]:
+                del extra[recipe.workspace]
+            for root in recipe.roots:
+                self.reads[root][use] += sign
+                if not self.reads[root][use]:
+                    del self.reads[root][use]
+
+    def _print(self, index: int) -> None:
+        old = self._prints[index]
+        if old is not None:
+            self._add(index, old, -1)
+        tensor, choice = self.problem.tensors[index], self.choices[index]
+        reads = self.reads[index]
+        new = footprint(tensor, choice.again, reads, choice.stores, choice.fetches)
+        self._prints[index] = new
+        self._add(index, new, 1)
+
+    def _add(self, index: int, found: Footprint, sign: int) -> None:
+        link = self.problem.link
+        nbytes = sign * self.problem.tensors[index].nbytes
+        self._faults += sign * len(found.faults)
+        for first, end in found.stays:
+            self._device[first:end] += nbytes
+        if found.host is not None:
+            self._host[slice(*found.host)] += nbytes
+        for lane, intervals, bandwidth in (
+            (self._out, found.out, link.d2h),
+            (self._into, found.into, link.h2d),
+        ):
+            for first, end in intervals:
+                self._copy(lane, first, end, nbytes)
+                self._delay += sign * link.delay(abs(nbytes), bandwidth)
+
+    def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
+        if end <= first:
+            return
+        total = self._clock[end] - self._clock[first]
+        if total > 0:
+            lane[first:end] += nbytes * (self._compute[first:end] / total)
+        else:
+            lane[first:end] += nbytes / (end - first)
+
+
+def _choices(problem: Problem, schedule: Schedule) -> list[Choice]:
+    stores: dict[int, list[Store]] = {}
+    fetches: dict[int, list[Fetch]] = {}
+    again: dict[int, list[int]] = {}
+    for store in schedule.stores:
+        stores.setdefault(store.value, []).append(store)
+    for fetch in schedule.fetches:
+        fetches.setdefault(fetch.value, []).append(fetch)
+    for item in schedule.recomputes:
+        again.setdefault(item.value, []).append(item.use)
+    return [
+        Choice(
+            tuple(stores.get(t.value, ())),
+            tuple(fetches.get(t.value, ())),
+            tuple(again.get(t.value, ())),
+        )
+        for t in problem.tensors
+    ]
