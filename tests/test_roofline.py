@@ -130,3 +130,33 @@ def test_element_wise_work_is_one_pass():
 
 def test_a_kernel_takes_at_least_its_launch():
     assert time_of(lambda x: x @ x, jnp.ones((2, 2))) >= 3e-6
+
+
+def test_what_reads_the_same_joins_a_later_pass():
+    width = 4096
+
+    def both(x: Any, w: Any, g: Any) -> Any:
+        y = g @ w  # has to be there first
+        return jnp.tanh(x), (y * jnp.cos(x)).astype(x.dtype)
+
+    big = jax.ShapeDtypeStruct((4 * width, width), jnp.bfloat16)
+    square = jax.ShapeDtypeStruct((width, width), jnp.bfloat16)
+    alone = time_of(lambda x, w, g: both(x, w, g)[1], big, square, big)
+    # One more array written, and `x` not read once more.
+    written = 2 * 4 * width**2 / 2.7e12
+    assert time_of(both, big, square, big) == pytest.approx(alone + written, rel=0.01)
+
+
+def test_what_a_kernel_reads_is_made_in_a_pass_before_it():
+    width = 4096
+
+    def step(x: Any, w: Any) -> Any:
+        return jnp.tanh(x) @ w + jnp.cos(x)
+
+    big = jax.ShapeDtypeStruct((4 * width, width), jnp.bfloat16)
+    square = jax.ShapeDtypeStruct((width, width), jnp.bfloat16)
+    one = 2 * 4 * width**2
+    matmul = 2 * 4 * width**3 / 600e12
+    # tanh: read and written; the rest: two read, one written.
+    wanted = matmul + 5 * one / 2.7e12
+    assert time_of(step, big, square) == pytest.approx(wanted, rel=0.02)

@@ -1,0 +1,90 @@
+"""The local search and its ledger, against the checker and against all placements."""
+
+import dataclasses
+import random
+
+import pytest
+
+from autotm_jax.solve import Problem, Schedule, anneal, descend, offload_everything
+from autotm_jax.solve.checker import replay
+from autotm_jax.solve.improve import _clock, _Ways
+from autotm_jax.solve.ledger import Ledger
+
+from .problems import problem, random_problem
+from .test_joint import everything, limits
+
+
+def bounded(seed: int) -> Problem:
+    return dataclasses.replace(random_problem(seed), device_limit=limits(seed)[:2][-1])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_ledger_agrees_with_the_checker(seed: int):
+    problem, draw = bounded(seed), random.Random(seed)
+    ledger = Ledger(problem, Schedule())
+    changed = 0
+    for _ in range(30):
+        index = draw.randrange(len(problem.tensors))
+        ways = list(_Ways(ledger, _clock(problem), index))
+        if not ways:
+            continue
+        ledger.change(draw.choice(ways))
+        changed += 1
+        state = replay(problem, ledger.schedule())
+        assert ledger.seconds() == pytest.approx(state.makespan)
+        assert (ledger.excess() <= 1e-6) == (not state.faults)
+        assert ledger.score() >= ledger.seconds() * (1 - 1e-12)
+    # Some tensors have no gap that could be left, some problems no such tensor.
+    assert changed >= 5 or len(everything(seed)) == 1
+
+
+def test_a_change_taken_back_leaves_no_trace():
+    problem = bounded(3)
+    ledger = Ledger(problem, Schedule())
+    before = ledger.seconds(), ledger.excess()
+    for index in range(len(problem.tensors)):
+        for changes in _Ways(ledger, _clock(problem), index):
+            present = {i: ledger.choices[i] for i in changes}
+            ledger.change(changes)
+            ledger.change(present)
+            assert (ledger.seconds(), ledger.excess()) == pytest.approx(before)
+    assert ledger.schedule() == Schedule()
+
+
+def test_annealing_finds_what_all_placements_hold():
+    best = found = 0
+    for seed in range(60):
+        problem = bounded(seed)
+        times = [t for t, peak, _ in everything(seed) if peak <= problem.device_limit]
+        schedule = anneal(problem, Schedule(), 20.0)
+        assert schedule is not None, seed
+        state = replay(problem, schedule)
+        assert not state.faults
+        found += 1
+        best += state.makespan <= min(times) * 1.02
+    assert found == 60
+    assert best >= 50
+
+
+def test_annealing_ends_the_same_every_time():
+    problem = bounded(8)
+    ends = {anneal(problem, Schedule(), 30.0) for _ in range(3)}
+    assert len(ends) == 1
+
+
+def test_a_descent_starts_outside_of_the_limits_and_ends_inside():
+    inside = 0
+    for seed in range(40):
+        problem = bounded(seed)
+        for start in (Schedule(), offload_everything(problem)):
+            schedule = descend(problem, start, 10.0)
+            if schedule is not None:
+                assert not replay(problem, schedule).faults
+                inside += 1
+    assert inside >= 60
+
+
+def test_nothing_fits_in_nothing():
+    tight = problem([], 3, workspace=[50, 50, 50], device_limit=40)
+    assert anneal(tight, Schedule(), 1.0) is None
+    assert descend(tight, Schedule(), 1.0) is None
