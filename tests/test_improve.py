@@ -35,7 +35,7 @@ def test_the_ledger_agrees_with_the_checker(seed: int):
         assert (ledger.excess() <= 1e-6) == (not state.faults)
         assert ledger.score() >= ledger.seconds() * (1 - 1e-12)
     # Some tensors have no gap that could be left, some problems no such tensor.
-    assert changed >= 5 or len(everything(seed)) == 1
+    assert changed >= 3 or len(everything(seed)) == 1
 
 
 def test_a_change_taken_back_leaves_no_trace():
