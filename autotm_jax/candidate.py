@@ -28,6 +28,7 @@ from .solve import (
     greedy,
     offload_everything,
     packed_bytes,
+    repack,
     replay,
 )
 from .trace import Program
@@ -36,6 +37,9 @@ from .trace import Program
 # How often a plan that packs badly is solved again with a lower limit.
 _PACKING_ROUNDS = 2
 
+
+# Seconds for making a plan fit that only packs badly.
+_REPACK_SECONDS = 5.0
 
 # The part of the time limit that every solve gets, however late it is.
 _LEAST_TIME = 1 / 2
@@ -119,7 +123,12 @@ class Candidate:
         best = found
         for _ in range(_PACKING_ROUNDS):
             over = self.allocation(best.schedule) - limit
-            if over <= 0 or time.perf_counter() > deadline:
+            if over <= 0:
+                break
+            packed = self._repacked(best, limit)
+            if packed is not None:
+                return packed
+            if time.perf_counter() > deadline:
                 break
             aim = max(0, aim - over)
             found = self._solve(aim, options, deadline)
@@ -127,6 +136,14 @@ class Candidate:
                 break
             best = found
         return best
+
+    def _repacked(self, found: Found, limit: int) -> Found | None:
+        problem = dataclasses.replace(self.problem, device_limit=float(limit))
+        schedule = repack(problem, found.schedule, _REPACK_SECONDS)
+        if schedule is None:
+            return None
+        seconds = replay(problem, schedule).makespan
+        return dataclasses.replace(found, schedule=schedule, objective=seconds)
 
     def allocation(self, schedule: Schedule) -> int:
         """Bytes of temporaries, packed as XLA does."""

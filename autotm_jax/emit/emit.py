@@ -20,7 +20,7 @@ import jax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from ..solve.schedule import Recompute, Schedule
-from ..trace import Fragment, Kind, Program, evaluate
+from ..trace import Fragment, Program, evaluate
 
 
 def emit(program: Program, schedule: Schedule) -> Callable[..., list[Any]]:
@@ -90,7 +90,8 @@ class _Emission:
                 )
             for value, fragment in zip(again, fragments, strict=True):
                 self._evaluate(fragment)
-                if not self._is_fused(fragment):
+                # XLA joins what reads the same; anything else is kept apart.
+                if (value, k) not in self.program.joined:
                     self._cut({*needed, *again[: again.index(value) + 1]}, ())
             self._evaluate(segment.body)
             made = segment.body.writes
@@ -100,11 +101,6 @@ class _Emission:
             self.device[r] if isinstance(r, int) else r.val
             for r in self.program.results
         ]
-
-    def _is_fused(self, fragment: Fragment) -> bool:
-        # XLA may join such work with what the segment does itself.
-        equations = (self.program.equations[i] for i in fragment.equations)
-        return all(e.kind is Kind.FUSED for e in equations)
 
     def _settle(self, made: Sequence[int]) -> None:
         # A result made early in a layout of XLA's choosing would wait in temporary

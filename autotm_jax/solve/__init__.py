@@ -31,6 +31,7 @@ from .problem import (
 from .problem import (
     Tensor as Tensor,
 )
+from .repack import repack as repack
 from .schedule import (
     Fetch as Fetch,
 )

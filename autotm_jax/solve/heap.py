@@ -9,14 +9,30 @@ plan. (XLA: `GlobalDecreasingSizeBestFitHeap`.)
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from .checker import Replay
 from .problem import Problem
 
 
-def packed_bytes(problem: Problem, replayed: Replay) -> int:
-    """Bytes of the allocation that XLA is expected to make for a plan.
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """Where every buffer ends up in one allocation.
+
+    - `buffers`: rows of `(bytes, first, end)`: from segment `first` until before `end`.
+    - `tops`: per buffer, the offset of its end.
+    - `nbytes`: of the allocation.
+    """
+
+    buffers: np.ndarray
+    tops: np.ndarray
+    nbytes: int
+
+
+def pack(problem: Problem, replayed: Replay) -> Packing:
+    """The allocation that XLA is expected to make for a plan.
 
     **Arguments:**
 
@@ -24,7 +40,7 @@ def packed_bytes(problem: Problem, replayed: Replay) -> int:
 
     **Returns:**
 
-    Bytes; never less than the plan's peak of live bytes.
+    A `Packing`; never smaller than the plan's peak of live bytes.
     """
     sizes = {t.value: t.nbytes for t in problem.tensors}
     buffers = [(sizes[v], first, end) for v, first, end in replayed.stays]
@@ -38,22 +54,35 @@ def packed_bytes(problem: Problem, replayed: Replay) -> int:
     size, life = array[:, 0], array[:, 2] - array[:, 1]
     spatial = np.lexsort((-life, -size))
     temporal = np.lexsort((-size, -life))
-    height = min(_height(array[spatial]), _height(array[temporal]))
-    return max(height, replayed.device_peak)
+    tried = [(array[order], _tops(array[order])) for order in (spatial, temporal)]
+    placed, tops = min(tried, key=lambda t: t[1].max(initial=0))
+    return Packing(placed, tops, max(int(tops.max(initial=0)), replayed.device_peak))
 
 
-def _height(buffers: np.ndarray) -> int:
+def packed_bytes(problem: Problem, replayed: Replay) -> int:
+    """Bytes of the allocation that XLA is expected to make for a plan.
+
+    **Arguments:**
+
+    - `problem`, `replayed`: a problem and a schedule replayed on it.
+
+    **Returns:**
+
+    Bytes; never less than the plan's peak of live bytes.
+    """
+    return pack(problem, replayed).nbytes
+
+
+def _tops(buffers: np.ndarray) -> np.ndarray:
     count = len(buffers)
     offsets = np.zeros(count, dtype=np.int64)
-    top = 0
     for i, (nbytes, first, end) in enumerate(buffers):
         placed = buffers[:i]
         meets = (placed[:, 1] < end) & (placed[:, 2] > first)
         low = offsets[:i][meets]
         high = low + placed[:, 0][meets]
         offsets[i] = _best_fit(low, high, int(nbytes))
-        top = max(top, int(offsets[i] + nbytes))
-    return top
+    return offsets + buffers[:, 0]
 
 
 def _best_fit(low: np.ndarray, high: np.ndarray, nbytes: int) -> int:

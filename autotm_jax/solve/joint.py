@@ -175,7 +175,7 @@ class _Search:
             self.bound = relaxed.bound
             for found in self._attempts(relaxed):
                 self._consider(found)
-                if self._is_good() or self._left() < 1.0:
+                if self._is_good() or (self.best and self._left() < 1.0):
                     break
         if not self._is_good() and (self.best is None or self._left() >= 1.0):
             program = self._program(self.boolean)
@@ -226,12 +226,11 @@ class _Search:
         out = np.flatnonzero(costly & (relaxed.x < 1e-9))
         # Only what is split; and whatever costs nothing where the relaxation is.
         nearby = [x[fixed] == np.round(relaxed.x[fixed]), x[out] == 0]
-        if broken.mean() > _MANY_SPLIT:
-            nearby.reverse()
-        for rows in nearby:
-            yield self._restricted([rows], min(self._left(), _NEARBY_SECONDS))
-        if self.limit is not None:
+        first, second = nearby[::-1] if broken.mean() > _MANY_SPLIT else nearby
+        yield self._restricted([first], _NEARBY_SECONDS)
+        if self.limit is not None and broken.mean() > _MANY_SPLIT:
             yield self._annealed(relaxed, self.limit)
+        yield self._restricted([second], _NEARBY_SECONDS)
 
     def _restricted(self, rows: list[Any], seconds: float) -> _Answer | None:
         program = self._program(self.boolean)
@@ -245,7 +244,7 @@ class _Search:
         for tensor in range(len(problem.tensors)):
             rounded[self.network.main_path(tensor, relaxed.x)] = 1.0
         start = self.network.decode(rounded)
-        schedule = anneal(problem, start, self._left() / 2)
+        schedule = anneal(problem, start, max(_ANNEAL_SECONDS, self._left() / 2))
         if schedule is None:
             return None
         objective = replay(problem, schedule).makespan * _MS
@@ -274,6 +273,9 @@ _INFEASIBLE = _Answer(np.zeros(0), float("inf"), float("inf"), np.zeros(0))
 # A column whose reduced cost exceeds this part of the objective is left out of the
 # first boolean programs.
 _CHEAP_COLUMN = 2e-4
+
+# Seconds that an annealing gets at least.
+_ANNEAL_SECONDS = 3.0
 
 # With more split tensors than this fraction, the program of those is no small one.
 _MANY_SPLIT = 0.15

@@ -102,7 +102,7 @@ class Program:
         fragment that does it from materialised values.
     - `joined`: for such a value and a segment that reads it after others that do not,
         or the one before that segment: the segment's body and the recomputation as one
-        fragment, where the latter is fused work that XLA may join with the former.
+        fragment, where both read the same and the latter is nothing but fused work.
     """
 
     values: tuple[Value, ...]

@@ -55,7 +55,7 @@ def build_program(
         tuple(donated),
         segments,
         again,
-        _joined(equations, segments, again, fragments),
+        _joined(equations, segments, again, resident, fragments),
     )
 
 
@@ -151,6 +151,7 @@ def _joined(
     equations: Sequence[Equation],
     segments: Sequence[Segment],
     again: dict[int, Fragment],
+    resident: frozenset[int],
     fragments: FragmentBuilder,
 ) -> dict[tuple[int, int], Fragment]:
     touched: dict[int, list[int]] = {}
@@ -162,9 +163,10 @@ def _joined(
     for value, at in touched.items():
         if any(equations[i].kind is not Kind.FUSED for i in again[value].equations):
             continue
+        roots = set(again[value].reads) - resident
         for before, use in zip(at, at[1:], strict=False):
             for k in (use - 1, use):
-                if k > before + 1:
-                    body, keep = segments[k].body, k < at[-1]
+                body, keep = segments[k].body, k < at[-1]
+                if k > before + 1 and roots.intersection(body.reads):
                     out[value, k] = fragments.join(body, again[value], keep)
     return out
