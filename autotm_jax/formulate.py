@@ -66,7 +66,10 @@ def formulate(
             reads = program.recomputations[value].reads
             roots = tuple(position[r] for r in reads if r in position)
             times = {k: costs.again(value, k) for k in sorted(chains.at[value])}
-            recipe = Recipe(times, cost.workspace, roots)
+            last = max((touches[value][-1], *chains.optional.get(value, ())))
+            gone = {last} if program.dissolves(value, last) else set()
+            dissolved = frozenset(gone.intersection(times))
+            recipe = Recipe(times, cost.workspace, roots, dissolved)
         optional = tuple(sorted(chains.optional.get(value, ())))
         movable = machine.d2h_bandwidth > 0 and _can_leave(program, value)
         nbytes = program.values[value].nbytes

@@ -90,6 +90,9 @@ def footprint(
         if on_host_from is None or on_host_from > start:
             faults.append(f"is fetched for {b} before it is stored")
         into.append((start, b))
+    if tensor.recipe is not None:
+        gone = {(k, k + 1) for k in tensor.recipe.dissolved.intersection(recomputed)}
+        stays = [stay for stay in stays if stay not in gone]
     if uses[0] != tensor.touches[0]:
         faults.append("is used before it is made")
     host = None

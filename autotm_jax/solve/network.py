@@ -189,7 +189,8 @@ class Network:
                 continue
             action = Recompute(value, use)
             again = self._add(index, ("nowhere", a), ("fresh", use), action)
-            self._fill("device", again, use, use + 1, nbytes)
+            if use not in recipe.dissolved:
+                self._fill("device", again, use, use + 1, nbytes)
             self._fill("again", again, use, use + 1, recipe.seconds[use])
             self.recomputations.append((index, use, again))
 

@@ -22,11 +22,14 @@ class Recipe:
         there: less where the segment reads the same roots anyway.
     - `workspace`: bytes beyond its roots and itself.
     - `roots`: tensors (by position in `Problem.tensors`) that have to be there.
+    - `dissolved`: segments that read it for the last time, and into which it is fused:
+        computed again for them alone it takes no memory.
     """
 
     seconds: Mapping[int, float]
     workspace: int
     roots: tuple[int, ...]
+    dissolved: frozenset[int] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .postpone import VIEWS
-from .primitives import Kind
+from .primitives import VIEWS, Kind
 from .program import Equation, Value
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from .flatten import Flat, FlatEquation
 from .heavy import heavy_equations
-from .primitives import Kind, kind_of
+from .primitives import VIEWS, Kind, kind_of
 
 
 class Order(enum.Enum):
@@ -24,10 +24,6 @@ class Order(enum.Enum):
 
     AS_TRACED = "as traced"
     WEIGHTS_LAST = "gradients of weights after those of inputs"
-
-
-# What a kernel reads through without a copy.
-VIEWS = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
 
 
 def postpone(flat: Flat) -> Flat:

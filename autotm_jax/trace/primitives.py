@@ -52,6 +52,9 @@ _DATA_MOVEMENT = """
     slice split squeeze tile transpose
 """.split()
 
+# What a kernel reads through without a copy.
+VIEWS = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
+
 # Pure functions of their key: the same key gives the same bits, however often.
 _RANDOM = """
     random_bits random_clone random_fold_in random_seed random_split random_unwrap

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .primitives import Kind
+from .primitives import VIEWS, Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +129,27 @@ class Program:
     def returned(self) -> frozenset[int]:
         """Values the step returns."""
         return frozenset(r for r in self.results if isinstance(r, int))
+
+    def dissolves(self, value: int, segment: int) -> bool:
+        """Whether a value computed again for a segment is never written to memory.
+
+        That is so if it is joined with the segment, nobody wants it afterwards, and
+        only fused work and reductions read it.
+        """
+        joined = self.joined.get((value, segment))
+        if joined is None or value in joined.writes:
+            return False
+        seen = {value}  # the value, and views of it
+        for index in joined.equations:
+            equation = self.equations[index]
+            if seen.isdisjoint(equation.operands):
+                continue
+            name = equation.eqn.primitive.name
+            if equation.kind is Kind.FUSED and name in VIEWS:
+                seen.update(equation.outputs)
+            elif equation.kind is not Kind.FUSED and not name.startswith("reduce_"):
+                return False
+        return True
 
     def touches(self) -> dict[int, list[int]]:
         """For each value that crosses a cut, the segments that make or read it."""
