@@ -101,7 +101,7 @@ class Candidate:
         return JointProgram(self.problem)
 
     def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
-        """The fastest plan whose allocation, not only its live bytes, keeps a limit.
+        """A fast plan whose allocation, not only its live bytes, keeps a limit.
 
         **Arguments:**
 
@@ -223,12 +223,16 @@ class Candidate:
             return known
         least = _LEAST_TIME * options.time_limit
         left = max(least, deadline - time.perf_counter())
+        granted = options.time_limit
         options = dataclasses.replace(options, time_limit=left)
         solution = self._joint.fastest(problem.device_limit, options)
         if solution.status is Status.INFEASIBLE:
             return None
-        found = _sound(problem, solution) or self._greedily(problem, solution)
-        if found is not None:
+        found = _sound(problem, solution)
+        if found is None:
+            return self._greedily(problem, solution)
+        # A search that was cut short may find more with the time that the key names.
+        if found.status is Status.OPTIMAL or left >= granted:
             cache.store("plan", key, _write(found))
         return found
 

@@ -38,6 +38,9 @@ _NEEDLESS = 1.5
 # than this part of a program that is only cut. Only then is it worth compiling to see.
 _PLAIN_MAY_FIT = 0.9
 
+# The order as traced holds at least this part of what the usual one does.
+_ORDERS = 0.7
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -106,8 +109,7 @@ class Planner:
                 return self._untouched(budget)
         if budget is None:
             return self._least()
-        may_fit = budget >= _PLAIN_MAY_FIT * usual.cut_bytes
-        if (may_fit or not usual.program.segments) and self._plain_bytes() <= budget:
+        if self._plain_may_fit(budget) and self._plain_bytes() <= budget:
             return self._untouched(budget)
         return self._within(budget, budget - usual.fixed_bytes, int(_SLACK * budget))
 
@@ -138,10 +140,18 @@ class Planner:
         """For `"min"`: the untouched step where it needs no more than the plan does."""
         if self.request.target.machine.platform == "cpu":
             return plan  # where the compiler drops cuts, its bytes judge nothing
-        may_be_less = evidence.device_bytes >= _PLAIN_MAY_FIT * self._usual.cut_bytes
+        may_be_less = self._plain_may_fit(evidence.device_bytes)
         if may_be_less and self._plain_bytes() <= evidence.device_bytes:
             return self._untouched(None)
         return plan
+
+    def _plain_may_fit(self, nbytes: int) -> bool:
+        if isinstance(self.request.budget, float) or not self._usual.program.segments:
+            return True  # compiled anyway, or nothing to judge by
+        if nbytes < _ORDERS * _PLAIN_MAY_FIT * self._usual.cut_bytes:
+            return False
+        least = min(c.cut_bytes for c in self._candidates())
+        return nbytes >= _PLAIN_MAY_FIT * least
 
     def _untouched(self, budget: int | None) -> Plan:
         machine = self.request.target.machine
@@ -204,7 +214,10 @@ class Planner:
         return Candidate(program, request.target, self._host_limit(), request.solver)
 
     def _within(self, budget: int, limit: int, slack: int) -> Plan:
-        """The fastest plan for a budget whose temporaries keep a limit."""
+        """A plan for a budget whose temporaries keep a limit.
+
+        In the usual order if it is the fastest there, else in the faster of both.
+        """
         best: tuple[Found, Candidate] | None = None
         for candidate in self._candidates():
             found = candidate.within(limit, slack)
@@ -228,17 +241,21 @@ class Planner:
         """The plan for as little as possible, give or take what makes it fast."""
         candidate = min(self._candidates(), key=lambda c: c.least_bound)
         least, note = candidate.least, self._note()
-        plan = candidate.plan(least, None, least.objective, note)
+        plans = [(least.objective, candidate.plan(least, None, least.objective, note))]
+        needless = _NEEDLESS * sum(candidate.problem.compute)
+        best = plans[0][1]
         for room in _ROOMS:
             limit = max(least.objective, candidate.problem.floor()) * (1 + room)
             slack = int(_SLACK_AT_LEAST * limit)
             found = candidate.within(int(limit), slack, _GAP_AT_LEAST)
-            if found is not None and candidate.allocation(found.schedule) <= limit:
-                wider = candidate.plan(found, None, int(limit), note)
-                plan = min(plan, wider, key=_seconds)
-            if _seconds(plan) <= _NEEDLESS * sum(candidate.problem.compute):
+            if found is not None:
+                taken = candidate.allocation(found.schedule)
+                plans.append((taken, candidate.plan(found, None, int(limit), note)))
+            # A plan that was to take less, and packs badly, may still do here.
+            best = min((p for taken, p in plans if taken <= limit), key=_seconds)
+            if _seconds(best) <= needless:
                 break
-        return plan
+        return best
 
     def _infeasible(self, budget: int, candidate: Candidate) -> InfeasibleBudget:
         least = candidate.least_bytes

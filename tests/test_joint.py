@@ -119,7 +119,7 @@ def test_the_optimum_is_that_of_all_placements(chunk: int):
             assert solution.objective == pytest.approx(found, rel=1e-5), (seed, limit)
             assert solution.bound <= found * (1 + 1e-9), (seed, limit)
             assert found <= best * (1 + 1e-5), (seed, limit)
-            # What repairs a rounded plan may use a window that is no column.
+            # The local search may use a window that is no column.
             if {*schedule.stores, *schedule.fetches, *schedule.recomputes} <= actions:
                 assert found == pytest.approx(best, rel=1e-5), (seed, limit)
             else:

@@ -120,6 +120,28 @@ def test_setting_instead_of_adding():
     assert_same(step, at, update)
 
 
+def test_applying_a_function_stays_a_scatter():
+    def step(x: Any, at: Any) -> Any:
+        def row(a: Any, i: Any) -> Any:
+            return jnp.full(a.shape, 2.0).at[i].apply(lambda v: 10 * v + 1) + a
+
+        return jax.vmap(row)(x, at)
+
+    args = numbers(4, 7), positions(0, 7, 4)
+    assert "scatter" in primitives(step, *args)
+    assert_same(step, *args)
+
+
+def test_a_weak_type_stays_a_scatter():
+    def step(at: Any) -> Any:
+        return jax.vmap(lambda i: jnp.full((5,), 2.0).at[i].set(3.0))(at)
+
+    at = positions(0, 5, 4)
+    closed = jax.jit(step).trace(at).jaxpr
+    assert closed.out_avals[0].weak_type
+    assert "scatter" in primitives(step, at)
+
+
 def test_more_than_one_element_per_row_stays_a_scatter():
     at = positions(0, 7, 4, 2)
     assert "scatter-add" in primitives(along(1), numbers(4, 7), at)

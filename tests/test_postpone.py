@@ -110,3 +110,31 @@ def test_operands_come_first(seed: int):
     for equation in after.equations:
         assert {i for i in equation.inputs if isinstance(i, int)} <= there
         there.update(equation.outputs)
+
+
+def test_a_view_of_a_literal_in_front_of_a_kernel():
+    def step(weights: Any, x: Any) -> Any:
+        for weight in weights:
+            start = jnp.reshape(0.5, (1, 1))
+            carry, _ = jax.lax.scan(lambda c, r: (c + r.sum(), None), start, x @ weight)
+            x = jnp.tanh(x + carry)
+        return x
+
+    args = arguments()
+    for order in Order:
+        program = ordered(step, order, *args)
+        assert_close(run(program, *args), [jax.jit(step)(*args)])
+
+
+def test_what_is_made_of_nothing_is_not_computed_again():
+    def step(x: Any) -> Any:
+        noise = jax.random.normal(jax.random.key(0), (WIDTH, WIDTH))
+        y = x @ noise
+        for _ in range(4):
+            y = jnp.tanh(y @ noise[::-1])
+        return y @ noise
+
+    x = arguments()[1]
+    program = ordered(step, Order.AS_TRACED, x)
+    assert program.recomputations
+    assert all(f.reads for f in program.recomputations.values())

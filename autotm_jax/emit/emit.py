@@ -60,6 +60,12 @@ class _Emission:
         self.again: dict[int, list[int]] = defaultdict(list)
         for item in sorted(schedule.recomputes, key=self._program_order):
             self.again[item.use].append(item.value)
+        self.last_read: dict[int, int] = {}
+        for segment in program.segments:
+            k = segment.index
+            fragments = (program.recomputations[v] for v in self.again[k])
+            for fragment in (segment.body, *fragments):
+                self.last_read.update(dict.fromkeys(fragment.reads, k))
         self.returned = program.returned
         self.device: dict[int, Any] = dict(program.constants)
         self.host: dict[int, Any] = {}
@@ -94,9 +100,10 @@ class _Emission:
                 if (value, k) not in self.program.joined:
                     self._cut({*needed, *again[: again.index(value) + 1]}, ())
             self._evaluate(segment.body)
-            made = segment.body.writes
+            wanted = [v for v in again if self.last_read.get(v, k) > k]
+            made = (*segment.body.writes, *wanted)
             if segment is not self.program.segments[-1]:
-                self._settle(made)
+                self._settle(segment.body.writes)
         return [
             self.device[r] if isinstance(r, int) else r.val
             for r in self.program.results

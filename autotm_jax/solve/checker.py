@@ -1,8 +1,9 @@
 """A checker that does not trust the solver.
 
 It replays a schedule on a problem, segment by segment, from the meaning of a schedule
-alone (no network, no solver): what is on the device, what is in flight, what is on the
-host, and how long everything takes.
+alone: what is on the device, what is in flight, what is on the host, and how long
+everything takes. It knows no network and no solver. What a single tensor does is read
+by `footprint.py`, as in the local search.
 """
 
 from __future__ import annotations

@@ -98,6 +98,8 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     ]
     total = _TRIALS * len(choosable)
     best: tuple[float, Schedule] | None = None
+    if not ledger.excess():
+        best = ledger.seconds(), schedule
     trials = 0
     done = 0.0
     while choosable and done < 1:
@@ -112,13 +114,14 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
             trials += 1
             worse = ledger.score(price) - present
             if worse <= 0 or draw.random() < math.exp(-worse / temperature):
-                if worse < 0 and not ledger.excess():
+                if not ledger.excess():
                     now = ledger.seconds()
                     if best is None or now < best[0] * (1 - _LEAST_GAIN):
                         best = now, ledger.schedule()
                 break
             ledger.change(before)
-        done = max(trials / total, (time.perf_counter() - start) / seconds)
+        taken = time.perf_counter() - start
+        done = max(trials / total, taken / seconds if seconds > 0 else 1.0)
     ends = [ledger.schedule()] if best is None else [ledger.schedule(), best[1]]
     found = [descend(problem, end, seconds / 4) for end in ends]
     sound = [s for s in found if s is not None]

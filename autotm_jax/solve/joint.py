@@ -29,8 +29,9 @@ import scipy.sparse as sp
 
 from ..errors import SolverError
 from .checker import replay
-from .improve import anneal
+from .improve import anneal, descend
 from .network import Network
+from .policies import offload_everything
 from .problem import Problem
 from .schedule import Schedule
 
@@ -69,7 +70,7 @@ class Solution:
     - `status`: see `Status`.
     - `schedule`: `None` if there is none.
     - `objective`, `bound`: seconds (or bytes, for least memory), found and proved.
-    - `seconds`: wall time of building and solving.
+    - `seconds`: wall time of the search.
     """
 
     status: Status
@@ -123,14 +124,30 @@ class JointProgram:
         # That a relaxation is infeasible takes a solver longer to see than it takes
         # to find the least memory of all.
         is_tight = limit < _TIGHT * self.problem.floor()
-        if is_tight and limit < self.least_bound * (1 - 1e-6) - 1:
-            nothing = float("inf")
-            return Solution(Status.INFEASIBLE, None, nothing, nothing, 0.0)
-        return _Search(self, limit, options).run()
+        nothing = float("inf")
+        found = Solution(Status.INFEASIBLE, None, nothing, nothing, 0.0)
+        if not is_tight or limit >= self.least_bound * (1 - 1e-6) - 1:
+            found = _Search(self, limit, options).run()
+        if found.schedule is not None:
+            return found
+        return self._at_once(limit, found)
+
+    def _at_once(self, limit: float, found: Solution) -> Solution:
+        # Copies that hide behind nothing are no columns of the networks: where these
+        # have no plan there may still be one, if a slow one.
+        start = time.perf_counter()
+        problem = dataclasses.replace(self.problem, device_limit=limit)
+        schedule = descend(problem, offload_everything(problem), _ANNEAL_SECONDS)
+        if schedule is None:
+            return found
+        seconds = replay(problem, schedule).makespan
+        taken = found.seconds + time.perf_counter() - start
+        bound = sum(problem.compute)
+        return Solution(Status.TIME_LIMIT, schedule, seconds, bound, taken)
 
     @functools.cached_property
     def least_bound(self) -> float:
-        """Device bytes of temporaries that no plan goes below, by the relaxation."""
+        """Device bytes of temporaries that no path of the networks goes below."""
         model = self._relaxed
         answer = model.run(model.least_memory(), _BOUND_SECONDS, 0.0)
         if answer is None or answer is _INFEASIBLE:

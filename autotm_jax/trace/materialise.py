@@ -78,6 +78,8 @@ def _kernel_operands(
             value = operand
             producer = values[value].producer
             while producer is not None and _name(equations[producer]) in VIEWS:
+                if not equations[producer].operands:
+                    break  # a view of a literal
                 value = equations[producer].operands[0]
                 producer = values[value].producer
             if producer is None or value in fixed:

@@ -71,10 +71,20 @@ def _axis(eqn: Any) -> int | None:
     operand, indices, updates = (v.aval for v in eqn.invars)
     axes = tuple(numbers.scatter_dims_to_operand_dims)
     rows = tuple(numbers.operand_batching_dims)
+    # A weak type would not survive, and `.at[].apply` scatters by a function.
+    if operand.weak_type or not _overwrites_or_adds(eqn):
+        return None
     if len(axes) != 1 or len(rows) != operand.ndim - 1 or indices.shape[-1] != 1:
         return None
     number_of_rows = operand.size // max(1, operand.shape[axes[0]])
     return int(axes[0]) if updates.size == number_of_rows > 0 else None
+
+
+def _overwrites_or_adds(eqn: Any) -> bool:
+    if _ADDS[eqn.primitive.name]:
+        return True
+    update = eqn.params.get("update_jaxpr")
+    return update is None or update.outvars == update.invars[1:]
 
 
 def _rewritten(

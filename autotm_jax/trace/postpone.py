@@ -87,7 +87,10 @@ def _origin(
         maker = equations[producer[value]]
         if maker.eqn.primitive.name not in VIEWS:
             break
-        (value,) = (i for i in maker.inputs if isinstance(i, int))
+        (operand,) = maker.inputs
+        if not isinstance(operand, int):
+            break  # a view of a literal
+        value = operand
     return value
 
 

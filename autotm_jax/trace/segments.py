@@ -142,7 +142,10 @@ def _recomputations(
             fragment = fragments.build(
                 [equation.index], own, (value,), frozenset(crossing)
             )
-            if all(is_repeatable(equations[i].eqn) for i in fragment.equations):
+            # What is made of nothing would be made once, at the start of the program.
+            if fragment.reads and all(
+                is_repeatable(equations[i].eqn) for i in fragment.equations
+            ):
                 out[value] = fragment
     return out
 
