@@ -13,7 +13,7 @@ from .errors import AutoTMWarning
 from .formulate import formulate
 from .machine import Target
 from .plan import Plan
-from .profile import Costs, cache, estimate_costs
+from .profile import Costs, cache, estimate_costs, joined_bytes
 from .solve import (
     Fetch,
     JointProgram,
@@ -138,7 +138,8 @@ class Candidate:
         return best
 
     def _repacked(self, found: Found, limit: int) -> Found | None:
-        problem = dataclasses.replace(self.problem, device_limit=float(limit))
+        problem = self._as_joined(found.schedule, self.problem)
+        problem = dataclasses.replace(problem, device_limit=float(limit))
         schedule = repack(problem, found.schedule, _REPACK_SECONDS)
         if schedule is None:
             return None
@@ -147,7 +148,18 @@ class Candidate:
 
     def allocation(self, schedule: Schedule) -> int:
         """Bytes of temporaries, packed as XLA does."""
-        return packed_bytes(self.problem, replay(self.problem, schedule))
+        problem = self._as_joined(schedule, self.problem)
+        return packed_bytes(problem, replay(problem, schedule))
+
+    def _as_joined(self, schedule: Schedule, problem: Problem) -> Problem:
+        # With the workspace of the segments as they are emitted.
+        pairs = [(r.value, r.use) for r in schedule.recomputes]
+        pairs = [pair for pair in pairs if pair in self.program.joined]
+        changes = joined_bytes(self.program, self.costs, pairs, self._target)
+        workspace = list(problem.workspace)
+        for k, change in changes.items():
+            workspace[k] += change
+        return dataclasses.replace(problem, workspace=tuple(workspace))
 
     @functools.cached_property
     def least(self) -> Found:
@@ -188,7 +200,9 @@ class Candidate:
 
     def plan(self, found: Found, budget: int | None, limit: float, note: str) -> Plan:
         """What was found as a `Plan`."""
-        problem = dataclasses.replace(self.problem, device_limit=limit)
+        problem = self._as_joined(found.schedule, self.problem)
+        peak = replay(problem, found.schedule).device_peak
+        problem = dataclasses.replace(problem, device_limit=max(limit, peak))
         state = replay(problem, found.schedule)
         return Plan(
             budget,

@@ -245,7 +245,9 @@ class Planner:
         needless = _NEEDLESS * sum(candidate.problem.compute)
         best = plans[0][1]
         for room in _ROOMS:
-            limit = max(least.objective, candidate.problem.floor()) * (1 + room)
+            # Never more than half of what there is to be saved.
+            saved = candidate.cut_bytes - candidate.least_bytes
+            limit = least.objective + min(room * least.objective, max(0, saved) / 2)
             slack = int(_SLACK_AT_LEAST * limit)
             found = candidate.within(int(limit), slack, _GAP_AT_LEAST)
             if found is not None:

@@ -141,7 +141,8 @@ def test_a_step_that_can_only_move():
     # All host copies are alive at the turn from the forward to the backward pass.
     assert autotm.host_bytes(compiled) == plan.moved_bytes == plan.host_bytes
     assert plan.device_bytes is not None
-    assert autotm.device_bytes(compiled) <= plan.device_bytes
+    assert autotm.device_bytes(compiled) == pytest.approx(plan.device_bytes, rel=0.01)
+    assert autotm.device_bytes(compiled) < 34 * 2**20  # plain takes 35
     still = autotm.jit(moving_step, budget="min", target="h100-sxm", host_budget=0)
     assert still.plan(*args).schedule.stores == ()
 

@@ -17,6 +17,10 @@ from .checker import Replay
 from .problem import Problem
 
 
+# Bytes by which a workspace may be off for a result to be in the place of an operand.
+_PAGE = 4096
+
+
 @dataclasses.dataclass(frozen=True)
 class Packing:
     """Where every buffer ends up in one allocation.
@@ -51,12 +55,25 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
         rest[first:end] -= nbytes
     buffers += [(int(extra), k, k + 1) for k, extra in enumerate(rest) if extra >= 1]
     array = np.array(buffers, dtype=np.int64).reshape(-1, 3)
+    _in_place(array, rest)
     size, life = array[:, 0], array[:, 2] - array[:, 1]
     spatial = np.lexsort((-life, -size))
     temporal = np.lexsort((-size, -life))
     tried = [(array[order], _tops(array[order])) for order in (spatial, temporal)]
     placed, tops = min(tried, key=lambda t: t[1].max(initial=0))
     return Packing(placed, tops, max(int(tops.max(initial=0)), replayed.device_peak))
+
+
+def _in_place(buffers: np.ndarray, rest: np.ndarray) -> None:
+    # Where a segment takes less than what it reads and makes, results take the place
+    # of operands that die in it: these are gone when the segment begins.
+    for k in np.flatnonzero(rest < -_PAGE):
+        missing = -rest[k] + _PAGE
+        dying = np.flatnonzero((buffers[:, 2] == k + 1) & (buffers[:, 1] < k))
+        for i in dying[np.argsort(-buffers[dying, 0])]:
+            if buffers[i, 0] <= missing:
+                buffers[i, 2] = k
+                missing -= buffers[i, 0]
 
 
 def packed_bytes(problem: Problem, replayed: Replay) -> int:
