@@ -30,9 +30,11 @@ _SLACK_AT_LEAST = 0.015
 _GAP_AT_LEAST = 0.03
 
 # What "min" gives up of the least memory, as the last bytes cost most of the time: a
-# tenth of the temporaries, or more if the step would be this many times slower.
+# tenth of the temporaries, or more if the step would be this many times slower than
+# without a limit; each only for a step that is faster by the second factor.
 _ROOMS = (0.1, 0.25)
 _NEEDLESS = 1.5
+_PAYS = 1.2
 
 # Cuts order a program and shorten lifetimes, so plain `jax.jit` hardly ever needs less
 # than this part of a program that is only cut. Only then is it worth compiling to see.
@@ -254,7 +256,9 @@ class Planner:
                 taken = candidate.allocation(found.schedule)
                 plans.append((taken, candidate.plan(found, None, int(limit), note)))
             # A plan that was to take less, and packs badly, may still do here.
-            best = min((p for taken, p in plans if taken <= limit), key=_seconds)
+            wider = min((p for taken, p in plans if taken <= limit), key=_seconds)
+            if _PAYS * _seconds(wider) < _seconds(best):
+                best = wider
             if _seconds(best) <= needless:
                 break
         return best
