@@ -187,13 +187,6 @@ class Candidate:
         return known
 
     @property
-    def least_bound(self) -> float:
-        """Device bytes that no plan goes below, found quickly."""
-        if not self.problem.tensors:
-            return self.cut_bytes
-        return self.fixed_bytes + self._joint.least_bound
-
-    @property
     def least_bytes(self) -> int:
         """Device bytes of the plan that needs least."""
         return self.fixed_bytes + int(self.least.objective)

@@ -196,11 +196,14 @@ class Planner:
 
     @functools.cached_property
     def _usual(self) -> Candidate:
-        return self._candidate(Order.WEIGHTS_LAST)
+        # The order as traced holds less while a gradient is computed, and takes longer.
+        as_traced = self.request.budget == "min"
+        return self._candidate(Order.AS_TRACED if as_traced else Order.WEIGHTS_LAST)
 
     @functools.cached_property
     def _other(self) -> Candidate | None:
-        # It holds less while a gradient is computed, and takes longer.
+        if self.request.budget == "min":
+            return None
         other = self._candidate(Order.AS_TRACED)
         same = other.program.signature == self._usual.program.signature
         return None if same else other
@@ -241,7 +244,7 @@ class Planner:
 
     def _least(self) -> Plan:
         """The plan for as little as possible, give or take what makes it fast."""
-        candidate = min(self._candidates(), key=lambda c: c.least_bound)
+        candidate = self._usual
         least, note = candidate.least, self._note()
         plans = [(least.objective, candidate.plan(least, None, least.objective, note))]
         needless = _NEEDLESS * sum(candidate.problem.compute)
