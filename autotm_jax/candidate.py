@@ -144,7 +144,12 @@ class Candidate:
         if schedule is None:
             return None
         seconds = replay(problem, schedule).makespan
-        return dataclasses.replace(found, schedule=schedule, objective=seconds)
+        # The gap that was proved is that of the plan that does not pack.
+        is_optimal = found.status is Status.OPTIMAL
+        status = Status.REPACKED if is_optimal else found.status
+        return dataclasses.replace(
+            found, status=status, schedule=schedule, objective=seconds
+        )
 
     def allocation(self, schedule: Schedule) -> int:
         """Bytes of temporaries, packed as XLA does."""
@@ -182,7 +187,9 @@ class Candidate:
             schedules.append(solution.schedule)
         best = min(schedules, key=taken)
         peak = float(taken(best))
-        known = Found(Status.OPTIMAL, best, peak, solution.bound, solution.seconds)
+        is_proved = solution.status is Status.OPTIMAL
+        status = Status.OPTIMAL if is_proved else Status.TIME_LIMIT
+        known = Found(status, best, peak, solution.bound, solution.seconds)
         cache.store("plan", key, _write(known))
         return known
 

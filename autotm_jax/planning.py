@@ -230,7 +230,7 @@ class Planner:
                 continue
             if best is None or found.objective < best[0].objective:
                 best = found, candidate
-            if found.status is Status.OPTIMAL:
+            if found.status in (Status.OPTIMAL, Status.REPACKED):
                 break
         if best is None:
             if self._plain_bytes() <= budget:

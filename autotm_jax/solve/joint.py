@@ -46,6 +46,7 @@ class Status(enum.Enum):
     UNTOUCHED = "plain jax.jit fits the budget: nothing is changed"
     UNSUPPORTED = "the step could not be planned: it runs as jax.jit would"
     OPTIMAL = "solved to within the MIP gap"
+    REPACKED = "solved, then changed until it packs: no gap is proved for that"
     TIME_LIMIT = "the solver stopped at its time limit: its best incumbent is used"
     GREEDY = "the solver found no plan in time: a greedy plan is used"
     INFEASIBLE = "no plan meets the limits"
