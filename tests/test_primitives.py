@@ -31,6 +31,8 @@ def last_equation(step: Any, *args: Any) -> Any:
         (lambda x: x + 1, Kind.FUSED),
         (lambda x: jax.lax.broadcast_in_dim(x, (2, 4, 4), (1, 2)), Kind.FUSED),
         (lambda x: x.astype(jnp.int32), Kind.FUSED),
+        (lambda x: jnp.stack([x, x]), Kind.FUSED),
+        (lambda x: jnp.unstack(x), Kind.FUSED),
         (lambda x: jax.lax.cumsum(x), Kind.MEMORY),
         (lambda x: jax.lax.reduce_max(x, (0,)), Kind.MEMORY),
         (lambda x: jax.lax.dynamic_update_slice(x, x[:1], (0, 0)), Kind.MEMORY),

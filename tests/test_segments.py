@@ -212,6 +212,40 @@ def test_donated_arguments_are_paired_by_shape_and_dtype():
     program = program_of(step, *args, donate_argnums=(0, 1, 2))
     assert program.donated == (True, True, True)
     assert program.result_bytes() == (32 + 32 + 8, 32)
+    assert program.aliases == ((program.results[0], program.arguments[0]),)
+
+
+def test_pairs_follow_the_order_of_the_results():
+    def swap(a: Any, b: Any) -> Any:
+        return b + 1, a + 1
+
+    program = program_of(swap, jnp.ones(8), jnp.ones(8), donate_argnums=(0, 1))
+    assert program.aliases == tuple(
+        zip(program.results, program.arguments, strict=True)
+    )
+    assert program_of(swap, jnp.ones(8), jnp.ones(8)).aliases == ()
+
+
+def test_each_buffer_to_scatter_into_has_a_segment_of_its_own():
+    def loss(tables: Any, at: Any) -> Any:
+        rows = [jnp.take(t, at, axis=0) for t in tables]
+        return jnp.sum(jnp.stack(rows, 1) ** 2)
+
+    def step(tables: Any, at: Any) -> Any:
+        grads = jax.grad(loss)(tables, at)
+        return [t - g for t, g in zip(tables, grads, strict=True)]
+
+    tables, at = [jnp.ones((64, 8)) * i for i in range(4)], jnp.arange(16)
+    program = program_of(step, tables, at, donate_argnums=0)
+    scatters = [
+        sum("scatter" in program.equations[i].eqn.primitive.name for i in body)
+        for body in (s.body.equations for s in program.segments)
+    ]
+    assert scatters == [1, 1, 1, 1]
+    # The new table is made where its gradient is.
+    made = {v: s.index for s in program.segments for v in s.body.writes}
+    assert sorted(made[r] for r in program.results) == [0, 1, 2, 3]
+    assert_close(run(program, tables, at), step(tables, at))
 
 
 def test_a_step_without_equations():

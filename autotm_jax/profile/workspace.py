@@ -3,7 +3,8 @@
 Each structurally unique fragment is compiled alone for the target. Its operands are
 made inside the compiled program, behind a barrier, so that XLA's buffer assignment
 sees them as temporaries that die where they die in the whole step, with all the
-in-place reuse that follows. What is left after the operands and results that the
+in-place reuse that follows; a donated argument is overwritten as in the whole step,
+and so is no place to work in. What is left after the operands and results that the
 solver counts itself is the workspace.
 """
 
@@ -26,7 +27,7 @@ from . import cache
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 1
+_HARNESS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,8 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
         for v in (*fragment.reads, *fragment.writes)
     ]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
+    place = {v: i for i, v in enumerate((*fragment.reads, *fragment.writes))}
+    pattern += [(place[r], place[a]) for r, a in _in_place(program, fragment)]
     versions = (compat.JAX_VERSION, _HARNESS, os.environ.get("XLA_FLAGS", ""))
     parts = (fragment.signature, pattern, _device(target))
     return local + cache.cache_key(*parts, *versions)
@@ -105,6 +108,13 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
 
 def _device(target: Target) -> str:
     return target.config or jax.devices()[0].device_kind
+
+
+def _in_place(program: Program, fragment: Fragment) -> list[tuple[int, int]]:
+    # Results that overwrite an argument which the fragment reads, by argument.
+    writes, reads = set(fragment.writes), set(fragment.reads)
+    found = {a: r for r, a in program.aliases if r in writes and a in reads}
+    return [(found[a], a) for a in sorted(found)]
 
 
 def _compile(program: Program, probe: Probe, target: Target) -> int | None:
@@ -116,22 +126,27 @@ def _compile(program: Program, probe: Probe, target: Target) -> int | None:
         return v not in kept and not compat.is_key_type(program.values[v].aval)
 
     tensors = [v for v in fragment.reads if is_tensor(v)]
-    others = [v for v in fragment.reads if not is_tensor(v)]
     made = [v for v in fragment.writes if is_tensor(v)]
     survivors = [v for v in tensors if v not in probe.dying]
+    # JAX pairs donated arguments and results in order.
+    in_place = _in_place(program, fragment)
+    updates, donated = [r for r, _ in in_place], [a for _, a in in_place]
+    others = [v for v in fragment.reads if not is_tensor(v) and v not in donated]
+    results = [v for v in fragment.writes if not is_tensor(v) and v not in updates]
 
-    def harness(given: list[Any], seeds: list[Any]) -> Any:
+    def harness(old: list[Any], given: list[Any], seeds: list[Any]) -> Any:
         arrays = [
             jnp.broadcast_to(s, program.values[v].aval.shape)
             for s, v in zip(seeds, tensors, strict=True)
         ]
-        arrays = jax.lax.optimization_barrier(arrays)
-        env = dict(zip([*others, *tensors], [*given, *arrays], strict=True))
+        # The cuts before and after, as they are emitted.
+        arrays = jax.lax.optimization_barrier([*old, *given, *arrays])
+        env = dict(zip([*donated, *others, *tensors], arrays, strict=True))
         out = evaluate(program, fragment, env.__getitem__)
-        results = [out[v] for v in fragment.writes if v not in made]
+        returned = [out[v] for v in (*updates, *results)]
         alive = [out[v] for v in made] + [env[v] for v in survivors]
-        alive = jax.lax.optimization_barrier(alive)
-        return results, [x[(0,) * x.ndim] for x in alive]
+        returned, alive = jax.lax.optimization_barrier((returned, alive))
+        return returned, [x[(0,) * x.ndim] for x in alive]
 
     sharding = target.sharding
 
@@ -141,8 +156,10 @@ def _compile(program: Program, probe: Probe, target: Target) -> int | None:
         return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding)
 
     try:
-        lowered = jax.jit(harness).lower(
-            [abstract(v) for v in others], [abstract(v, ()) for v in tensors]
+        lowered = jax.jit(harness, donate_argnums=0).lower(
+            [abstract(v) for v in donated],
+            [abstract(v) for v in others],
+            [abstract(v, ()) for v in tensors],
         )
         temp = temp_bytes(lowered.compile())
     except Exception:  # noqa: BLE001 - cannot run alone (an effect, a mesh, a dtype)

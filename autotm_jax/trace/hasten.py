@@ -35,8 +35,13 @@ def hasten(
 
     The equations, in the same order, with new homes.
     """
-    kernels = [e.index for e in equations if e.kind is Kind.KERNEL or e.eqn.effects]
-    tail = kernels[-1] + 1 if kernels else 0
+    homes = [0, *(e.home for e in equations)]
+    fixed = [
+        e.index
+        for e, before in zip(equations, homes, strict=False)
+        if e.kind is Kind.KERNEL or e.eqn.effects or e.home > before
+    ]
+    tail = fixed[-1] + 1 if fixed else 0
     last_read = _last_reads(equations[:tail], donated)
     ready = dict.fromkeys(resident, 0)
     # The donated arguments that a fused value is computed from.

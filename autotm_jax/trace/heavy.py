@@ -27,11 +27,39 @@ def nbytes_of(aval: Any) -> int:
 
 def heavy_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
     """Per equation, whether it is a kernel that may start a segment."""
+    traffic = _traffic(flat)
+    kernels = [t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL]
+    smallest = _SMALLEST_KERNEL * max(kernels, default=0)
+    return [
+        k is Kind.KERNEL and t >= smallest for t, k in zip(traffic, kinds, strict=True)
+    ]
+
+
+def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
+    """Per equation, whether it is no kernel but works in a large buffer of its own.
+
+    A scatter into zeros does, for one. XLA fills all such buffers of a segment when
+    it begins, so no segment should have two.
+    """
+    literals = {
+        e.outputs[0]
+        for e in flat.equations
+        if e.eqn.primitive.name == "broadcast_in_dim"
+        and not any(isinstance(i, int) for i in e.inputs)
+    }
+    traffic = _traffic(flat)
+    kernels = [t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL]
+    smallest = _SMALLEST_KERNEL * max(kernels, default=0)
+    return [
+        k is Kind.MEMORY and t >= smallest and not literals.isdisjoint(e.inputs)
+        for e, t, k in zip(flat.equations, traffic, kinds, strict=True)
+    ]
+
+
+def _traffic(flat: Flat) -> list[int]:
+    # Bytes that an equation reads and writes.
     size = [nbytes_of(aval) for aval in flat.avals]
-    traffic = []
-    for equation, kind in zip(flat.equations, kinds, strict=True):
-        operands = (i for i in equation.inputs if isinstance(i, int))
-        both = (*operands, *equation.outputs)
-        traffic.append(sum(size[v] for v in both) if kind is Kind.KERNEL else -1)
-    smallest = max(0, _SMALLEST_KERNEL * max(traffic, default=0))
-    return [t >= smallest for t in traffic]
+    return [
+        sum(size[v] for v in (*e.inputs, *e.outputs) if isinstance(v, int))
+        for e in flat.equations
+    ]

@@ -49,7 +49,7 @@ _ELEMENTWISE = """
 
 _DATA_MOVEMENT = """
     broadcast_in_dim concatenate dynamic_slice empty expand_dims iota pad reshape rev
-    slice split squeeze tile transpose
+    slice split squeeze stack tile transpose unstack
 """.split()
 
 # What a kernel reads through without a copy.

@@ -7,6 +7,7 @@ A `Program` is what every later stage reads. Its *segments* are AutoTM's kernels
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict, deque
 from typing import Any
 
 from .primitives import VIEWS, Kind
@@ -168,26 +169,30 @@ class Program:
         """Bytes of the arguments, in whatever order they arrive."""
         return sum(self.values[i].nbytes for i in self.arguments)
 
-    def result_bytes(self) -> tuple[int, int]:
-        """Bytes of the results, and those of them that reuse a donated argument.
+    @property
+    def aliases(self) -> tuple[tuple[int, int], ...]:
+        """Results that take the place of a donated argument, with that argument.
 
         Donated buffers are paired with results of the same shape and dtype in order,
         as JAX does when it lowers a step.
         """
-        free: dict[Any, int] = {}
+        free: dict[Any, deque[int]] = defaultdict(deque)
         for index, donated in zip(self.arguments, self.donated, strict=True):
             if donated:
-                aval = self.values[index].aval
-                key = (aval.shape, aval.dtype)
-                free[key] = free.get(key, 0) + 1
-        total = aliased = 0
+                free[self._kind(index)].append(index)
+        out: list[tuple[int, int]] = []
         for result in self.results:
-            if not isinstance(result, int):
-                continue
-            value = self.values[result]
-            total += value.nbytes
-            key = (value.aval.shape, value.aval.dtype)
-            if free.get(key, 0):
-                free[key] -= 1
-                aliased += value.nbytes
-        return total, aliased
+            if isinstance(result, int) and (left := free[self._kind(result)]):
+                out.append((result, left.popleft()))
+        return tuple(out)
+
+    def _kind(self, value: int) -> Any:
+        aval = self.values[value].aval
+        return aval.shape, aval.dtype
+
+    def result_bytes(self) -> tuple[int, int]:
+        """Bytes of the results, and those of them that reuse a donated argument."""
+        results = [r for r in self.results if isinstance(r, int)]
+        aliased = [result for result, _ in self.aliases]
+        size = [v.nbytes for v in self.values]
+        return sum(size[r] for r in results), sum(size[r] for r in aliased)

@@ -9,7 +9,7 @@ from .. import compat
 from .flatten import Flat, flatten
 from .fragments import FragmentBuilder
 from .hasten import hasten
-from .heavy import heavy_equations, nbytes_of
+from .heavy import filling_equations, heavy_equations, nbytes_of
 from .materialise import materialised_values
 from .onehot import select_one_hot
 from .postpone import Order, postpone
@@ -80,14 +80,16 @@ def _values(flat: Flat) -> tuple[Value, ...]:
 
 def _equations(flat: Flat) -> tuple[Equation, ...]:
     kinds = [kind_of(e.eqn) for e in flat.equations]
-    heavy = heavy_equations(flat, kinds)
+    heavy, fills = heavy_equations(flat, kinds), filling_equations(flat, kinds)
     out: list[Equation] = []
     home = 0
-    occupied = False
+    occupied = filled = False
     for index, flat_equation in enumerate(flat.equations):
-        if heavy[index] and occupied:
+        if (heavy[index] and occupied) or (fills[index] and filled):
             home += 1
-        occupied = occupied or heavy[index]
+            filled = False
+        occupied = occupied or heavy[index] or fills[index]
+        filled = filled or fills[index]
         eqn, inputs = flat_equation.eqn, flat_equation.inputs
         outputs, kind = flat_equation.outputs, kinds[index]
         out.append(Equation(index, eqn, inputs, outputs, kind, home))

@@ -1,0 +1,63 @@
+from typing import Any
+
+import jax.numpy as jnp
+
+import autotm_jax as autotm
+from autotm_jax.profile.workspace import Probe, estimate, workspaces
+from autotm_jax.trace import Program
+
+from .compiling import needs_cuda_plugin
+from .programs import program_of
+
+
+TABLE = jnp.ones((4096, 256))
+ROWS, AT = jnp.ones((64, 256)), jnp.arange(64) * 7
+
+
+def update(table: Any, rows: Any, at: Any) -> Any:
+    """A scatter into zeros, and a new table."""
+    return table - jnp.zeros_like(table).at[at].add(rows)
+
+
+def measured(program: Program, dying: bool = True) -> list[int]:
+    """Workspace of every segment on an H100."""
+    probes = [
+        Probe(s.body, frozenset(s.dying if dying else ())) for s in program.segments
+    ]
+    found, source = workspaces(program, probes, autotm.target("h100-sxm"))
+    assert "estimated" not in source
+    return found
+
+
+@needs_cuda_plugin
+def test_a_donated_argument_is_no_place_to_work_in():
+    (kept,) = measured(program_of(update, TABLE, ROWS, AT))
+    (donated,) = measured(program_of(update, TABLE, ROWS, AT, donate_argnums=0))
+    # The result of a step without donation is a buffer to scatter into.
+    assert kept < TABLE.nbytes / 8
+    assert donated >= TABLE.nbytes
+
+
+@needs_cuda_plugin
+def test_what_dies_makes_place():
+    x = jnp.ones((1024, 1024))
+    program = program_of(lambda x: jnp.sin(x @ x) @ x @ x, x)
+    found, lasting = measured(program), measured(program, dying=False)
+    assert all(a <= b for a, b in zip(found, lasting, strict=True))
+
+
+def test_a_cpu_says_nothing_about_an_accelerator():
+    program = program_of(update, TABLE, ROWS, AT)
+    probes = [Probe(s.body, frozenset()) for s in program.segments]
+    found, source = workspaces(program, probes, autotm.target())
+    assert source == "estimated"
+    assert found == [estimate(program, p.fragment) for p in probes]
+
+
+def test_without_a_compiler_what_is_fused_into_kernels_counts():
+    x = jnp.ones((32, 32))
+    program = program_of(lambda x: jnp.sin(x @ x).T @ x, x)
+    last = program.segments[-1].body
+    assert estimate(program, last) >= 0
+    fed = program_of(lambda x: (jnp.sin(x) + 1) @ x, x).segments[0].body
+    assert estimate(program_of(lambda x: (jnp.sin(x) + 1) @ x, x), fed) == x.nbytes
