@@ -9,11 +9,14 @@ import pytest
 import autotm_jax as autotm
 from autotm_jax import Target, TargetError
 from autotm_jax.machine import describe
+from autotm_jax.machine.machine import target_config
 
 from .compiling import needs_cuda_plugin
 
 
-GPUS = [n for n in autotm.known_machines() if n != "cpu"]
+GPUS = [n for n in autotm.known_machines() if target_config(n) is not None]
+MODELS = [n for n in autotm.known_machines() if n not in GPUS]
+ALL = "a100-sxm-80gb, b200, cpu, gh200, h100-pcie, h100-sxm, h200-sxm, optane-host, "
 
 
 def test_the_default_device():
@@ -36,11 +39,19 @@ def test_every_gpu_can_be_compiled_for(name: str):
     assert target.machine == describe(name)
     assert not target.is_present
     assert target.config is not None
-    assert "device_memory_size" in target.config
+    assert target.machine.platform == "cuda"
+    assert f"device_memory_size: {target.machine.device_bytes}\n" in target.config
+
+
+@needs_cuda_plugin
+@pytest.mark.parametrize("name", GPUS)
+def test_xla_compiles_for_every_such_gpu(name: str):
+    x = autotm.target(name).place(jax.ShapeDtypeStruct((256, 256), jnp.bfloat16))
+    assert autotm.device_bytes(jax.jit(lambda x: jnp.tanh(x @ x)).lower(x).compile())
 
 
 def test_an_unknown_one_lists_the_known():
-    text = "There is no machine 'tpu'. The machines described are: a100-sxm-80gb, cpu"
+    text = f"There is no machine 'tpu'. The machines described are: {ALL}rtx-4090."
     with pytest.raises(TargetError, match=re.escape(text)):
         autotm.target("tpu")
     with pytest.raises(TargetError, match=re.escape(text)):
@@ -51,19 +62,24 @@ def test_an_unknown_one_lists_the_known():
 def test_a_bad_type(bad: Any):
     text = (
         f"target is {bad!r}, a {type(bad).__name__}. Give the name of a machine "
-        "(a100-sxm-80gb, cpu, h100-sxm, h200-sxm), a Target, or None."
+        f"({ALL}rtx-4090), a Target, or None."
     )
     with pytest.raises(TargetError, match=re.escape(text)):
         autotm.target(bad)
 
 
-def test_a_cpu_is_no_target():
+def test_the_machines_for_cost_models_only():
+    assert MODELS == ["cpu", "gh200", "optane-host", "rtx-4090"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cost_model_is_no_target(name: str):
     text = (
-        "The machine 'cpu' is described for cost models only: XLA cannot compile for "
-        "it while it is absent."
+        f"The machine {name!r} is described for cost models only: XLA cannot compile "
+        "for it while it is absent."
     )
     with pytest.raises(TargetError, match=re.escape(text)):
-        autotm.target("cpu")
+        autotm.target(name)
 
 
 def test_another_amount_of_memory():

@@ -27,8 +27,12 @@ class Machine:
     - `transfer_latency`, `launch_overhead`: seconds per copy and per kernel.
     - `copy_reach`: seconds before its use at which XLA starts a copy at the earliest.
     - `flops`: floating-point operations per second by dtype name, with a `default`.
-    - `source`: where the figures come from.
+    - `source`: where the figures come from, in a word.
     - `has_host_memory`: whether there is `pinned_host` memory to move to.
+    - `device_price`, `host_price`: US dollars per GiB of each memory, for studies of
+        cost; 0 if unknown.
+    - `sources`: where each figure comes from, by field name: a document, or
+        "measured ...", "assumed: ..." with how it was estimated, or "unknown: ...".
     """
 
     name: str
@@ -45,6 +49,9 @@ class Machine:
     flops: dict[str, float] = dataclasses.field(hash=False)
     source: str = "described"
     has_host_memory: bool = True
+    device_price: float = 0.0
+    host_price: float = 0.0
+    sources: dict[str, str] = dataclasses.field(hash=False, default_factory=dict)
 
     def flop_rate(self, dtype: object) -> float:
         """Floating-point operations per second of contractions in `dtype`."""
@@ -93,8 +100,17 @@ def target_config(name: str) -> str | None:
     return entry.read_text() if entry.is_file() else None
 
 
-# What JAX calls a device, and the description that is nearest to it.
-_DEVICE_KINDS = {"H200": "h200-sxm", "H100": "h100-sxm", "A100": "a100-sxm-80gb"}
+# A part of what JAX calls a device, and the description that is nearest to it. The
+# first that is found counts, so a part of another one comes after it.
+_DEVICE_KINDS = {
+    "GH200": "gh200",
+    "H200": "h200-sxm",
+    "H100 PCIe": "h100-pcie",
+    "H100": "h100-sxm",
+    "A100": "a100-sxm-80gb",
+    "B200": "b200",
+    "RTX 4090": "rtx-4090",
+}
 
 
 def machine_of(device: Any) -> Machine:
@@ -113,11 +129,12 @@ def machine_of(device: Any) -> Machine:
     machine = describe(nearest)
     stats = device.memory_stats() or {}
     limit = stats.get("bytes_limit", machine.device_bytes)
-    source = f"described, as {nearest}"
+    reported = {"device_bytes": "reported by the device"}
     return dataclasses.replace(
         machine,
         name=device.device_kind,
         device_bytes=limit,
-        source=source,
+        source=f"described, as {nearest}",
         has_host_memory=has_host,
+        sources=machine.sources | (reported if "bytes_limit" in stats else {}),
     )
