@@ -40,6 +40,7 @@ from .machine import (
 )
 from .plan import Plan as Plan
 from .plan import Realised as Realised
+from .profile import machine as machine
 from .profile import register_flops as register_flops
 from .solve import SolverOptions as SolverOptions
 from .solve import Status as Status

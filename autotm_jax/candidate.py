@@ -11,9 +11,15 @@ from typing import Any
 from .budget import format_bytes
 from .errors import AutoTMWarning
 from .formulate import formulate
-from .machine import Target
+from .machine import Machine, Target
 from .plan import Plan
-from .profile import Costs, cache, estimate_costs, joined_bytes
+from .profile import (
+    Costs,
+    cache,
+    estimate_costs,
+    joined_bytes,
+    with_measured_link,
+)
 from .solve import (
     Fetch,
     JointProgram,
@@ -61,6 +67,7 @@ class Candidate:
     - `target`: what to compile for.
     - `host_limit`: bytes of host memory.
     - `solver`: what the solver may take.
+    - `measured`: whether costs are timed on the target, which then is here.
     """
 
     def __init__(
@@ -69,19 +76,26 @@ class Candidate:
         target: Target,
         host_limit: int,
         solver: SolverOptions,
+        measured: bool = False,
     ):
         self.program = program
+        self._measured = measured
         self._target, self._host_limit, self._solver = target, host_limit, solver
 
     @functools.cached_property
     def costs(self) -> Costs:
         """What the program costs on the target."""
-        return estimate_costs(self.program, self._target)
+        return estimate_costs(self.program, self._target, self._measured)
+
+    @functools.cached_property
+    def _machine(self) -> Machine:
+        machine = self._target.machine
+        return with_measured_link(machine) if self._measured else machine
 
     @functools.cached_property
     def problem(self) -> Problem:
         """The placement problem, without a limit on the device."""
-        machine, nothing = self._target.machine, float("inf")
+        machine, nothing = self._machine, float("inf")
         return formulate(self.program, self.costs, machine, nothing, self._host_limit)
 
     @functools.cached_property
@@ -219,7 +233,7 @@ class Candidate:
             problem=problem,
             replay=state,
             costs=self.costs,
-            machine=self._target.machine,
+            machine=self._machine,
         )
 
     def _solve(

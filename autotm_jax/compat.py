@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax.extend import source_info_util
 
 
 JAX_VERSION = jax.__version__
+JAXLIB_VERSION = importlib.metadata.version("jaxlib")
 
 
 def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .budget import Budget, parse_budget
-from .errors import BudgetError
+from .errors import BudgetError, TargetError
 from .machine import Target
 from .machine import target as find_target
 from .solve import SolverOptions
@@ -20,6 +20,7 @@ def jit(
     budget: Budget = None,
     host_budget: Budget = None,
     target: str | Target | None = None,
+    measure: bool | None = None,
     solver: SolverOptions | None = None,
     **jit_options: Any,
 ) -> Any:
@@ -56,6 +57,9 @@ def jit(
         has; 0 to move nothing.
     - `target`: what to compile for: `None` for the default device, or a name of a
         described machine (see `autotm_jax.target`).
+    - `measure`: whether the step's segments and the copies are timed on the device,
+        once, or priced by the description of the nearest machine. By default they are
+        timed where the device is here, unless `AUTOTM_JAX_MEASURE=0` is set.
     - `solver`: limits of the solver.
     - `**jit_options`: passed to `jax.jit`.
 
@@ -67,7 +71,7 @@ def jit(
     **Raises:**
 
     - `BudgetError`: for a budget that is not one.
-    - `TargetError`: for a target that is not known.
+    - `TargetError`: for a target that is not known, or is to be measured and not here.
     - `TypeError`: if `fun` is not callable.
     - `InfeasibleBudget`: at the first call, if no plan meets the budget.
     """
@@ -79,6 +83,11 @@ def jit(
             '"6GiB" or "500 MB", 0 to move nothing, or None for what the host has.'
         )
     chosen = None if target is None else find_target(target)
+    if measure and chosen is not None and not chosen.is_present:
+        raise TargetError(
+            f"measure=True times the step on its target, and {chosen.machine.name!r} "
+            "is not here. Leave measure out, or run where that device is."
+        )
 
     def decorate(function: Callable[..., Any]) -> Step:
         if not callable(function):
@@ -91,6 +100,7 @@ def jit(
             target=chosen,
             budget=parsed,
             host_budget=host,
+            measure=measure,
             solver=solver or SolverOptions(),
             jit_options=jit_options,
         )

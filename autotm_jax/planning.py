@@ -50,12 +50,14 @@ class Request:
 
     - `target`: what to compile for.
     - `budget`, `host_budget`: as `parse_budget` returns them.
+    - `measured`: whether costs are timed on the target, which then is here.
     - `solver`: what the solver may take.
     """
 
     target: Target
     budget: Budget
     host_budget: Budget
+    measured: bool
     solver: SolverOptions
 
 
@@ -216,7 +218,8 @@ class Planner:
     def _candidate(self, order: Order) -> Candidate:
         program = build_program(self._closed, self._donated, order)
         request = self.request
-        return Candidate(program, request.target, self._host_limit(), request.solver)
+        limit, solver = self._host_limit(), request.solver
+        return Candidate(program, request.target, limit, solver, request.measured)
 
     def _within(self, budget: int, limit: int, slack: int) -> Plan:
         """A plan for a budget whose temporaries keep a limit.

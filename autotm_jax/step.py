@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import threading
 import types
 import warnings
@@ -35,6 +36,9 @@ from .solve import SolverOptions, Status
 
 # How many plans are compiled before a budget is given up.
 _MOST_ROUNDS = 4
+
+# "0" prices steps by description even where their device is here.
+_MEASURE = "AUTOTM_JAX_MEASURE"
 
 # XLA's rematerialisation counts pinned host buffers as device memory and would
 # recompute what it need not: the plan has already said what is computed again.
@@ -75,12 +79,13 @@ class Step:
         target: Target | None,
         budget: Budget,
         host_budget: Budget,
+        measure: bool | None,
         solver: SolverOptions,
         jit_options: dict[str, Any],
     ):
         functools.update_wrapper(self, fun)
         self._fun = fun
-        self._given = (target, budget, host_budget, solver)
+        self._given = (target, budget, host_budget, measure, solver)
         self._jit_options = jit_options
         self._plain = jax.jit(fun, **jit_options)
         self._planned: Any = _unplanned
@@ -89,7 +94,7 @@ class Step:
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
-        _, budget, _, _ = self._given
+        _, budget, *_ = self._given
         return f"autotm_jax.jit({self._fun!r}, budget={budget!r})"
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -151,9 +156,11 @@ class Step:
             self._untouched_jits.clear()
 
     def _request(self) -> Request:
-        given, budget, host_budget, solver = self._given
+        given, budget, host_budget, measure, solver = self._given
         target = find_target(given)
-        return Request(target, budget, host_budget, solver)
+        if measure is None:
+            measure = target.is_present and os.environ.get(_MEASURE, "1") != "0"
+        return Request(target, budget, host_budget, measure, solver)
 
     def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         request = self._request()

@@ -13,6 +13,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Code need not be fast here: it runs once. Nothing above LLVM is changed by these.
 _FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
+# Measured times differ from run to run: only the tests of measuring measure.
+os.environ["AUTOTM_JAX_MEASURE"] = "0"
 # Under xdist the controller gets here first, and its workers inherit the directory.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["AUTOTM_JAX_CACHE"] = _directory = tempfile.mkdtemp(prefix="autotm-")

@@ -1,8 +1,17 @@
-"""What segments cost: seconds from a roofline, workspace from XLA, a cache."""
+"""What segments cost: measured or modelled seconds, workspace from XLA, a cache."""
 
 from . import cache as cache
+from .calibrate import Calibration as Calibration
+from .calibrate import calibrate as calibrate
+from .calibrate import program_of as program_of
 from .costs import Cost as Cost
 from .costs import Costs as Costs
 from .estimate import estimate_costs as estimate_costs
 from .estimate import joined_bytes as joined_bytes
+from .present import machine as machine
+from .present import with_measured_link as with_measured_link
+from .profiler import Profile as Profile
+from .profiler import profile as profile
 from .roofline import register_flops as register_flops
+from .transfers import Transfers as Transfers
+from .transfers import measure_transfers as measure_transfers

@@ -27,6 +27,7 @@ class Costs:
     - `joined`: for pairs in `Program.joined`, the seconds that the recomputation adds
         to the segment.
     - `time_source`, `memory_source`: where the figures come from.
+    - `is_measured`: whether the seconds are, but for what could not be timed.
     """
 
     segments: tuple[Cost, ...]
@@ -34,6 +35,7 @@ class Costs:
     joined: dict[tuple[int, int], float]
     time_source: str
     memory_source: str
+    is_measured: bool = False
 
     def again(self, value: int, segment: int) -> float:
         """Seconds of computing a value again right before a segment."""

@@ -1,23 +1,31 @@
-"""The costs of a program on a target: roofline seconds, compiled workspace."""
+"""The costs of a program on a target: measured or roofline seconds, and workspace.
+
+Where the target is here, segments and recomputations are timed. What cannot be timed,
+and what a recomputation adds to the segment it joins, is the roofline's figure times
+the ratio of all that was timed to its roofline.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ..machine import Target
+from ..machine import target as find_target
 from ..trace import Fragment, Kind, Program
 from .costs import Cost, Costs
+from .profiler import Profile, profile
 from .roofline import seconds
 from .workspace import Probe, estimate, workspaces
 
 
-def estimate_costs(program: Program, target: Target) -> Costs:
+def estimate_costs(program: Program, target: Target, measured: bool = False) -> Costs:
     """Prices every segment and every recomputation of a program.
 
     **Arguments:**
 
     - `program`: what runs.
     - `target`: where.
+    - `measured`: time it on the target, which has to be here.
 
     **Returns:**
 
@@ -25,13 +33,11 @@ def estimate_costs(program: Program, target: Target) -> Costs:
     """
     probes = [Probe(s.body, frozenset(s.dying)) for s in program.segments]
     memory, source = workspaces(program, probes, target)
-    times: dict[str, float] = {}
-
-    def time(fragment: Fragment) -> float:
-        if fragment.signature not in times:
-            times[fragment.signature] = seconds(program, fragment, target.machine)
-        return times[fragment.signature]
-
+    times = _Times(program, target)
+    if measured:
+        bodies = [s.body for s in program.segments]
+        times.measure([*bodies, *program.recomputations.values()], bodies)
+    time = times.of
     segments = tuple(
         Cost(time(probe.fragment), workspace)
         for probe, workspace in zip(probes, memory, strict=True)
@@ -41,17 +47,71 @@ def estimate_costs(program: Program, target: Target) -> Costs:
         for value, fragment in program.recomputations.items()
     }
     joined = {
-        (value, k): max(0.0, time(fragment) - segments[k].seconds)
+        (value, k): times.added(fragment, program.segments[k].body)
         for (value, k), fragment in program.joined.items()
     }
-    machine = target.machine
-    return Costs(
-        segments,
-        again,
-        joined,
-        f"roofline of {machine.name} ({machine.source}), modelled",
-        source,
-    )
+    return Costs(segments, again, joined, times.source, source, measured)
+
+
+def segment_seconds(program: Program, found: Profile) -> list[float]:
+    """Seconds of each segment on the device that is here, of what was timed there."""
+    times = _Times(program, find_target())
+    bodies = [s.body for s in program.segments]
+    times.take(found, bodies)
+    return [times.of(body) for body in bodies]
+
+
+class _Times:
+    """Seconds of fragments, measured where they were."""
+
+    def __init__(self, program: Program, target: Target):
+        self._program, self._machine = program, target.machine
+        self._modelled: dict[str, float] = {}
+        self._profile: Profile | None = None
+        self._ratio = 1.0
+
+    def measure(self, fragments: list[Fragment], whole: list[Fragment]) -> None:
+        """Times fragments, and takes the ratio to the roofline from the whole step."""
+        self.take(profile(self._program, fragments), whole)
+
+    def take(self, found: Profile, whole: list[Fragment]) -> None:
+        """Takes what has been timed."""
+        self._profile = found
+        pairs = [(self._profile.seconds(f), self._roofline(f)) for f in whole]
+        known = [(m, r) for m, r in pairs if m is not None]
+        if known:
+            self._ratio = sum(m for m, _ in known) / sum(r for _, r in known)
+
+    def of(self, fragment: Fragment) -> float:
+        """Seconds of a fragment."""
+        found = None if self._profile is None else self._profile.seconds(fragment)
+        return self._ratio * self._roofline(fragment) if found is None else found
+
+    def added(self, joined: Fragment, body: Fragment) -> float:
+        """Seconds that a segment takes longer when joined with a recomputation."""
+        more = self._roofline(joined) - self._roofline(body)
+        return max(0.0, self._ratio * more)
+
+    def _roofline(self, fragment: Fragment) -> float:
+        known = self._modelled.get(fragment.signature)
+        if known is None:
+            known = seconds(self._program, fragment, self._machine)
+            self._modelled[fragment.signature] = known
+        return known
+
+    @property
+    def source(self) -> str:
+        """Where the seconds come from, in one line."""
+        machine, found = self._machine, self._profile
+        roofline = f"roofline of {machine.name} ({machine.source})"
+        if found is None:
+            return f"{roofline}, modelled"
+        kinds = len(found.measurements)
+        timed = sum(m.timing is not None for m in found.measurements.values())
+        return (
+            f"measured on {found.device}: {timed} of {kinds} kinds of segment "
+            f"({found.now} now); the rest {self._ratio:.3g} x {roofline}"
+        )
 
 
 def joined_bytes(

@@ -101,7 +101,8 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
     place = {v: i for i, v in enumerate((*fragment.reads, *fragment.writes))}
     pattern += [(place[r], place[a]) for r, a in _in_place(program, fragment)]
-    versions = (compat.JAX_VERSION, _HARNESS, os.environ.get("XLA_FLAGS", ""))
+    jax_versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
+    versions = (*jax_versions, _HARNESS, os.environ.get("XLA_FLAGS", ""))
     parts = (fragment.signature, pattern, _device(target))
     return local + cache.cache_key(*parts, *versions)
 

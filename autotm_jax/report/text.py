@@ -69,7 +69,9 @@ def _time_rows(plan: Plan) -> list[tuple[str, str]]:
     if plan.seconds is None or not plan.unconstrained_seconds:
         return []
     ratio = plan.seconds / plan.unconstrained_seconds
-    text = f"{plan.seconds * 1e3:,.2f} ms modelled, {ratio:.3f} x unconstrained"
+    is_measured = plan.costs is not None and plan.costs.is_measured
+    how = "modelled from measured segments" if is_measured else "modelled"
+    text = f"{plan.seconds * 1e3:,.2f} ms {how}, {ratio:.3f} x unconstrained"
     return [("step", text)]
 
 

@@ -3,7 +3,8 @@
 Every step has the same form, `step(state, batch) -> (state, loss)`, is written in
 plain `jax.numpy` on pytrees of parameters, is unrolled (no scan over layers), and
 donates its state. A name ending in `-tiny` is the same model, small enough to compile
-and run on a CPU in seconds.
+and run on a CPU in seconds; one ending in `-small` takes tenths of a second per step
+there, which is long enough to be timed.
 
 !!! Example
 
@@ -26,10 +27,13 @@ from ._workload import Workload as Workload
 _REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
     "gpt-12": (gpt.workload, gpt.Config()),
     "gpt-12-dropout": (gpt.workload, gpt.Config(dropout=0.1)),
+    "gpt-small": (gpt.workload, gpt.SMALL),
     "gpt-tiny": (gpt.workload, gpt.TINY),
     "resnet-50": (resnet.workload, resnet.Config()),
+    "resnet-small": (resnet.workload, resnet.SMALL),
     "resnet-tiny": (resnet.workload, resnet.TINY),
     "mlp": (mlp.workload, mlp.Config()),
+    "mlp-small": (mlp.workload, mlp.SMALL),
     "mlp-tiny": (mlp.workload, mlp.TINY),
     "vit": (vit.workload, vit.Config()),
     "vit-tiny": (vit.workload, vit.TINY),

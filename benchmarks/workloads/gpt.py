@@ -50,6 +50,17 @@ class Config:
     optimizer: Optimizer = Adam()
 
 
+SMALL = Config(
+    layers=4,
+    width=256,
+    heads=4,
+    vocabulary=2048,
+    length=128,
+    batch=8,
+    dtype=jnp.float32,
+)
+
+
 TINY = Config(
     layers=2,
     width=32,

@@ -29,6 +29,9 @@ class Config:
     optimizer: Optimizer = SGD()
 
 
+SMALL = Config(depth=8, width=1024, batch=512)
+
+
 TINY = Config(depth=3, width=16, batch=8)
 
 

@@ -42,6 +42,9 @@ class Config:
     optimizer: Optimizer = SGD()
 
 
+SMALL = Config(blocks=(2, 2, 2), width=32, size=64, classes=100, batch=16)
+
+
 TINY = Config(blocks=(1, 2), width=8, size=32, classes=10, batch=4)
 
 

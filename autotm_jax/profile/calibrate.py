@@ -1,0 +1,110 @@
+"""The whole step against the sum of its segments.
+
+Segments are timed one by one; in the step they run after each other, and XLA may fuse,
+order and overlap them otherwise. How far the sum is from the step says how far a
+prediction made of it may be off.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from ..trace import Order, Program, build_program
+from .alone import random_inputs
+from .estimate import segment_seconds
+from .profiler import Profile, profile
+from .timing import Protocol, Timing, measure
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """A measured step and its measured segments.
+
+    - `step`: the timing of the untouched step, or `None` if it did not run.
+    - `segments`: seconds of its segments together.
+    - `failure`: why the step did not run.
+    """
+
+    step: Timing | None
+    segments: float
+    failure: str | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """The sum of the segments as a fraction of the step."""
+        return None if self.step is None else self.segments / self.step.seconds
+
+    def __str__(self) -> str:
+        together = f"segments together {self.segments * 1e3:,.2f} ms"
+        if self.step is None:
+            return f"{together}; the step was not timed: {self.failure}"
+        return (
+            f"{together}, the step {self.step.seconds * 1e3:,.2f} ms measured: "
+            f"{self.ratio:.3f} of it"
+        )
+
+
+def program_of(
+    fun: Callable[..., Any], args: Sequence[Any], donate_argnums: Sequence[int] = ()
+) -> Program:
+    """The program of a step, in the order in which it is traced.
+
+    **Arguments:**
+
+    - `fun`, `args`: the step and its arguments, which may be `jax.ShapeDtypeStruct`s.
+    - `donate_argnums`: as those of `jax.jit`.
+
+    **Returns:**
+
+    A `Program`.
+    """
+    traced = jax.jit(fun, donate_argnums=tuple(donate_argnums)).trace(*args)
+    infos = jax.tree.leaves(traced.args_info, is_leaf=lambda x: hasattr(x, "donated"))
+    return build_program(traced.jaxpr, [i.donated for i in infos], Order.AS_TRACED)
+
+
+def calibrate(
+    fun: Callable[..., Any],
+    args: Sequence[Any],
+    donate_argnums: Sequence[int] = (),
+    progress: bool | None = None,
+) -> tuple[Profile, Calibration]:
+    """Times a step and each kind of its segments on the default device.
+
+    **Arguments:**
+
+    - `fun`: the step.
+    - `args`: its arguments; where they are `jax.ShapeDtypeStruct`s, random arrays.
+    - `donate_argnums`: of the step that is cut into segments. The step that is timed
+        donates nothing, so that its arguments last.
+    - `progress`: show a progress bar; by default where standard error is a terminal.
+
+    **Returns:**
+
+    The `Profile` and the `Calibration`.
+    """
+    program = program_of(fun, args, donate_argnums)
+    bodies = [s.body for s in program.segments]
+    found = profile(program, bodies, progress=progress)
+    together = sum(segment_seconds(program, found))
+    try:
+        given = _concrete(args)
+        compiled = jax.jit(fun).lower(*given).compile()
+        timing = measure(compiled, [given], Protocol(time_limit=10.0, most=30))
+    except Exception as error:  # noqa: BLE001 - too large, or not made to run alone
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        return found, Calibration(None, together, reason)
+    return found, Calibration(timing, together)
+
+
+def _concrete(args: Sequence[Any]) -> list[Any]:
+    leaves, tree = jax.tree.flatten(tuple(args))
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = [leaf for leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
+    made = iter(random_inputs(abstract, [place] * len(abstract), 0))
+    filled = [next(made) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]
+    return list(jax.tree.unflatten(tree, filled))

@@ -1,0 +1,230 @@
+"""Timing every kind of segment of a program, with a cache and a progress bar.
+
+Structurally equal fragments are timed once. What has been timed is stored at once, so
+that an interrupted run goes on where it stopped, and two processes share their work:
+one measures while the other waits, and then finds the entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from .. import compat
+from ..trace import LOCAL, Fragment, Program
+from . import cache
+from .alone import Measurement, measure_alone
+from .configurations import ON_DEVICE, Configuration, configurations
+from .timing import Timing, measure
+
+
+# Part of every cache key: raise it when a fragment is run or timed differently.
+_HARNESS = 1
+
+# A fragment that takes no longer than this many calls of an empty program is lost in
+# the time of the call itself.
+_LOST = 2.0
+
+# How many IO configurations of one fragment are timed.
+MOST_CONFIGURATIONS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One fragment to time in one IO configuration."""
+
+    fragment: Fragment
+    configuration: Configuration = ON_DEVICE
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """What was timed of a program.
+
+    - `device`: where.
+    - `call_seconds`: seconds that a call of an empty program takes.
+    - `measurements`: by fragment signature and IO configuration.
+    - `now`, `cached`: how many were measured in this run and known before.
+    - `pruned`: IO configurations beyond the cap, by fragment signature.
+    """
+
+    device: str
+    call_seconds: float
+    measurements: dict[tuple[str, Configuration], Measurement]
+    now: int
+    cached: int
+    pruned: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def seconds(self, fragment: Fragment) -> float | None:
+        """Seconds of a fragment with everything on the device.
+
+        `None` if it could not be measured, or is too short for one call to tell.
+        """
+        found = self.measurements.get((fragment.signature, ON_DEVICE))
+        if found is None or found.timing is None:
+            return None
+        seconds = found.timing.seconds
+        if seconds < _LOST * self.call_seconds:
+            return None
+        # A CPU runs a program while its caller waits; a GPU while it calls the next.
+        is_serial = self.device.startswith("cpu")
+        return seconds - self.call_seconds if is_serial else seconds
+
+    def failures(self) -> dict[str, int]:
+        """Why measurements failed, and how often each."""
+        out: dict[str, int] = {}
+        for found in self.measurements.values():
+            if found.failure is not None:
+                out[found.failure] = out.get(found.failure, 0) + 1
+        return out
+
+    def __str__(self) -> str:
+        done = sum(m.timing is not None for m in self.measurements.values())
+        kinds = len({signature for signature, _ in self.measurements})
+        rows = [
+            f"{kinds} kinds of segment on {self.device}: {done} of "
+            f"{len(self.measurements)} IO configurations timed "
+            f"({self.now} now, {self.cached} cached)",
+            f"an empty call takes {self.call_seconds * 1e6:.1f} us",
+        ]
+        if any(self.pruned.values()):
+            rows.append(
+                f"{sum(self.pruned.values())} more configurations of "
+                f"{sum(n > 0 for n in self.pruned.values())} kinds are beyond the cap "
+                f"of {MOST_CONFIGURATIONS} and were not timed"
+            )
+        for failure, count in sorted(self.failures().items()):
+            rows.append(f"{count} not timed: {failure}; priced by roofline")
+        return "\n".join(rows)
+
+
+def profile(
+    program: Program,
+    fragments: Iterable[Fragment],
+    *,
+    all_configurations: bool = False,
+    progress: bool | None = None,
+) -> Profile:
+    """Times fragments on the default device.
+
+    **Arguments:**
+
+    - `program`: what the fragments belong to.
+    - `fragments`: what to time; structurally equal ones are timed once.
+    - `all_configurations`: time every admissible IO configuration, up to a cap, and
+        not only the one with everything on the device.
+    - `progress`: show a progress bar; by default where standard error is a terminal.
+
+    **Returns:**
+
+    A `Profile`. Interrupting it loses nothing that has been measured.
+    """
+    kinds = {f.signature: f for f in fragments}
+    tasks: list[Task] = []
+    pruned: dict[str, int] = {}
+    for signature, fragment in kinds.items():
+        if not all_configurations:
+            tasks.append(Task(fragment))
+            continue
+        found = configurations(program, fragment, MOST_CONFIGURATIONS)
+        pruned[signature] = found.pruned
+        tasks += [Task(fragment, c) for c in found.kept]
+    measurements: dict[tuple[str, Configuration], Measurement] = {}
+    missing: list[Task] = []
+    for task in tasks:
+        known = _load(task)
+        if known is None:
+            missing.append(task)
+        else:
+            measurements[task.fragment.signature, task.configuration] = known
+    for task, found in _measure_all(program, missing, len(measurements), progress):
+        measurements[task.fragment.signature, task.configuration] = found
+    return Profile(
+        device_name(),
+        _call_seconds(),
+        measurements,
+        len(missing),
+        len(tasks) - len(missing),
+        pruned,
+    )
+
+
+def _measure_all(
+    program: Program, tasks: Sequence[Task], known: int, progress: bool | None
+) -> Iterator[tuple[Task, Measurement]]:
+    # tqdm: `None` hides the bar unless standard error is a terminal.
+    hidden = None if progress is None else not progress
+    label = f"timing segments ({known} cached)"
+    if not tasks:
+        return
+    for task in tqdm(tasks, label, disable=hidden, unit="", leave=False):
+        with cache.alone(device_name()):
+            found = _load(task)
+            if found is None:
+                found = measure_alone(program, task.fragment, task.configuration)
+                _store(task, found)
+        yield task, found
+
+
+def _key(task: Task) -> str:
+    return cache.cache_key(
+        task.fragment.signature,
+        task.configuration,
+        device_name(),
+        compat.JAX_VERSION,
+        compat.JAXLIB_VERSION,
+        os.environ.get("XLA_FLAGS", ""),
+        _HARNESS,
+    )
+
+
+def _load(task: Task) -> Measurement | None:
+    if task.fragment.signature.startswith(LOCAL):
+        return None
+    entry: Any = cache.load("time", _key(task))
+    try:
+        timing = entry["timing"]
+        failure = entry["failure"]
+        return Measurement(None if timing is None else Timing(**timing), failure)
+    except (TypeError, KeyError):
+        return None
+
+
+def _store(task: Task, found: Measurement) -> None:
+    # What is free now says nothing about the next time.
+    lasts = found.failure is None or "memory" not in found.failure
+    if lasts and not task.fragment.signature.startswith(LOCAL):
+        cache.store("time", _key(task), dataclasses.asdict(found))
+
+
+@functools.cache
+def device_name() -> str:
+    """A name of the default device under which times may be kept."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return device.device_kind
+    return f"cpu {_cpu_model()} x {os.cpu_count()}"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    return next(names, platform.machine())
+
+
+@functools.cache
+def _call_seconds() -> float:
+    scalar: Any = jax.numpy.zeros(())
+    compiled = jax.jit(lambda x: x + 1).lower(scalar).compile()
+    return measure(compiled, [(scalar,)]).seconds
