@@ -47,6 +47,9 @@ _PACKING_ROUNDS = 2
 # Seconds for making a plan fit that only packs badly.
 _REPACK_SECONDS = 5.0
 
+# A cache entry that says that there is none.
+_NO_PLAN = "none"
+
 # The part of the time limit that every solve gets, however late it is.
 _LEAST_TIME = 1 / 2
 
@@ -154,16 +157,26 @@ class Candidate:
     def _repacked(self, found: Found, limit: int) -> Found | None:
         problem = self._as_joined(found.schedule, self.problem)
         problem = dataclasses.replace(problem, device_limit=float(limit))
+        key = cache.cache_key("repacked", problem, found.schedule, _REPACK_SECONDS)
+        entry = cache.load("plan", key)
+        known = _read(entry)
+        if known is not None and not replay(problem, known.schedule).faults:
+            return known
+        if entry == _NO_PLAN:
+            return None
         schedule = repack(problem, found.schedule, _REPACK_SECONDS)
         if schedule is None:
+            cache.store("plan", key, _NO_PLAN)
             return None
         seconds = replay(problem, schedule).makespan
         # The gap that was proved is that of the plan that does not pack.
         is_optimal = found.status is Status.OPTIMAL
         status = Status.REPACKED if is_optimal else found.status
-        return dataclasses.replace(
+        packed = dataclasses.replace(
             found, status=status, schedule=schedule, objective=seconds
         )
+        cache.store("plan", key, _write(packed))
+        return packed
 
     def allocation(self, schedule: Schedule) -> int:
         """Bytes of temporaries, packed as XLA does."""

@@ -31,6 +31,7 @@ from .machine import Target
 from .machine import target as find_target
 from .plan import Plan, Realised
 from .planning import Planner, Request
+from .profile import cache
 from .solve import SolverOptions, Status
 
 
@@ -257,6 +258,25 @@ class Step:
             return None, self._give_up(f"{type(error).__name__}: {error}")
 
     def _plain_bytes(
+        self, traced: Any, request: Request, args: Any, kwargs: Any
+    ) -> int:
+        entry = self._plain_key(traced, request, args, kwargs)
+        known = cache.load("plain", entry)
+        if isinstance(known, int):
+            return known
+        nbytes = self._compiled_plain_bytes(traced, request, args, kwargs)
+        cache.store("plain", entry, nbytes)
+        return nbytes
+
+    def _plain_key(self, traced: Any, request: Request, args: Any, kwargs: Any) -> str:
+        places = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
+        target = request.target.config or jax.devices()[0].device_kind
+        versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
+        flags = os.environ.get("XLA_FLAGS", "")
+        options = sorted(self._jit_options.items())
+        return cache.cache_key(traced.jaxpr, places, options, target, versions, flags)
+
+    def _compiled_plain_bytes(
         self, traced: Any, request: Request, args: Any, kwargs: Any
     ) -> int:
         key = id(traced.jaxpr)

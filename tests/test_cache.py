@@ -1,6 +1,10 @@
+import errno
+import json
 import os
+import random
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -53,7 +57,15 @@ def test_a_damaged_entry_is_none(own_cache: Path, damage: bytes):
     cache.store("kind", KEY, {"x": 1})
     (path,) = files(own_cache)
     path.write_bytes(damage)
-    assert cache.load("kind", KEY) is None
+    cache._say_unreadable.cache_clear()
+    with pytest.warns(
+        AutoTMWarning, match="holds an entry that cannot be read"
+    ) as said:
+        assert cache.load("kind", KEY) is None
+        assert cache.load("kind", KEY) is None
+    assert len(said) == 1
+    text = "It is worked out again, as is any other such entry; `autotm cache clear`"
+    assert text in str(said[0].message)
     cache.store("kind", KEY, {"x": 2})
     assert cache.load("kind", KEY) == {"x": 2}
 
@@ -114,3 +126,111 @@ def test_processes_do_not_disturb_each_other(own_cache: Path):
         assert entry is not None
         assert entry["i"] == i
     assert len(files(own_cache)) == 50  # and no temporary files
+
+
+def test_a_full_disk(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.json, "dump", refuse)
+    cache._say_unwritable.cache_clear()
+    with pytest.warns(AutoTMWarning, match="No space left on device"):
+        cache.store("kind", KEY, {"x": 1})
+    assert cache.load("kind", KEY) is None
+    assert files(own_cache) == []
+
+
+def test_an_entry_that_is_no_json_leaves_nothing_behind(own_cache: Path):
+    with pytest.raises(TypeError):
+        cache.store("kind", KEY, object())
+    assert files(own_cache) == []
+
+
+def test_what_it_holds(own_cache: Path):
+    assert cache.info() == cache.CacheInfo(own_cache, {}, {})
+    cache.store("time", KEY, 1)
+    cache.store("plan", KEY, [1, 2])
+    cache.store("plan", cache.cache_key("b"), [1, 2])
+    found = cache.info()
+    assert found.entries == {"time": 1, "plan": 2}
+    assert found.nbytes == {"time": 1, "plan": 12}
+    assert str(found).splitlines()[0] == f"{own_cache}: 3 entries"
+
+
+def test_clearing(own_cache: Path):
+    cache.store("time", KEY, 1)
+    (path,) = files(own_cache)
+    recent, old = path.with_suffix(".tmp"), path.with_name("old.tmp")
+    recent.write_text("{")
+    old.write_text("{")
+    os.utime(old, (0, 0))
+    assert cache.clear() == 1
+    # What another process may be writing stays.
+    assert files(own_cache) == [recent]
+
+
+WORKER = """
+import itertools, sys
+from autotm_jax.profile import cache
+for i in itertools.count(int(sys.argv[1])):
+    with cache.alone("device"):
+        key = cache.cache_key(i)
+        if cache.load("time", key) is None:
+            cache.store("time", key, {"number": i, "text": "x" * 5000})
+    print(i, flush=True)
+"""
+
+
+def test_killed_processes_lose_what_is_in_flight_and_nothing_else(own_cache: Path):
+    rng = random.Random(0)
+    said: set[int] = set()
+    for start in (0, 10_000, 20_000):
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER, str(start + part)],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "AUTOTM_JAX_CACHE": str(own_cache)},
+            )
+            for part in (0, 5)
+        ]
+        for worker in workers:
+            assert worker.stdout is not None
+            said.add(int(worker.stdout.readline()))
+        time.sleep(rng.uniform(0, 0.05))
+        for worker in workers:
+            worker.kill()
+            out, _ = worker.communicate()
+            # The last line may have been cut short.
+            said.update(int(line) for line in out.split("\n")[:-1])
+    # Nobody holds the lock, every entry that was told is there, and all are whole.
+    with cache.alone("device"):
+        for number in said:
+            entry = cache.load("time", cache.cache_key(number))
+            assert entry == {"number": number, "text": "x" * 5000}
+    whole = [json.loads(p.read_text()) for p in own_cache.glob("time/*/*.json")]
+    assert len(whole) >= len(said) >= 6
+
+
+def test_one_at_a_time(own_cache: Path):
+    pytest.importorskip("fcntl", reason="this system has no such locks")
+    held = "from autotm_jax.profile import cache\nwith cache.alone('x'): print(1)"
+    run = [sys.executable, "-c", held]
+    env = {**os.environ, "AUTOTM_JAX_CACHE": str(own_cache)}
+    with cache.alone("x"):
+        other = subprocess.Popen(run, stdout=subprocess.PIPE, text=True, env=env)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(timeout=4)
+    assert other.communicate(timeout=60)[0] == "1\n"
+
+
+def test_without_a_lock_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Below a regular file not even root can make a directory.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AUTOTM_JAX_CACHE", str(tmp_path / "file" / "cache"))
+    with cache.alone("x"), cache.alone("x"):
+        pass
+    monkeypatch.setattr(cache, "fcntl", None)
+    monkeypatch.setenv("AUTOTM_JAX_CACHE", str(tmp_path))
+    with cache.alone("x"), cache.alone("x"):
+        pass

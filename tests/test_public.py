@@ -28,6 +28,7 @@ NAMES = [
     "host_bytes",
     "jit",
     "known_machines",
+    "machine",
     "register_flattening",
     "register_flops",
     "register_kind",

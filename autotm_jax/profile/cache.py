@@ -58,7 +58,7 @@ def load(kind: str, key: str) -> Any | None:
     path = _path(kind, key)
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         _say_unreadable(str(cache_directory()), f"{path.name}: {error}")

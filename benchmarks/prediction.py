@@ -1,0 +1,134 @@
+"""Predicted against measured seconds, on the device that is here.
+
+`python -m benchmarks.prediction` takes the `-small` workloads on a CPU and GPT-12 on a
+GPU, or those that are named. For each it measures the step, times every kind of its
+segments and the copies, and prints
+
+- the segments together against the step (`calibration`),
+- what `autotm.jit` predicts for plans at two budgets, from those measurements, against
+    what the planned step takes (`error`: predicted over measured, less one).
+
+Planned steps are timed with their arguments donated, the state going round; the
+untouched step likewise. All figures are medians from one run. `--json` writes them,
+with the timings of the copies and of all segments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import autotm_jax as autotm
+from autotm_jax.profile import calibrate, measure_transfers
+
+from . import workloads
+
+
+BUDGETS = (0.75, "min")
+
+
+def measured(workload: workloads.Workload, step: Any, steps: int) -> float:
+    """Median seconds of a donated step, after two to warm up."""
+    state, batch = workload.make(0)
+    seconds = []
+    for _ in range(steps + 2):
+        start = time.perf_counter()
+        state, loss = step(state, batch)
+        jax.block_until_ready((state, loss))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
+
+
+def rows(name: str, steps: int = 10) -> dict[str, Any]:
+    """All figures of one workload."""
+    workload = workloads.get(name)
+    donate = workload.donate_argnums
+    start = time.perf_counter()
+    profile, whole = calibrate(workload.step, workload.args, donate)
+    profile_seconds = time.perf_counter() - start
+    plain = measured(workload, jax.jit(workload.step, donate_argnums=donate), steps)
+    out: dict[str, Any] = {
+        "workload": name,
+        "profile_seconds": profile_seconds,
+        "segments_seconds": whole.segments,
+        "step_seconds": None if whole.step is None else whole.step.seconds,
+        "donated_step_seconds": plain,
+        "calibration": whole.ratio,
+        "kinds": len(profile.measurements),
+        "not_timed": profile.failures(),
+        "plans": [],
+        "segments": [
+            {"kind": kind, "configuration": str(placed), **dataclasses.asdict(found)}
+            for (kind, placed), found in profile.measurements.items()
+        ],
+    }
+    for budget in BUDGETS:
+        step = autotm.jit(workload.step, budget=budget, donate_argnums=donate)
+        plan = step.plan(*workload.args)
+        seconds = measured(workload, step, steps)
+        predicted = plan.seconds
+        row = {"budget": budget, "predicted": predicted, "measured": seconds}
+        row["error"] = None if predicted is None else predicted / seconds - 1
+        out["plans"].append(row)
+    return out
+
+
+def tell(row: dict[str, Any]) -> None:
+    """Prints the figures of one workload."""
+    together, step = row["segments_seconds"] * 1e3, row["donated_step_seconds"] * 1e3
+    ratio = row["calibration"]
+    print(
+        f"{row['workload']:<14} step {step:9.2f} ms, donated; {row['kinds']} kinds of "
+        f"segment, together {together:9.2f} ms"
+        + ("" if ratio is None else f", {ratio:.3f} of the step that is not donated")
+    )
+    for reason, count in row["not_timed"].items():
+        print(f"{'':<14} {count} not timed: {reason}")
+    for plan in row["plans"]:
+        seconds = plan["measured"] * 1e3
+        if plan["predicted"] is None:
+            print(f"{'':<14} budget {plan['budget']}: untouched, {seconds:9.2f} ms")
+            continue
+        print(
+            f"{'':<14} budget {plan['budget']}: predicted "
+            f"{plan['predicted'] * 1e3:9.2f} ms, measured {seconds:9.2f} ms, "
+            f"error {plan['error']:+.1%}"
+        )
+
+
+def main() -> None:
+    """Measures and prints; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workloads", nargs="*", choices=[*workloads.names(), []])
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    options = parser.parse_args()
+    device = jax.devices()[0]
+    is_cpu = device.platform == "cpu"
+    usual = ["gpt-small", "resnet-small", "mlp-small"] if is_cpu else ["gpt-12"]
+    copies = measure_transfers()
+    print(copies)
+    results: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "device": copies.device,
+        "jax": jax.__version__,
+        "transfers": dataclasses.asdict(copies),
+        "workloads": [],
+    }
+    for name in options.workloads or usual:
+        row = rows(name)
+        tell(row)
+        results["workloads"].append(row)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

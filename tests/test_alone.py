@@ -1,0 +1,133 @@
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from autotm_jax.profile import alone
+from autotm_jax.profile.alone import Measurement, measure_alone, random_inputs
+from autotm_jax.profile.configurations import configurations
+from autotm_jax.profile.timing import ClockError, Protocol
+
+from .programs import program_of
+from .steps import chain, chain_arguments
+
+
+QUICK = Protocol(warm_up=1, fewest=3, most=3, sample_seconds=0.0)
+
+
+def only(step: Any, *args: Any) -> Measurement:
+    """The measurement of a step's first segment."""
+    program = program_of(step, *args)
+    return measure_alone(program, program.segments[0].body, protocol=QUICK)
+
+
+def test_every_configuration_is_timed():
+    program = program_of(chain, *chain_arguments(layers=3))
+    body = program.segments[1].body
+    kept = configurations(program, body, 8).kept
+    assert len(kept) > 2
+    for configuration in kept:
+        found = measure_alone(program, body, configuration, QUICK)
+        assert found.failure is None
+        assert found.timing is not None and found.timing.seconds > 0
+
+
+def test_effects_are_not_repeated():
+    seen: list[Any] = []
+
+    def step(x: Any) -> Any:
+        jax.debug.callback(seen.append, x[0, 0])
+        return x @ x
+
+    found = only(step, jnp.ones((8, 8)))
+    assert found == Measurement(None, "it has an effect, which may not happen again")
+    assert seen == []
+
+
+def test_nan_is_told():
+    found = only(lambda x: jnp.log(x @ x - 1e6), jnp.ones((8, 8)))
+    assert found == Measurement(None, "it returned NaN for random inputs")
+
+
+def test_what_cannot_be_lowered_is_told(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: Any) -> Any:
+        raise ValueError("no such target: custom_call\nand more")
+
+    monkeypatch.setattr(alone, "evaluate", refuse)
+    found = only(lambda x: x @ x, jnp.ones((8, 8)))
+    reason = "it cannot run alone (ValueError: no such target: custom_call)"
+    assert found == Measurement(None, reason)
+
+
+def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(alone, "free_bytes", lambda device: 1000)
+    found = only(lambda x: x @ x, jnp.ones((8, 8)))
+    assert found == Measurement(None, "it does not fit into memory alone")
+
+
+def test_memory_that_runs_out(monkeypatch: pytest.MonkeyPatch):
+    def run_out(*args: Any) -> Any:
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.")
+
+    monkeypatch.setattr(alone, "measure", run_out)
+    found = only(lambda x: x @ x, jnp.ones((8, 8)))
+    assert found == Measurement(None, "it does not fit into memory alone")
+
+
+def test_a_clock_that_jumps(monkeypatch: pytest.MonkeyPatch):
+    def stand_still(*args: Any) -> Any:
+        raise ClockError(
+            "The clock did not advance in 31 samples, so no time was taken."
+        )
+
+    monkeypatch.setattr(alone, "measure", stand_still)
+    found = only(lambda x: x @ x, jnp.ones((8, 8)))
+    reason = "The clock did not advance in 31 samples, so no time was taken"
+    assert found == Measurement(None, reason)
+
+
+def test_small_inputs_rotate_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch):
+    sets: list[int] = []
+
+    def count(run: Any, inputs: Any, protocol: Any) -> Any:
+        sets.append(len(inputs))
+
+    monkeypatch.setattr(alone, "measure", count)
+    only(lambda x: x @ x, jnp.ones((8, 8)))
+    monkeypatch.setattr(alone, "_ROTATED_BYTES", 256)
+    only(lambda x: x @ x, jnp.ones((8, 8)))
+    assert sets == [8, 1]
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "int8", "uint32", "float32", "bfloat16", "float8_e4m3fn", "complex64"],
+)
+def test_random_inputs(dtype: str):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    aval = jax.ShapeDtypeStruct((64, 3), jnp.dtype(dtype))
+    (one,), (other,) = (random_inputs([aval], [place], seed) for seed in (0, 1))
+    assert one.shape == aval.shape and one.dtype == aval.dtype
+    assert bool((one != other).any())
+    if jnp.issubdtype(aval.dtype, jnp.floating):
+        wide = one.astype(jnp.float32)
+        assert 0.2 < float(wide.min()) and float(wide.max()) < 0.8
+    elif jnp.issubdtype(aval.dtype, jnp.integer):
+        assert int(one.min()) >= 0 and int(one.max()) < 128
+
+
+def test_random_keys_and_scalars():
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 3))
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    keys, one = random_inputs([key, scalar], [place, place], 0)
+    assert keys.shape == (3,) and keys.dtype == key.dtype
+    assert one.shape == ()
+
+
+def test_free_memory():
+    stats = {"bytes_limit": 100, "bytes_in_use": 30}
+    assert alone.free_bytes(SimpleNamespace(memory_stats=lambda: stats)) == 70
+    assert alone.free_bytes(jax.devices()[0]) > 2**20
