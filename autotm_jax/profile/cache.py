@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -29,6 +30,8 @@ try:
 except ImportError:  # not a POSIX system: processes may disturb each other
     fcntl = None
 
+
+_KEY = re.compile("[0-9a-f]{64}")
 
 # A temporary file older than this belongs to a process that died.
 _ABANDONED_SECONDS = 3600.0
@@ -151,7 +154,7 @@ def info() -> CacheInfo:
     """What the cache holds."""
     entries: dict[str, int] = {}
     nbytes: dict[str, int] = {}
-    for path in _files("*.json"):
+    for path in _entries():
         kind = path.parent.parent.name
         with contextlib.suppress(OSError):
             size = path.stat().st_size
@@ -168,17 +171,18 @@ def clear() -> int:
     How many entries were removed.
     """
     removed = 0
-    for path in _files("*.json"):
+    for path in _entries():
         with contextlib.suppress(OSError):
             path.unlink()
             removed += 1
-    for path in _files("*.tmp"):
+    for path in cache_directory().glob("*/??/tmp*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
     return removed
 
 
-def _files(pattern: str) -> Iterator[Path]:
-    # Two levels: the kind and the first letters of the key.
-    return cache_directory().glob(f"*/??/{pattern}")
+def _entries() -> Iterator[Path]:
+    # The directory may hold what is not the cache's.
+    files = cache_directory().glob("*/??/*.json")
+    return (path for path in files if _KEY.fullmatch(path.stem))
