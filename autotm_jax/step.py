@@ -17,14 +17,12 @@ import numpy as np
 from jax.core import Tracer
 
 from . import compat
-from .budget import Budget, format_bytes
-from .compile import Evidence, device_bytes, examine
+from .budget import Budget
+from .compile import device_bytes, examine
 from .emit import emit
 from .errors import (
     AutoTMError,
     AutoTMWarning,
-    InfeasibleBudget,
-    PlanNotRealised,
     TargetError,
 )
 from .machine import Target
@@ -33,10 +31,8 @@ from .plan import Plan, Realised
 from .planning import Planner, Request
 from .profile import cache
 from .solve import SolverOptions, Status
+from .verdict import MOST_ROUNDS, judge
 
-
-# How many plans are compiled before a budget is given up.
-_MOST_ROUNDS = 4
 
 # "0" prices steps by description even where their device is here.
 _MEASURE = "AUTOTM_JAX_MEASURE"
@@ -325,7 +321,7 @@ class Step:
                 self._planned = self._new_jit(request)
             plan, planner = entry.plan, entry.planner
             platform = request.target.machine.platform
-            for number in range(1, _MOST_ROUNDS + 2):  # one more to give up in
+            for number in range(1, MOST_ROUNDS + 2):  # one more to give up in
                 self._entries[key] = _Entry(traced, plan, planner)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
@@ -333,7 +329,7 @@ class Step:
                 try:
                     compiled = self._planned.lower(*given[0], **given[1]).compile()
                     evidence = examine(compiled, plan.schedule, platform)
-                    following = self._judge(planner, plan, evidence, number, platform)
+                    following = judge(planner, plan, evidence, number, platform)
                 except BaseException as error:
                     self._entries[key] = entry
                     self._planned = self._new_jit(request)
@@ -384,53 +380,6 @@ class Step:
             k: jax.tree.map(commit, v) if k in donated else v for k, v in kwargs.items()
         }
         return args, kwargs
-
-    def _judge(
-        self,
-        planner: Planner | None,
-        plan: Plan,
-        evidence: Evidence,
-        number: int,
-        platform: str,
-    ) -> Plan | None:
-        """`None` if the plan stands, else the one to compile next."""
-        if planner is None or plan.is_untouched:
-            return None
-        if evidence.faults:
-            raise PlanNotRealised(
-                "XLA did not realise the plan: " + "; ".join(evidence.faults) + ". "
-                "Nothing was run. A larger budget, or host_budget=0 to move nothing, "
-                "may avoid it; please report the step that shows it."
-            )
-        if plan.budget is None:
-            better = planner.untouched_if_smaller(plan, evidence)
-            return None if better is plan else better
-        over = evidence.device_bytes - plan.budget
-        if over <= 0:
-            return None
-        if platform != "cuda":
-            _warn_unbounded(platform, evidence.device_bytes, plan.budget)
-            return None
-        if number == _MOST_ROUNDS:
-            raise InfeasibleBudget(
-                f"XLA needs {format_bytes(evidence.device_bytes)} for a plan of "
-                f"{format_bytes(plan.device_bytes or 0)}, after {number} rounds of "
-                f"tightening: {format_bytes(over)} over the budget. "
-                "Raise the budget by that much.",
-                least=evidence.device_bytes,
-            )
-        return planner.tighter(plan, evidence)
-
-
-def _warn_unbounded(platform: str, needed: int, budget: int) -> None:
-    warnings.warn(
-        f"XLA for {platform} drops the cuts that bound memory on a GPU, so the step "
-        f"takes {format_bytes(needed)} there for a budget of {format_bytes(budget)}. "
-        "Its results are right. To check the budget, compile for a GPU: "
-        'autotm.jit(..., target="h100-sxm").lower(...).compile().',
-        AutoTMWarning,
-        stacklevel=2,
-    )
 
 
 def _is_arg(leaf: Any) -> bool:

@@ -166,8 +166,25 @@ def test_what_was_not_timed_is_scaled(
     found = estimate_costs(program, autotm.target(), measured=True).segments
     pairs = list(zip(found, modelled, strict=True))
     timed = [p for p, b in zip(pairs, bodies, strict=True) if b.signature != untimed]
+    assert found[-1].source == "scaled roofline"
+    assert all(f.source == "measured" for f, _ in timed)
+    assert all(m.source == "roofline" for m in modelled)
     ratio = sum(f.seconds for f, _ in timed) / sum(m.seconds for _, m in timed)
     assert found[-1].seconds == pytest.approx(ratio * modelled[-1].seconds)
+
+
+def test_what_was_not_timed_is_listed_in_the_report(
+    measured: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    reason = "it returned NaN for random inputs"
+    nothing = Measurement(None, reason)
+    monkeypatch.setattr(profiler, "measure_alone", lambda *a: nothing)
+    step = autotm.jit(chain, budget="min", measure=True)
+    plan = step.plan(*chain_arguments(layers=6, width=64, batch=256))
+    assert plan.costs is not None
+    assert plan.costs.not_timed == {reason: plan.costs.not_timed[reason]}
+    line = f"{plan.costs.not_timed[reason]} kinds: {reason}; priced by roofline"
+    assert line in str(plan)
 
 
 def test_a_plan_from_measurements(own_cache: Path):

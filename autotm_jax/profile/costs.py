@@ -12,10 +12,13 @@ class Cost:
     - `seconds`: time on the device.
     - `workspace`: device bytes that it needs beyond the values it reads and writes;
         negative where a result takes the place of a dying operand.
+    - `source`: where the seconds come from: `"measured"`, `"roofline"`, or `"scaled
+        roofline"` for what could not be timed where the rest was.
     """
 
     seconds: float
     workspace: int
+    source: str = "roofline"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Costs:
     - `joined`: for pairs in `Program.joined`, the seconds that the recomputation adds
         to the segment.
     - `time_source`, `memory_source`: where the figures come from.
+    - `not_timed`: why fragments could not be timed, and how many kinds each.
     - `is_measured`: whether the seconds are, but for what could not be timed.
     """
 
@@ -35,6 +39,7 @@ class Costs:
     joined: dict[tuple[int, int], float]
     time_source: str
     memory_source: str
+    not_timed: dict[str, int] = dataclasses.field(default_factory=dict)
     is_measured: bool = False
 
     def again(self, value: int, segment: int) -> float:

@@ -39,18 +39,23 @@ def estimate_costs(program: Program, target: Target, measured: bool = False) -> 
         times.measure([*bodies, *program.recomputations.values()], bodies)
     time = times.of
     segments = tuple(
-        Cost(time(probe.fragment), workspace)
+        Cost(time(probe.fragment), workspace, times.source_of(probe.fragment))
         for probe, workspace in zip(probes, memory, strict=True)
     )
     again = {
-        value: Cost(time(fragment), _workspace_again(program, value, segments))
+        value: Cost(
+            time(fragment),
+            _workspace_again(program, value, segments),
+            times.source_of(fragment),
+        )
         for value, fragment in program.recomputations.items()
     }
     joined = {
         (value, k): times.added(fragment, program.segments[k].body)
         for (value, k), fragment in program.joined.items()
     }
-    return Costs(segments, again, joined, times.source, source, measured)
+    not_timed = times.failures
+    return Costs(segments, again, joined, times.source, source, not_timed, measured)
 
 
 def segment_seconds(program: Program, found: Profile) -> list[float]:
@@ -86,6 +91,18 @@ class _Times:
         """Seconds of a fragment."""
         found = None if self._profile is None else self._profile.seconds(fragment)
         return self._ratio * self._roofline(fragment) if found is None else found
+
+    def source_of(self, fragment: Fragment) -> str:
+        """Where the seconds of a fragment come from: see `Cost`."""
+        if self._profile is None:
+            return "roofline"
+        is_timed = self._profile.seconds(fragment) is not None
+        return "measured" if is_timed else "scaled roofline"
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Why fragments could not be timed, and how many kinds each."""
+        return {} if self._profile is None else self._profile.failures()
 
     def added(self, joined: Fragment, body: Fragment) -> float:
         """Seconds that a segment takes longer when joined with a recomputation."""

@@ -56,6 +56,10 @@ def summary(plan: Plan) -> str:
             ("times", plan.costs.time_source),
             ("memory", plan.costs.memory_source),
         ]
+        rows += [
+            ("not timed", f"{count} kinds: {reason}; priced by roofline")
+            for reason, count in sorted(plan.costs.not_timed.items())
+        ]
     width = max(len(name) for name, _ in rows)
     lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
     return "\n".join(lines + _classes(plan))
