@@ -15,8 +15,9 @@ from typing import Any
 import jax
 
 from .budget import format_bytes
+from .calibration import calibrate, program_of
 from .machine import Machine
-from .profile import cache, calibrate, machine, measure_transfers, profile, program_of
+from .profile import cache, machine, measure_transfers, profile
 
 
 # The variable with which JAX's GPU client takes its cap of pinned host memory, in GB.

@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from . import compat
 from .budget import Budget
-from .compile import device_bytes, examine
+from .compile import compiler_options, device_bytes, examine
 from .emit import emit
 from .errors import (
     AutoTMError,
@@ -36,10 +36,6 @@ from .verdict import MOST_ROUNDS, judge
 
 # "0" prices steps by description even where their device is here.
 _MEASURE = "AUTOTM_JAX_MEASURE"
-
-# XLA's rematerialisation counts pinned host buffers as device memory and would
-# recompute what it need not: the plan has already said what is computed again.
-_CUDA_OPTIONS = {"xla_disable_hlo_passes": "rematerialization"}
 
 
 class _NotPlanned(Exception):
@@ -199,9 +195,10 @@ class Step:
     def _new_jit(self, request: Request) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
         options = dict(self._jit_options)
-        if request.target.machine.platform == "cuda":
+        ours = compiler_options(request.target.machine.platform)
+        if ours:
             given = dict(options.get("compiler_options") or {})
-            options["compiler_options"] = {**_CUDA_OPTIONS, **given}
+            options["compiler_options"] = {**ours, **given}
 
         @functools.wraps(self._fun)
         def planned(*args: Any, **kwargs: Any) -> Any:

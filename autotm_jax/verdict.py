@@ -67,9 +67,10 @@ def judge(
 
 def _warn_unbounded(platform: str, needed: int, budget: int) -> None:
     warnings.warn(
-        f"XLA for {platform} drops the cuts that bound memory on a GPU, so the step "
+        f"On a {platform}, host memory is device memory: with what was moved, the step "
         f"takes {format_bytes(needed)} there for a budget of {format_bytes(budget)}. "
-        "Its results are right. To check the budget, compile for a GPU: "
+        "Its results are right. host_budget=0 moves nothing; to check the budget of a "
+        "GPU, compile for one: "
         'autotm.jit(..., target="h100-sxm").lower(...).compile().',
         AutoTMWarning,
         stacklevel=2,

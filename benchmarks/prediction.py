@@ -4,7 +4,7 @@
 GPU, or those that are named. For each it measures the step, times every kind of its
 segments and the copies, and prints
 
-- the segments together against the step (`calibration`),
+- the segments together against the step that is cut at each (`calibration`),
 - what `autotm.jit` predicts for plans at two budgets, from those measurements, against
     what the planned step takes (`error`: predicted over measured, less one).
 
@@ -27,7 +27,8 @@ from typing import Any
 import jax
 
 import autotm_jax as autotm
-from autotm_jax.profile import calibrate, measure_transfers
+from autotm_jax.calibration import calibrate
+from autotm_jax.profile import measure_transfers
 
 from . import workloads
 
@@ -59,7 +60,7 @@ def rows(name: str, steps: int = 10) -> dict[str, Any]:
         "workload": name,
         "profile_seconds": profile_seconds,
         "segments_seconds": whole.segments,
-        "step_seconds": None if whole.step is None else whole.step.seconds,
+        "cut_step_seconds": None if whole.step is None else whole.step.seconds,
         "donated_step_seconds": plain,
         "calibration": whole.ratio,
         "kinds": len(profile.measurements),
@@ -86,9 +87,9 @@ def tell(row: dict[str, Any]) -> None:
     together, step = row["segments_seconds"] * 1e3, row["donated_step_seconds"] * 1e3
     ratio = row["calibration"]
     print(
-        f"{row['workload']:<14} step {step:9.2f} ms, donated; {row['kinds']} kinds of "
+        f"{row['workload']:<14} jax.jit {step:9.2f} ms; {row['kinds']} kinds of "
         f"segment, together {together:9.2f} ms"
-        + ("" if ratio is None else f", {ratio:.3f} of the step that is not donated")
+        + ("" if ratio is None else f", {ratio:.3f} of the step cut at each")
     )
     for reason, count in row["not_timed"].items():
         print(f"{'':<14} {count} not timed: {reason}")

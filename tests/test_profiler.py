@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import autotm_jax as autotm
-from autotm_jax.profile import Profile, calibrate, estimate_costs, profile, profiler
+from autotm_jax.profile import Profile, estimate_costs, profile, profiler
 from autotm_jax.profile.alone import Measurement
 from autotm_jax.profile.configurations import ON_DEVICE
 from autotm_jax.profile.timing import Timing
@@ -204,23 +204,3 @@ def test_measuring_needs_the_device():
     )
     with pytest.raises(autotm.TargetError, match=text):
         autotm.jit(chain, target="h100-sxm", measure=True)
-
-
-def test_calibration(own_cache: Path):
-    x, weights = chain_arguments(layers=3, width=64, batch=64)
-    shapes = jax.eval_shape(lambda: (x, weights))
-    found, whole = calibrate(chain, shapes)
-    assert found.failures() == {}
-    assert whole.step is not None and whole.ratio is not None
-    assert whole.ratio == whole.segments / whole.step.seconds > 0
-    assert str(whole).endswith(f"measured: {whole.ratio:.3f} of it")
-
-
-def test_a_step_that_does_not_run(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(*args: Any) -> Any:
-        raise RuntimeError("out of luck\nand more")
-
-    monkeypatch.setattr("autotm_jax.profile.calibration._concrete", refuse)
-    _, whole = calibrate(chain, chain_arguments(layers=2))
-    assert whole.ratio is None
-    assert str(whole).endswith("the step was not timed: RuntimeError: out of luck")

@@ -9,5 +9,6 @@ from .memory import (
 from .memory import (
     temp_bytes as temp_bytes,
 )
+from .options import compiler_options as compiler_options
 from .verify import Evidence as Evidence
 from .verify import examine as examine

@@ -1,9 +1,6 @@
 """What segments cost: measured or modelled seconds, workspace from XLA, a cache."""
 
 from . import cache as cache
-from .calibration import Calibration as Calibration
-from .calibration import calibrate as calibrate
-from .calibration import program_of as program_of
 from .costs import Cost as Cost
 from .costs import Costs as Costs
 from .estimate import estimate_costs as estimate_costs

@@ -14,6 +14,8 @@ import numpy as np
 
 from .. import compat
 from ..compile.memory import temp_bytes
+from ..compile.options import compiler_options
+from ..machine import machine_of
 from ..trace import Fragment, Program, evaluate
 from .configurations import ON_DEVICE, Configuration
 from .timing import ClockError, Protocol, Timing, measure
@@ -103,7 +105,8 @@ def _measured(
         jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=p)
         for a, p in zip(avals, places, strict=True)
     ]
-    compiled = jax.jit(run).lower(*shapes).compile()
+    lowered = jax.jit(run).lower(*shapes)
+    compiled = lowered.compile(compiler_options(machine_of(device).platform))
     given = sum(program.values[v].nbytes for v in fragment.reads)
     made = sum(program.values[v].nbytes for v in fragment.writes)
     room = _SHARE_OF_FREE * free_bytes(device) - made - temp_bytes(compiled)

@@ -1,8 +1,8 @@
 """The whole step against the sum of its segments.
 
-Segments are timed one by one; in the step they run after each other, and XLA may fuse,
-order and overlap them otherwise. How far the sum is from the step says how far a
-prediction made of it may be off.
+Segments are timed one by one; in the step they run after each other, and XLA may order
+and overlap them. How far their sum is from the step, cut as planned steps are, says how
+far a prediction made of it may be off. The step as it was traced is timed as well.
 """
 
 from __future__ import annotations
@@ -13,38 +13,48 @@ from typing import Any
 
 import jax
 
-from ..trace import Order, Program, build_program
-from .alone import random_inputs
-from .estimate import segment_seconds
-from .profiler import Profile, profile
-from .timing import Protocol, Timing, measure
+from .compile import compiler_options
+from .emit import emit
+from .machine import machine_of
+from .profile import Profile, profile
+from .profile.alone import random_inputs
+from .profile.estimate import segment_seconds
+from .profile.timing import Protocol, Timing, measure
+from .solve import Schedule
+from .trace import Order, Program, build_program
+
+
+_PROTOCOL = Protocol(time_limit=10.0, most=30)
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
     """A measured step and its measured segments.
 
-    - `step`: the timing of the untouched step, or `None` if it did not run.
+    - `step`: the timing of the step, cut at every segment; `None` if it did not run.
+    - `untouched`: of the step as it was traced.
     - `segments`: seconds of its segments together.
     - `failure`: why the step did not run.
     """
 
     step: Timing | None
+    untouched: Timing | None
     segments: float
     failure: str | None = None
 
     @property
     def ratio(self) -> float | None:
-        """The sum of the segments as a fraction of the step."""
+        """The sum of the segments as a fraction of the step that is cut."""
         return None if self.step is None else self.segments / self.step.seconds
 
     def __str__(self) -> str:
         together = f"segments together {self.segments * 1e3:,.2f} ms"
-        if self.step is None:
+        if self.step is None or self.untouched is None:
             return f"{together}; the step was not timed: {self.failure}"
         return (
-            f"{together}, the step {self.step.seconds * 1e3:,.2f} ms measured: "
-            f"{self.ratio:.3f} of it"
+            f"{together}, {self.ratio:.3f} of the step cut at each: "
+            f"{self.step.seconds * 1e3:,.2f} ms measured "
+            f"({self.untouched.seconds * 1e3:,.2f} ms as traced)"
         )
 
 
@@ -93,12 +103,15 @@ def calibrate(
     together = sum(segment_seconds(program, found))
     try:
         given = _concrete(args)
-        compiled = jax.jit(fun).lower(*given).compile()
-        timing = measure(compiled, [given], Protocol(time_limit=10.0, most=30))
+        flat = jax.tree.leaves(given)
+        cut = jax.jit(emit(program, Schedule())).lower(*flat)
+        compiled = cut.compile(compiler_options(machine_of(jax.devices()[0]).platform))
+        step = measure(compiled, [flat], _PROTOCOL)
+        untouched = measure(jax.jit(fun).lower(*given).compile(), [given], _PROTOCOL)
     except Exception as error:  # noqa: BLE001 - too large, or not made to run alone
         reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        return found, Calibration(None, together, reason)
-    return found, Calibration(timing, together)
+        return found, Calibration(None, None, together, reason)
+    return found, Calibration(step, untouched, together)
 
 
 def _concrete(args: Sequence[Any]) -> list[Any]:

@@ -1,0 +1,25 @@
+"""The options that planned steps are compiled with."""
+
+from __future__ import annotations
+
+
+# On a GPU, XLA's rematerialisation counts pinned host buffers as device memory and
+# would recompute what it need not: the plan has already said what is computed again. On
+# a CPU, XLA would drop the barriers before it fuses and schedules: the cuts with them.
+_DISABLED_PASSES = {"cuda": "rematerialization", "cpu": "cse_barrier_expander"}
+
+
+def compiler_options(platform: str) -> dict[str, str | bool]:
+    """XLA's options for a planned step.
+
+    **Arguments:**
+
+    - `platform`: `Machine.platform` of the target.
+
+    **Returns:**
+
+    As `jax.jit` takes them as `compiler_options`; empty for a platform that is not
+    known.
+    """
+    disabled = _DISABLED_PASSES.get(platform)
+    return {} if disabled is None else {"xla_disable_hlo_passes": disabled}
