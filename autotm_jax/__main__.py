@@ -129,19 +129,23 @@ def describe(found: Machine) -> str:
 
 def _profile(options: argparse.Namespace) -> None:
     named = find_step(options.step)
-    found, whole = calibrate(named.step, named.args, named.donate_argnums)
-    if options.all:
-        program = program_of(named.step, named.args, named.donate_argnums)
-        bodies = [s.body for s in program.segments]
-        found = profile(program, bodies, all_configurations=True)
+    program = program_of(named.step, named.args, named.donate_argnums)
+    bodies = [s.body for s in program.segments]
+    found = profile(program, bodies, all_configurations=options.all)
     print(found)
+    _, whole = calibrate(named.step, named.args, named.donate_argnums)
     print(whole)
     if options.json:
         rows = [
             {"kind": kind, "placement": str(placed), **dataclasses.asdict(measurement)}
             for (kind, placed), measurement in found.measurements.items()
         ]
-        results = {"device": found.device, "calibration": str(whole), "timings": rows}
+        results = {
+            "device": found.device,
+            "calibration": str(whole),
+            "timings": rows,
+            "beyond the cap": found.pruned,
+        }
         options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 

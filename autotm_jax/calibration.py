@@ -16,9 +16,10 @@ import jax
 from .compile import compiler_options
 from .emit import emit
 from .machine import machine_of
-from .profile import Profile, profile
+from .profile import Profile, cache, profile
 from .profile.alone import random_inputs
 from .profile.estimate import segment_seconds
+from .profile.profiler import device_name
 from .profile.timing import Protocol, Timing, measure
 from .solve import Schedule
 from .trace import Order, Program, build_program
@@ -106,8 +107,10 @@ def calibrate(
         flat = jax.tree.leaves(given)
         cut = jax.jit(emit(program, Schedule())).lower(*flat)
         compiled = cut.compile(compiler_options(machine_of(jax.devices()[0]).platform))
-        step = measure(compiled, [flat], _PROTOCOL)
-        untouched = measure(jax.jit(fun).lower(*given).compile(), [given], _PROTOCOL)
+        plain = jax.jit(fun).lower(*given).compile()
+        with cache.alone(device_name()):
+            step = measure(compiled, [flat], _PROTOCOL)
+            untouched = measure(plain, [given], _PROTOCOL)
     except Exception as error:  # noqa: BLE001 - too large, or not made to run alone
         reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         return found, Calibration(None, None, together, reason)
