@@ -72,11 +72,15 @@ class Profile:
         if found is None or found.timing is None:
             return None
         seconds = found.timing.seconds
-        if seconds < _LOST * self.call_seconds:
+        if self._is_lost(found):
             return None
         # A CPU runs a program while its caller waits; a GPU while it calls the next.
         is_serial = self.device.startswith("cpu")
         return seconds - self.call_seconds if is_serial else seconds
+
+    def _is_lost(self, found: Measurement) -> bool:
+        seconds = 0.0 if found.timing is None else found.timing.seconds
+        return seconds < _LOST * self.call_seconds
 
     def failures(self) -> dict[str, int]:
         """Why measurements failed, and how often each."""
@@ -87,6 +91,7 @@ class Profile:
         return out
 
     def __str__(self) -> str:
+        on_device = [m for (_, c), m in self.measurements.items() if c == ON_DEVICE]
         done = sum(m.timing is not None for m in self.measurements.values())
         kinds = len({signature for signature, _ in self.measurements})
         rows = [
@@ -101,8 +106,12 @@ class Profile:
                 f"{sum(n > 0 for n in self.pruned.values())} kinds are beyond the cap "
                 f"of {MOST_CONFIGURATIONS} and were not timed"
             )
+        lost = sum(m.timing is not None and self._is_lost(m) for m in on_device)
+        if lost:
+            rows.append(f"too short to be told from a call: {lost} kinds")
         for failure, count in sorted(self.failures().items()):
-            rows.append(f"{count} not timed: {failure}; priced by roofline")
+            rows.append(f"{count} not timed: {failure}")
+        rows.append("what has no time of its own is priced by the scaled roofline")
         return "\n".join(rows)
 
 
