@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _machine(options: argparse.Namespace) -> None:
     found = machine()
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     print(describe(found))
     kinds = ", ".join(m.kind for m in device.addressable_memories())
     print(f"memory kinds: {kinds}")
@@ -106,7 +107,16 @@ def _machine(options: argparse.Namespace) -> None:
 
 
 def describe(found: Machine) -> str:
-    """A machine's figures, one per line, each with where it comes from."""
+    """A machine's figures, one per line, each with where it comes from.
+
+    **Arguments:**
+
+    - `found`: the machine.
+
+    **Returns:**
+
+    Text.
+    """
     rows = [f"{found.name} ({found.platform}, {found.source})"]
     figures = {
         "device_bytes": format_bytes(found.device_bytes),
@@ -169,22 +179,22 @@ def find_step(name: str) -> Named:
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
         raise UsageError(f"{name!r} names no step. Give MODULE:NAME.")
-    sys.path.insert(0, os.getcwd())
+    if os.getcwd() not in sys.path:  # as `python -m` does
+        sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{name!r} was not found ({error}).") from error
-    finally:
-        sys.path.pop(0)
     if callable(found) and not hasattr(found, "step"):
         try:
-            found = found()
+            inspect.signature(found).bind()
         except TypeError as error:
             raise UsageError(
                 f"{name!r} could not be called without arguments ({error})."
             ) from error
+        found = found()
     if hasattr(found, "step") and hasattr(found, "args"):
         donated = tuple(getattr(found, "donate_argnums", ()))
         return Named(found.step, tuple(found.args), donated)

@@ -106,20 +106,23 @@ def calibrate(
         given = _concrete(args)
         flat = jax.tree.leaves(given)
         cut = jax.jit(emit(program, Schedule())).lower(*flat)
-        compiled = cut.compile(compiler_options(machine_of(jax.devices()[0]).platform))
+        compiled = cut.compile(
+            compiler_options(machine_of(jax.local_devices()[0]).platform)
+        )
         plain = jax.jit(fun).lower(*given).compile()
         with cache.alone(device_name()):
             step = measure(compiled, [flat], _PROTOCOL)
             untouched = measure(plain, [given], _PROTOCOL)
     except Exception as error:  # noqa: BLE001 - too large, or not made to run alone
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        text = str(error).strip().partition("\n")[0][:200] or "no message"
+        reason = f"{type(error).__name__}: {text}"
         return found, Calibration(None, None, together, reason)
     return found, Calibration(step, untouched, together)
 
 
 def _concrete(args: Sequence[Any]) -> list[Any]:
     leaves, tree = jax.tree.flatten(tuple(args))
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = [leaf for leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
     made = iter(random_inputs(abstract, [place] * len(abstract), 0))
     filled = [next(made) if isinstance(x, jax.ShapeDtypeStruct) else x for x in leaves]

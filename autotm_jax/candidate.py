@@ -88,18 +88,37 @@ class Candidate:
     @functools.cached_property
     def costs(self) -> Costs:
         """What the program costs on the target."""
-        return estimate_costs(self.program, self._target, self._measured)
+        if self._measured:
+            try:
+                return estimate_costs(self.program, self._target, measured=True)
+            except Exception as error:  # noqa: BLE001 - the step can do without
+                _warn_not_measured("The step's segments", error)
+        return estimate_costs(self.program, self._target)
 
     @functools.cached_property
     def _machine(self) -> Machine:
         machine = self._target.machine
-        return with_measured_link(machine) if self._measured else machine
+        if self._measured and self._host_limit > 0:
+            try:
+                return with_measured_link(machine)
+            except Exception as error:  # noqa: BLE001 - the step can do without
+                _warn_not_measured("Copies to the host and back", error)
+        return machine
 
     @functools.cached_property
     def problem(self) -> Problem:
         """The placement problem, without a limit on the device."""
         machine, nothing = self._machine, float("inf")
         return formulate(self.program, self.costs, machine, nothing, self._host_limit)
+
+    @functools.cached_property
+    def sketch(self) -> Problem:
+        """The same problem, with times that are only modelled."""
+        if not self._measured:
+            return self.problem
+        costs = estimate_costs(self.program, self._target)
+        machine, nothing = self._target.machine, float("inf")
+        return formulate(self.program, costs, machine, nothing, self._host_limit)
 
     @functools.cached_property
     def fixed_bytes(self) -> int:
@@ -110,7 +129,7 @@ class Candidate:
     @functools.cached_property
     def cut_bytes(self) -> int:
         """Device bytes of the program when it is only cut."""
-        return self.fixed_bytes + replay(self.problem, Schedule()).device_peak
+        return self.fixed_bytes + replay(self.sketch, Schedule()).device_peak
 
     @functools.cached_property
     def _joint(self) -> JointProgram:
@@ -316,6 +335,16 @@ class Candidate:
             f"{program.values[v].describe()}"
             for v in ranked
         ]
+
+
+def _warn_not_measured(what: str, error: Exception) -> None:
+    warnings.warn(
+        f"{what} could not be timed ({type(error).__name__}: {error}), so they are "
+        "priced by the description of the nearest machine. measure=False does so "
+        "without trying.",
+        AutoTMWarning,
+        stacklevel=2,
+    )
 
 
 def _sound(problem: Problem, solution: Solution) -> Found | None:

@@ -65,6 +65,12 @@ def is_key_type(aval: Any) -> bool:
     return jnp.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
+def key_implementation(aval: Any) -> str:
+    """The name of the generator that an abstract array of typed PRNG keys is for."""
+    # `jax.random.key_impl` takes arrays only.
+    return aval.dtype._impl.name
+
+
 def itemsize_bits(dtype: Any) -> int:
     """Bits per element of a dtype as XLA:GPU stores it."""
     if jnp.issubdtype(dtype, jax.dtypes.extended):

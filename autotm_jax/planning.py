@@ -108,7 +108,7 @@ class Planner:
                 "(donate_argnums) if it is not donated, or raise the budget.",
                 least=None,
             )
-        if not usual.problem.tensors:  # nothing crosses a cut
+        if not usual.sketch.tensors:  # nothing crosses a cut
             if budget is None or self._plain_bytes() <= budget:
                 return self._untouched(budget)
         if budget is None:
@@ -143,7 +143,7 @@ class Planner:
     def untouched_if_smaller(self, plan: Plan, evidence: Evidence) -> Plan:
         """For `"min"`: the untouched step where it needs no more than the plan does."""
         if self.request.target.machine.platform == "cpu":
-            return plan  # where the compiler drops cuts, its bytes judge nothing
+            return plan  # what was moved is counted there, so bytes judge nothing
         may_be_less = self._plain_may_fit(evidence.device_bytes)
         if may_be_less and self._plain_bytes() <= evidence.device_bytes:
             return self._untouched(None)

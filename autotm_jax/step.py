@@ -152,7 +152,8 @@ class Step:
         given, budget, host_budget, measure, solver = self._given
         target = find_target(given)
         if measure is None:
-            measure = target.is_present and os.environ.get(_MEASURE, "1") != "0"
+            is_alone = target.is_present and jax.process_count() == 1
+            measure = is_alone and os.environ.get(_MEASURE, "1") != "0"
         return Request(target, budget, host_budget, measure, solver)
 
     def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -263,11 +264,16 @@ class Step:
 
     def _plain_key(self, traced: Any, request: Request, args: Any, kwargs: Any) -> str:
         places = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
-        target = request.target.config or jax.devices()[0].device_kind
+        donated = [
+            a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)
+        ]
+        step = (traced.jaxpr, donated, places, sorted(self._jit_options.items()))
+        target = request.target
+        device = target.config or jax.local_devices()[0].device_kind
+        options = compiler_options(target.machine.platform)
         versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
         flags = os.environ.get("XLA_FLAGS", "")
-        options = sorted(self._jit_options.items())
-        return cache.cache_key(traced.jaxpr, places, options, target, versions, flags)
+        return cache.cache_key(*step, device, options, *versions, flags)
 
     def _compiled_plain_bytes(
         self, traced: Any, request: Request, args: Any, kwargs: Any

@@ -46,6 +46,27 @@ def test_effects_are_not_repeated():
     assert seen == []
 
 
+def test_loops_of_unknown_length_are_not_run():
+    def grow(x: Any, rate: Any) -> Any:
+        return jax.lax.while_loop(lambda x: x.max() < 1e3, lambda x: x * rate, x)
+
+    def nested(x: Any, rate: Any) -> Any:
+        return jax.lax.cond(x[0, 0] > 0, grow, lambda x, rate: x, x, rate)
+
+    for step in (grow, nested):
+        found = only(step, jnp.ones((8, 8)), jnp.float32(1.5))
+        assert found == Measurement(None, "it has a loop of unknown length")
+
+
+def test_foreign_kernels_are_not_run():
+    def step(x: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.ffi.ffi_call("no_such_target", shape)(x)
+
+    found = only(step, jnp.ones((8, 8)))
+    assert found == Measurement(None, "it has a kernel that may not take any input")
+
+
 def test_nan_is_told():
     found = only(lambda x: jnp.log(x @ x - 1e6), jnp.ones((8, 8)))
     assert found == Measurement(None, "it returned NaN for random inputs")
@@ -125,6 +146,19 @@ def test_random_keys_and_scalars():
     keys, one = random_inputs([key, scalar], [place, place], 0)
     assert keys.shape == (3,) and keys.dtype == key.dtype
     assert one.shape == ()
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_random_keys_of_every_kind(impl: str):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    aval = jax.eval_shape(lambda: jax.random.key(0, impl=impl))
+    (key,) = random_inputs([aval], [place], 0)
+    assert key.dtype == aval.dtype and key.shape == ()
+
+
+def test_free_memory_that_nobody_knows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(alone, "free_bytes", lambda device: float("inf"))
+    assert only(lambda x: x @ x, jnp.ones((8, 8))).failure is None
 
 
 def test_free_memory():

@@ -57,7 +57,7 @@ def test_a_damaged_entry_is_none(own_cache: Path, damage: bytes):
     cache.store("kind", KEY, {"x": 1})
     (path,) = files(own_cache)
     path.write_bytes(damage)
-    cache._say_unreadable.cache_clear()
+    cache._said_unreadable.clear()
     with pytest.warns(
         AutoTMWarning, match="holds an entry that cannot be read"
     ) as said:

@@ -4,6 +4,7 @@ import re
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -45,6 +46,22 @@ def changes_something(step: Any, *args: Any, **kwargs: Any) -> bool:
 
 
 # The decorator.
+
+
+def test_what_plain_jit_needs_is_kept_by_what_is_donated(own_cache: Path):
+    # The same jaxpr and options, but other arguments donated.
+    x = jnp.ones((256, 256))
+
+    def step(a: Any, b: Any) -> Any:
+        return jax.tree.map(jnp.sin, (a, b))
+
+    found = []
+    for args in (((x, x), (x,)), ((x,), (x, x))):
+        plan = autotm.jit(step, budget=1.0, donate_argnums=0).plan(*args)
+        plain = jax.jit(step, donate_argnums=0).lower(*args).compile()
+        assert plan.device_bytes == autotm.device_bytes(plain)
+        found.append(plan.device_bytes)
+    assert found[0] != found[1]
 
 
 def test_without_arguments():

@@ -104,6 +104,53 @@ def test_what_did_not_fit_is_tried_again(
     assert profile(program, bodies).cached == 0
 
 
+def test_what_may_not_fail_again_is_tried_again(
+    measured: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    program, bodies = layers()
+    odd = Measurement(None, "it cannot run alone (TypeError: odd)")
+    monkeypatch.setattr(profiler, "measure_alone", lambda *a: odd)
+    profile(program, bodies)
+    assert profile(program, bodies).cached == 0
+
+
+def test_the_time_of_a_call_is_kept(own_cache: Path):
+    profiler._call_seconds.cache_clear()
+    first = profiler._call_seconds()
+    profiler._call_seconds.cache_clear()
+    assert profiler._call_seconds() == first > 0
+
+
+def test_a_step_that_fits_is_not_timed(measured: list[Any]):
+    step = autotm.jit(chain, budget="100GiB", measure=True)
+    plan = step.plan(*chain_arguments(layers=6))
+    assert plan.is_untouched
+    assert measured == []
+
+
+def test_a_step_runs_whatever_fails(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("RESOURCE_EXHAUSTED")
+
+    monkeypatch.setattr("autotm_jax.profile.transfers._time", refuse)
+    monkeypatch.setattr("autotm_jax.profile.estimate.profile", refuse)
+    args = chain_arguments(layers=6, width=64, batch=256)
+    step = autotm.jit(chain, budget="min", measure=True)
+    with pytest.warns(autotm.AutoTMWarning) as said:
+        plan = step.plan(*args)
+    texts = sorted(str(w.message) for w in said)
+    assert texts[0].startswith(
+        "Copies to the host and back could not be timed (Runtime"
+    )
+    assert texts[1] == (
+        "The step's segments could not be timed (RuntimeError: RESOURCE_EXHAUSTED), so "
+        "they are priced by the description of the nearest machine. measure=False does "
+        "so without trying."
+    )
+    assert plan.status is autotm.Status.OPTIMAL
+    assert plan.costs is not None and not plan.costs.is_measured
+
+
 def test_a_damaged_entry_is_measured_again(measured: list[Any], own_cache: Path):
     program, bodies = layers()
     profile(program, bodies)

@@ -1,4 +1,5 @@
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -66,7 +67,21 @@ def test_noise_takes_more_samples():
 def test_the_time_limit_ends_it():
     noise = [1.0, 1.4, 0.8, 1.2, 0.7, 1.3]
     found, _ = timed(*noise, time_limit=0.0, most=1000)
-    assert found.samples + found.outliers == Protocol().fewest
+    assert found.samples + found.outliers == 1
+
+
+def test_a_long_call_is_not_repeated_for_its_own_sake():
+    rules = Protocol(time_limit=0.05)
+    calls: list[float] = []
+
+    def slow() -> None:
+        calls.append(1)
+        time.sleep(0.06)
+
+    found = measure(slow, [()], rules)
+    assert found.seconds >= 0.06
+    # One to begin with and one sample.
+    assert len(calls) == 2
 
 
 def test_a_clock_that_jumps_back_now_and_then():

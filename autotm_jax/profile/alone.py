@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from .. import compat
 from ..compile.memory import temp_bytes
@@ -27,6 +28,11 @@ _MOST_SETS = 8
 
 # What a measurement may take of the memory that is free.
 _SHARE_OF_FREE = 0.5
+
+# What calls code that is not XLA's, which may trust its inputs.
+_FOREIGN = {"custom_call", "ffi_call", "pallas_call", "triton_kernel_call"}
+
+RETURNED_NAN = "it returned NaN for random inputs"
 
 # Distinct random bytes per input; larger ones repeat them.
 _RANDOM_BYTES = 2**20
@@ -58,15 +64,25 @@ def measure_alone(
 
     A `Measurement`. Whatever goes wrong is its `failure`, never an exception.
     """
-    effects = [e for i in fragment.equations for e in program.equations[i].eqn.effects]
-    if effects:
+    eqns = [program.equations[i].eqn for i in fragment.equations]
+    if any(eqn.effects for eqn in eqns):
         return Measurement(None, "it has an effect, which may not happen again")
+    names = set().union(*map(_primitives, eqns))
+    if "while" in names:
+        return Measurement(None, "it has a loop of unknown length")
+    if not names.isdisjoint(_FOREIGN):
+        return Measurement(None, "it has a kernel that may not take any input")
     try:
         return _measured(program, fragment, configuration, protocol)
     except ClockError as error:
         return Measurement(None, str(error).rstrip("."))
     except Exception as error:  # noqa: BLE001 - whatever JAX raises is a finding
         return Measurement(None, _reason(error))
+
+
+def _primitives(eqn: Any) -> set[str]:
+    inner = [e for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns]
+    return {eqn.primitive.name}.union(*map(_primitives, inner))
 
 
 def _reason(error: Exception) -> str:
@@ -83,7 +99,7 @@ def _measured(
     configuration: Configuration,
     protocol: Protocol | None,
 ) -> Measurement:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     on_host = {fragment.reads[i] for i in configuration.reads}
     to_host = {fragment.writes[i] for i in configuration.writes}
 
@@ -113,10 +129,10 @@ def _measured(
     if given > room:
         return Measurement(None, "it does not fit into memory alone")
     wanted = math.ceil(_ROTATED_BYTES / max(1, given))
-    sets = max(1, min(wanted, _MOST_SETS, int(room / max(1, given))))
+    sets = max(1, int(min(wanted, _MOST_SETS, room / max(1, given))))
     inputs = [random_inputs(avals, places, seed) for seed in range(sets)]
     if _has_nan(compiled(*inputs[0])):
-        return Measurement(None, "it returned NaN for random inputs")
+        return Measurement(None, RETURNED_NAN)
     return Measurement(measure(compiled, inputs, protocol))
 
 
@@ -156,8 +172,9 @@ def random_inputs(avals: Sequence[Any], places: Sequence[Any], seed: int) -> lis
 def _random(rng: np.random.Generator, aval: Any) -> Any:
     if compat.is_key_type(aval):
         size = int(np.prod(aval.shape, dtype=np.int64))
-        keys = jax.random.split(jax.random.key(int(rng.integers(2**31))), size)
-        return keys.reshape(aval.shape)
+        seed = int(rng.integers(2**31))
+        key = jax.random.key(seed, impl=compat.key_implementation(aval))
+        return jax.random.split(key, size).reshape(aval.shape)
     bits = compat.itemsize_bits(aval.dtype)
     count = max(1, min(aval.size, 8 * _RANDOM_BYTES // bits))
     if jnp.issubdtype(aval.dtype, jnp.bool_):
@@ -175,7 +192,5 @@ def _has_nan(results: Sequence[Any]) -> bool:
         for r in results
         if not compat.is_key_type(r) and jnp.issubdtype(r.dtype, jnp.inexact)
     ]
-    return any(
-        bool(jnp.isnan(jax.device_put(r, jax.memory.Space.Device)).any())
-        for r in floats
-    )
+    near = jax.device_put(floats, jax.memory.Space.Device)
+    return any(bool(jax.device_get(jnp.isnan(r).any())) for r in near)

@@ -63,8 +63,8 @@ def load(kind: str, key: str) -> Any | None:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
-        _say_unreadable(str(cache_directory()), f"{path.name}: {error}")
+    except (OSError, ValueError):
+        _say_unreadable(str(cache_directory()), path.name)
         return None
 
 
@@ -99,12 +99,17 @@ def _say_unwritable(directory: str, reason: str) -> None:
     )
 
 
-@functools.cache
-def _say_unreadable(directory: str, reason: str) -> None:
+_said_unreadable: set[str] = set()
+
+
+def _say_unreadable(directory: str, name: str) -> None:
+    if directory in _said_unreadable:
+        return
+    _said_unreadable.add(directory)
     warnings.warn(
-        f"The cache directory {directory} holds an entry that cannot be read "
-        f"({reason}). It is worked out again, as is any other such entry; "
-        "`autotm cache clear` removes them all.",
+        f"The cache directory {directory} holds an entry that cannot be read ({name}). "
+        "It is worked out again, as is any other such entry; `autotm cache clear` "
+        "removes them all.",
         AutoTMWarning,
         stacklevel=3,
     )
@@ -113,6 +118,10 @@ def _say_unreadable(directory: str, reason: str) -> None:
 @contextlib.contextmanager
 def alone(name: str) -> Iterator[None]:
     """Waits until no other process is inside, so that none disturbs a measurement.
+
+    **Arguments:**
+
+    - `name`: what is measured; another name is another lock.
 
     The lock is the operating system's: it goes with the process that holds it, however
     that ends. Where there is no lock to be had, nobody waits.

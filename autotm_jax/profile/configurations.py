@@ -15,7 +15,7 @@ from .. import compat
 from ..trace import Fragment, Program
 
 
-# Values below this fraction of the program's largest tensor are never moved.
+# Values below this fraction of the program's largest tensor are not worth a copy.
 _SMALLEST_MOVED = 1 / 1500
 
 

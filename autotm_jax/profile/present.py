@@ -14,7 +14,7 @@ from .. import compat
 from ..machine import Machine, machine_of
 from . import cache
 from .alone import free_bytes, random_inputs
-from .profiler import device_name
+from .profiler import device_name, stored_here
 from .timing import Protocol, measure
 from .transfers import COMPILED, Transfers, measure_transfers
 
@@ -51,7 +51,7 @@ def machine(progress: bool | None = None) -> Machine:
 
     A `Machine`; its `sources` say which figure is measured.
     """
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     nearest = machine_of(device)
     found: dict[str, Any] = {}
     if nearest.has_host_memory:
@@ -74,11 +74,20 @@ def machine(progress: bool | None = None) -> Machine:
 def with_measured_link(machine: Machine, progress: bool | None = None) -> Machine:
     """A present machine with the bandwidths and the latency of its copies measured.
 
-    A few sizes are enough for that.
+    **Arguments:**
+
+    - `machine`: as described.
+    - `progress`: show a progress bar; by default where standard error is a terminal.
+
+    **Returns:**
+
+    A `Machine`; the same where nothing could be timed. A few sizes are enough for that.
     """
     if not machine.has_host_memory:
         return machine
     found = _link(measure_transfers(_FEW_SIZES, COMPILED, progress))
+    if not found:
+        return machine
     said = f"measured on this device with JAX {compat.JAX_VERSION}"
     sources = {**machine.sources, **dict.fromkeys(found, said)}
     source = f"{machine.source}, copies measured"
@@ -107,15 +116,14 @@ def _host_bytes() -> int:
 
 
 def _rates(platform: str) -> dict[str, float]:
-    parts = (device_name(), compat.JAX_VERSION, compat.JAXLIB_VERSION, _HARNESS)
-    key = cache.cache_key("rates", *parts, os.environ.get("XLA_FLAGS", ""))
+    key = stored_here("rates", _HARNESS)
     known = cache.load("machine", key)
     if isinstance(known, dict) and all(isinstance(v, float) for v in known.values()):
         return known
     with cache.alone(device_name()):
         out = {"launch_overhead": _seconds(lambda x: x + 1, (), "float32")}
         elements = _STREAMED_BYTES[platform] // 4
-        if 8 * elements < 0.5 * free_bytes(jax.devices()[0]):
+        if 8 * elements < 0.5 * free_bytes(jax.local_devices()[0]):
             taken = _seconds(lambda x: x + 1, (elements,), "float32")
             out["device_bandwidth"] = 8 * elements / taken
         side = _SIDE[platform]
@@ -130,7 +138,7 @@ def _seconds(
     step: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype: str
 ) -> float:
     aval = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     inputs = [random_inputs([aval], [place], seed) for seed in range(2)]
     compiled = jax.jit(step).lower(*inputs[0]).compile()
     return measure(compiled, inputs, Protocol(time_limit=0.5, most=20)).seconds

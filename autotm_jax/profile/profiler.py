@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from .. import compat
 from ..trace import LOCAL, Fragment, Program
 from . import cache
-from .alone import Measurement, measure_alone
+from .alone import RETURNED_NAN, Measurement, measure_alone
 from .configurations import ON_DEVICE, Configuration, configurations
 from .timing import Timing, measure
 
@@ -208,8 +209,8 @@ def _load(task: Task) -> Measurement | None:
 
 
 def _store(task: Task, found: Measurement) -> None:
-    # What is free now says nothing about the next time.
-    lasts = found.failure is None or "memory" not in found.failure
+    # What failed for another reason may not fail the next time.
+    lasts = found.failure in (None, RETURNED_NAN)
     if lasts and not task.fragment.signature.startswith(LOCAL):
         cache.store("time", _key(task), dataclasses.asdict(found))
 
@@ -217,10 +218,19 @@ def _store(task: Task, found: Measurement) -> None:
 @functools.cache
 def device_name() -> str:
     """A name of the default device under which times may be kept."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         return device.device_kind
-    return f"cpu {_cpu_model()} x {os.cpu_count()}"
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+    return f"cpu {_cpu_model()} x {cores}"
+
+
+def stored_here(*parts: object) -> str:
+    """A cache key for what was measured of this host's device by this JAX."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
+    return cache.cache_key(platform.node(), device_name(), flags, *versions, *parts)
 
 
 def _cpu_model() -> str:
@@ -234,6 +244,14 @@ def _cpu_model() -> str:
 
 @functools.cache
 def _call_seconds() -> float:
-    scalar: Any = jax.numpy.zeros(())
+    # Kept, since plans are made with it: the same times give the same plan.
+    key = stored_here("call", _HARNESS)
+    known = cache.load("machine", key)
+    if isinstance(known, float) and known > 0:
+        return known
+    scalar: Any = jax.device_put(np.zeros((), np.float32))
     compiled = jax.jit(lambda x: x + 1).lower(scalar).compile()
-    return measure(compiled, [(scalar,)]).seconds
+    with cache.alone(device_name()):
+        seconds = measure(compiled, [(scalar,)]).seconds
+    cache.store("machine", key, seconds)
+    return seconds

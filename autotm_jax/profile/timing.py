@@ -27,12 +27,12 @@ import jax
 class Protocol:
     """The rules of a measurement.
 
-    - `warm_up`: calls before the first sample.
+    - `warm_up`: calls after the very first one and before the first sample.
     - `sample_seconds`: how long one sample should last, in seconds.
-    - `fewest`, `most`: samples.
+    - `fewest`, `most`: samples, if time allows.
     - `precision`: half width of the median's confidence interval (two standard
         errors), relative to the median, that is small enough.
-    - `time_limit`: seconds after which no sample is begun.
+    - `time_limit`: seconds after which no sample but the first is begun.
     - `outlier`: in median absolute deviations.
     """
 
@@ -99,18 +99,20 @@ def measure(
         jax.block_until_ready(result)
         return (clock() - begun) / calls
 
-    for i in range(rules.warm_up):
-        jax.block_until_ready(run(*inputs[i % len(inputs)]))
+    end = time.monotonic() + rules.time_limit
     once = sample(1)
+    for _ in range(rules.warm_up):
+        if time.monotonic() < end:
+            once = sample(1)
     calls = math.ceil(rules.sample_seconds / once) if once > 0 else len(inputs)
     calls = min(max(1, calls), 1000)
     samples: list[float] = []
     broken = 0
-    end = time.monotonic() + rules.time_limit
     while len(samples) < rules.most:
-        if len(samples) >= rules.fewest:
-            if time.monotonic() > end or _error(samples) < rules.precision:
-                break
+        if samples and time.monotonic() >= end:
+            break
+        if len(samples) >= rules.fewest and _error(samples) < rules.precision:
+            break
         seconds = sample(calls)
         if seconds > 0 and math.isfinite(seconds):
             samples.append(seconds)

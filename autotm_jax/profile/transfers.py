@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import nnls
 from tqdm import tqdm
 
-from .. import compat
 from . import cache
 from .alone import free_bytes
-from .profiler import device_name
+from .profiler import device_name, stored_here
 from .timing import Protocol, Timing, measure
 
 
@@ -134,14 +131,12 @@ def measure_transfers(
 
     `Transfers`.
     """
-    where = (device_name(), os.environ.get("XLA_FLAGS", ""))
-    versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION, _HARNESS)
-    key = cache.cache_key(*where, *versions, tuple(sizes), tuple(directions))
+    room = _SHARE_OF_FREE * free_bytes(jax.local_devices()[0])
+    fitting = [n for n in sizes if 2 * n <= room]
+    key = stored_here("transfers", _HARNESS, fitting, tuple(directions))
     known = _read(cache.load("transfers", key))
     if known is not None:
         return known
-    room = _SHARE_OF_FREE * free_bytes(jax.devices()[0])
-    fitting = [n for n in sizes if 2 * n <= room]
     tasks = [(direction, n) for direction in directions for n in fitting]
     hidden = None if progress is None else not progress
     timings: dict[str, dict[int, Timing]] = {d: {} for d in directions}
@@ -156,10 +151,10 @@ def measure_transfers(
 
 
 def _time(direction: str, nbytes: int) -> Timing:
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     here = jax.sharding.SingleDeviceSharding(device)
     away = jax.sharding.SingleDeviceSharding(device, memory_kind="pinned_host")
-    near = jax.device_put(jnp.zeros(nbytes // 4, jnp.float32), here)
+    near = jax.device_put(np.zeros(nbytes // 4, np.float32), here)
     far = jax.device_put(near, away)
     runs: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         "d2h": (jax.jit(_to_host), (near,)),
