@@ -19,6 +19,7 @@ from .budget import format_bytes
 from .calibration import calibrate, program_of
 from .machine import Machine
 from .profile import cache, machine, measure_transfers, profile
+from .trace import single_equations
 
 
 # The variable with which JAX's GPU client takes its cap of pinned host memory, in GB.
@@ -83,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="every admissible placement of operands and results, up to a cap",
     )
+    ahead.add_argument(
+        "--equations", action="store_true", help="each kind of equation alone, as well"
+    )
     ahead.add_argument("--json", type=Path, help="where to write the timings")
     ahead.set_defaults(run=_profile)
     kept = commands.add_parser("cache", help="what is kept between processes")
@@ -141,6 +145,8 @@ def _profile(options: argparse.Namespace) -> None:
     named = find_step(options.step)
     program = program_of(named.step, named.args, named.donate_argnums)
     bodies = [s.body for s in program.segments]
+    if options.equations:
+        bodies += single_equations(program)
     found = profile(program, bodies, all_configurations=options.all)
     print(found)
     _, whole = calibrate(named.step, named.args, named.donate_argnums)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from . import compat
@@ -17,6 +17,7 @@ from .candidate import Candidate, Found
 from .compile import Evidence
 from .errors import BudgetError, InfeasibleBudget
 from .machine import Target
+from .plain import Plain
 from .plan import Plan
 from .solve import SolverOptions, Status
 from .trace import Order, build_program
@@ -69,7 +70,7 @@ class Planner:
     - `closed`: the closed jaxpr of the step.
     - `donated`: per flat argument, whether it is donated.
     - `request`: what was asked for.
-    - `plain_bytes`: compiles the untouched step and returns its device bytes.
+    - `plain`: what the untouched step needs.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class Planner:
         closed: Any,
         donated: Sequence[bool],
         request: Request,
-        plain_bytes: Callable[[], int],
+        plain: Plain,
     ):
         self.request = request
         self._closed, self._donated = closed, donated
-        self._plain_bytes = plain_bytes
+        self._plain = plain
 
     def first(self) -> Plan:
         """The plan before anything planned has been compiled.
@@ -109,11 +110,11 @@ class Planner:
                 least=None,
             )
         if not usual.sketch.tensors:  # nothing crosses a cut
-            if budget is None or self._plain_bytes() <= budget:
+            if budget is None or self._plain.nbytes <= budget:
                 return self._untouched(budget)
         if budget is None:
             return self._least()
-        if self._plain_may_fit(budget) and self._plain_bytes() <= budget:
+        if self._plain_may_fit(budget) and self._plain.nbytes <= budget:
             return self._untouched(budget)
         return self._within(budget, budget - usual.fixed_bytes, int(_SLACK * budget))
 
@@ -145,13 +146,15 @@ class Planner:
         if self.request.target.machine.platform == "cpu":
             return plan  # what was moved is counted there, so bytes judge nothing
         may_be_less = self._plain_may_fit(evidence.device_bytes)
-        if may_be_less and self._plain_bytes() <= evidence.device_bytes:
+        if may_be_less and self._plain.nbytes <= evidence.device_bytes:
             return self._untouched(None)
         return plan
 
     def _plain_may_fit(self, nbytes: int) -> bool:
         if isinstance(self.request.budget, float) or not self._usual.program.segments:
             return True  # compiled anyway, or nothing to judge by
+        if self._plain.known is not None:
+            return True  # no need to guess
         if nbytes < _ORDERS * _PLAIN_MAY_FIT * self._usual.cut_bytes:
             return False
         least = min(c.cut_bytes for c in self._candidates())
@@ -159,7 +162,7 @@ class Planner:
 
     def _untouched(self, budget: int | None) -> Plan:
         machine = self.request.target.machine
-        nbytes = self._plain_bytes()
+        nbytes = self._plain.nbytes
         status = Status.UNTOUCHED
         return Plan(budget, status, device_bytes=nbytes, machine=machine)
 
@@ -168,7 +171,7 @@ class Planner:
         if budget is None:
             return self.request.target.machine.device_bytes or None
         if isinstance(budget, float):
-            return int(budget * self._plain_bytes())
+            return int(budget * self._plain.nbytes)
         if isinstance(budget, int):
             return budget
         return None
@@ -236,7 +239,7 @@ class Planner:
             if found.status in (Status.OPTIMAL, Status.REPACKED):
                 break
         if best is None:
-            if self._plain_bytes() <= budget:
+            if self._plain.nbytes <= budget:
                 return self._untouched(budget)
             candidate = min(self._candidates(), key=lambda c: c.least_bytes)
             best = candidate.least, candidate
@@ -271,7 +274,7 @@ class Planner:
 
     def _infeasible(self, budget: int, candidate: Candidate) -> InfeasibleBudget:
         least = candidate.least_bytes
-        least = min(least + int(_SLACK * least), self._plain_bytes())
+        least = min(least + int(_SLACK * least), self._plain.nbytes)
         return InfeasibleBudget(
             f"No plan keeps the step within {format_bytes(budget)} of device memory: "
             f"the least budget that works is about {format_bytes(least)} "

@@ -27,9 +27,9 @@ from .errors import (
 )
 from .machine import Target
 from .machine import target as find_target
+from .plain import Plain
 from .plan import Plan, Realised
 from .planning import Planner, Request
-from .profile import cache
 from .solve import SolverOptions, Status
 from .verdict import MOST_ROUNDS, judge
 
@@ -239,11 +239,13 @@ class Step:
             a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)
         ]
 
-        @functools.cache
-        def plain_bytes() -> int:
-            return self._plain_bytes(traced, request, args, kwargs)
-
-        planner = Planner(traced.jaxpr, donated, request, plain_bytes)
+        compile_plain = functools.partial(
+            self._plain_bytes, traced, request, args, kwargs
+        )
+        places = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
+        step = (traced.jaxpr, donated, places, sorted(self._jit_options.items()))
+        plain = Plain(compile_plain, request.target, *step)
+        planner = Planner(traced.jaxpr, donated, request, plain)
         try:
             return planner, planner.first()
         except AutoTMError:
@@ -252,30 +254,6 @@ class Step:
             return None, self._give_up(f"{type(error).__name__}: {error}")
 
     def _plain_bytes(
-        self, traced: Any, request: Request, args: Any, kwargs: Any
-    ) -> int:
-        entry = self._plain_key(traced, request, args, kwargs)
-        known = cache.load("plain", entry)
-        if isinstance(known, int):
-            return known
-        nbytes = self._compiled_plain_bytes(traced, request, args, kwargs)
-        cache.store("plain", entry, nbytes)
-        return nbytes
-
-    def _plain_key(self, traced: Any, request: Request, args: Any, kwargs: Any) -> str:
-        places = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
-        donated = [
-            a.donated for a in jax.tree.leaves(traced.args_info, is_leaf=_is_arg)
-        ]
-        step = (traced.jaxpr, donated, places, sorted(self._jit_options.items()))
-        target = request.target
-        device = target.config or jax.local_devices()[0].device_kind
-        options = compiler_options(target.machine.platform)
-        versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
-        flags = os.environ.get("XLA_FLAGS", "")
-        return cache.cache_key(*step, device, options, *versions, flags)
-
-    def _compiled_plain_bytes(
         self, traced: Any, request: Request, args: Any, kwargs: Any
     ) -> int:
         key = id(traced.jaxpr)

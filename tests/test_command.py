@@ -77,6 +77,12 @@ def test_profile(own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert row["timing"]["seconds"] > 0
 
 
+def test_every_equation(own_cache: Path, capsys: pytest.CaptureFixture[str]):
+    assert command.main(["profile", f"{HERE}:PAIR", "--equations"]) == 0
+    # The segment, its matrix product alone, and the sine.
+    assert "3 kinds of segment" in capsys.readouterr().out
+
+
 def test_an_interrupted_profile(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotm_jax.trace import Kind, Program, build_program, evaluate
+from autotm_jax.trace import (
+    Kind,
+    Program,
+    build_program,
+    evaluate,
+    single_equations,
+)
 from benchmarks.workloads import gpt
 
 from .programs import program_of, random_step, run
@@ -283,3 +289,17 @@ def test_donated_must_match_the_arguments():
     traced = jax.jit(lambda x, y: x + y).trace(X, Y)
     with pytest.raises(ValueError):
         build_program(traced.jaxpr, [False])
+
+
+def test_single_equations():
+    x = jnp.ones((8, 8))
+    program = program_of(lambda x: jnp.sin(x @ x) + jnp.sin(x), x)
+    found = single_equations(program)
+    assert [f.equations for f in found] == [(e.index,) for e in program.equations]
+    for fragment, equation in zip(found, program.equations, strict=True):
+        assert set(fragment.reads) == set(equation.operands)
+        assert fragment.writes == equation.outputs
+    names = [e.eqn.primitive.name for e in program.equations]
+    one, other = (found[i] for i, name in enumerate(names) if name == "sin")
+    # An argument and a tensor are not the same kind of operand.
+    assert one.signature != other.signature

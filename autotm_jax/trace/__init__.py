@@ -9,6 +9,7 @@ from .flatten import (
     register_flattening as register_flattening,
 )
 from .fragments import LOCAL as LOCAL
+from .fragments import single_equations as single_equations
 from .postpone import Order as Order
 from .primitives import Kind as Kind
 from .primitives import register_kind as register_kind

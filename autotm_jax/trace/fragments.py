@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from .program import Equation, Fragment, Value
+from .program import Equation, Fragment, Program, Value
 
 
 # Marks signatures that mean nothing in another process.
@@ -119,3 +119,22 @@ class FragmentBuilder:
             local = f"{LOCAL}{id(eqn)}" if " at 0x" in text else ""
             self._texts[index] = text + local
         return self._texts[index]
+
+
+def single_equations(program: Program) -> list[Fragment]:
+    """Each equation of a program as a fragment of its own.
+
+    **Arguments:**
+
+    - `program`: the program.
+
+    **Returns:**
+
+    A `Fragment` per equation; every operand is read and every result written.
+    """
+    made = frozenset(v for e in program.equations for v in e.outputs)
+    values, equations = program.values, program.equations
+    builder = FragmentBuilder(values, equations, made, program.resident)
+    return [
+        builder.build([e.index], frozenset(e.outputs), e.outputs) for e in equations
+    ]

@@ -1,0 +1,29 @@
+from pathlib import Path
+
+import autotm_jax as autotm
+from autotm_jax.plain import Plain
+
+
+def test_compiled_once_and_kept(own_cache: Path):
+    compiled: list[int] = []
+
+    def compile() -> int:
+        compiled.append(1)
+        return 123
+
+    target = autotm.target()
+    first = Plain(compile, target, "jaxpr", [True])
+    assert first.known is None
+    assert (first.nbytes, first.nbytes, len(compiled)) == (123, 123, 1)
+    # Another process.
+    second = Plain(compile, target, "jaxpr", [True])
+    assert (second.known, second.nbytes, len(compiled)) == (123, 123, 1)
+
+
+def test_kept_by_what_tells_steps_apart(own_cache: Path):
+    target = autotm.target()
+    assert Plain(lambda: 1, target, "jaxpr", [True]).nbytes == 1
+    assert Plain(lambda: 2, target, "jaxpr", [False]).nbytes == 2
+    assert Plain(lambda: 3, target, "another", [True]).nbytes == 3
+    h100 = autotm.target("h100-sxm")
+    assert Plain(lambda: 4, h100, "jaxpr", [True]).nbytes == 4
