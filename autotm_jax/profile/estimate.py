@@ -32,7 +32,7 @@ def estimate_costs(program: Program, target: Target, measured: bool = False) -> 
     `Costs`.
     """
     probes = [Probe(s.body, frozenset(s.dying)) for s in program.segments]
-    memory, source = workspaces(program, probes, target)
+    memory, source = workspaces(program, probes, target, always=measured)
     times = _Times(program, target)
     if measured:
         bodies = [s.body for s in program.segments]

@@ -21,13 +21,14 @@ import jax.numpy as jnp
 
 from .. import compat
 from ..compile.memory import temp_bytes
+from ..compile.options import compiler_options
 from ..machine import Target
 from ..trace import LOCAL, Fragment, Kind, Program, evaluate
 from . import cache
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 2
+_HARNESS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Probe:
 
 
 def workspaces(
-    program: Program, probes: Sequence[Probe], target: Target
+    program: Program, probes: Sequence[Probe], target: Target, always: bool = False
 ) -> tuple[list[int], str]:
     """Workspace bytes of fragments, and where the figures come from.
 
@@ -47,16 +48,16 @@ def workspaces(
 
     - `program`: the program the fragments belong to.
     - `probes`: the fragments. Structurally equal ones are compiled once.
-    - `target`: what to compile for. On a CPU, whose buffer assignment says nothing
-        about an accelerator's, workspace is estimated from the fused operands of the
-        kernels instead.
+    - `target`: what to compile for. For a CPU, workspace is estimated from the fused
+        operands of the kernels instead,
+    - `always`: unless it is to be asked, too.
 
     **Returns:**
 
     Bytes per probe (negative where results take the place of dying operands), and
     the source.
     """
-    if target.machine.platform == "cpu":
+    if target.machine.platform == "cpu" and not always:
         return [estimate(program, p.fragment) for p in probes], "estimated"
     keys = [_key(program, p, target) for p in probes]
     known: dict[str, int | None] = {}
@@ -162,7 +163,8 @@ def _compile(program: Program, probe: Probe, target: Target) -> int | None:
             [abstract(v) for v in others],
             [abstract(v, ()) for v in tensors],
         )
-        temp = temp_bytes(lowered.compile())
+        options = compiler_options(target.machine.platform)
+        temp = temp_bytes(lowered.compile(options))
     except Exception:  # noqa: BLE001 - cannot run alone (an effect, a mesh, a dtype)
         return None
     counted = sum(program.values[v].nbytes for v in (*tensors, *made))
