@@ -61,3 +61,11 @@ def test_without_a_compiler_what_is_fused_into_kernels_counts():
     assert estimate(program, last) >= 0
     fed = program_of(lambda x: (jnp.sin(x) + 1) @ x, x).segments[0].body
     assert estimate(program_of(lambda x: (jnp.sin(x) + 1) @ x, x), fed) == x.nbytes
+
+
+def test_a_cpu_that_is_the_device_is_asked():
+    program = program_of(update, TABLE, ROWS, AT, donate_argnums=0)
+    probes = [Probe(s.body, frozenset(s.dying)) for s in program.segments]
+    found, source = workspaces(program, probes, autotm.target(), always=True)
+    assert source.startswith("XLA, ")
+    assert found[0] >= TABLE.nbytes

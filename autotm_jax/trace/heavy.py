@@ -27,12 +27,8 @@ def nbytes_of(aval: Any) -> int:
 
 def heavy_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
     """Per equation, whether it is a kernel that may start a segment."""
-    traffic = _traffic(flat)
-    kernels = [t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL]
-    smallest = _SMALLEST_KERNEL * max(kernels, default=0)
-    return [
-        k is Kind.KERNEL and t >= smallest for t, k in zip(traffic, kinds, strict=True)
-    ]
+    large = _large(flat, kinds)
+    return [k is Kind.KERNEL and n in large for n, k in enumerate(kinds)]
 
 
 def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
@@ -47,19 +43,20 @@ def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
         if e.eqn.primitive.name == "broadcast_in_dim"
         and not any(isinstance(i, int) for i in e.inputs)
     }
-    traffic = _traffic(flat)
-    kernels = [t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL]
-    smallest = _SMALLEST_KERNEL * max(kernels, default=0)
+    large = _large(flat, kinds)
     return [
-        k is Kind.MEMORY and t >= smallest and not literals.isdisjoint(e.inputs)
-        for e, t, k in zip(flat.equations, traffic, kinds, strict=True)
+        k is Kind.MEMORY and n in large and not literals.isdisjoint(e.inputs)
+        for n, (e, k) in enumerate(zip(flat.equations, kinds, strict=True))
     ]
 
 
-def _traffic(flat: Flat) -> list[int]:
-    # Bytes that an equation reads and writes.
+def _large(flat: Flat, kinds: Sequence[Kind]) -> set[int]:
+    # By the bytes that an equation reads and writes.
     size = [nbytes_of(aval) for aval in flat.avals]
-    return [
+    traffic = [
         sum(size[v] for v in (*e.inputs, *e.outputs) if isinstance(v, int))
         for e in flat.equations
     ]
+    kernels = [t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL]
+    smallest = _SMALLEST_KERNEL * max(kernels, default=0)
+    return {n for n, t in enumerate(traffic) if t >= smallest}
