@@ -8,6 +8,7 @@ far a prediction made of it may be off. The step as it was traced is timed as we
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ def calibrate(
     args: Sequence[Any],
     donate_argnums: Sequence[int] = (),
     progress: bool | None = None,
+    time_limit: float = math.inf,
 ) -> tuple[Profile, Calibration]:
     """Times a step and each kind of its segments on the default device.
 
@@ -93,6 +95,7 @@ def calibrate(
     - `donate_argnums`: of the step that is cut into segments. The step that is timed
         donates nothing, so that its arguments last.
     - `progress`: show a progress bar; by default where standard error is a terminal.
+    - `time_limit`: seconds after which no more segments are timed.
 
     **Returns:**
 
@@ -100,7 +103,7 @@ def calibrate(
     """
     program = program_of(fun, args, donate_argnums)
     bodies = [s.body for s in program.segments]
-    found = profile(program, bodies, progress=progress)
+    found = profile(program, bodies, progress=progress, time_limit=time_limit)
     together = sum(segment_seconds(program, found))
     try:
         given = _concrete(args)

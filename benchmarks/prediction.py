@@ -10,7 +10,8 @@ segments and the copies, and prints
 
 Planned steps are timed with their arguments donated, the state going round; the
 untouched step likewise. All figures are medians from one run. `--json` writes them,
-with the timings of the copies and of all segments.
+with the timings of the copies and of all segments. What does not fit into `--minutes`
+is left out, and said.
 """
 
 from __future__ import annotations
@@ -48,12 +49,15 @@ def measured(workload: workloads.Workload, step: Any, steps: int) -> float:
     return statistics.median(seconds[2:])
 
 
-def rows(name: str, steps: int = 10) -> dict[str, Any]:
-    """All figures of one workload."""
+def rows(name: str, end: float, steps: int = 10) -> dict[str, Any]:
+    """All figures of one workload; no plan is begun after half of the time is gone."""
+    left = end - time.monotonic()
     workload = workloads.get(name)
     donate = workload.donate_argnums
     start = time.perf_counter()
-    profile, whole = calibrate(workload.step, workload.args, donate)
+    profile, whole = calibrate(
+        workload.step, workload.args, donate, time_limit=left / 2
+    )
     profile_seconds = time.perf_counter() - start
     plain = measured(workload, jax.jit(workload.step, donate_argnums=donate), steps)
     out: dict[str, Any] = {
@@ -72,6 +76,9 @@ def rows(name: str, steps: int = 10) -> dict[str, Any]:
         ],
     }
     for budget in BUDGETS:
+        if end - time.monotonic() < left / 2:
+            out["plans"].append({"budget": budget, "skipped": "no time was left"})
+            continue
         step = autotm.jit(workload.step, budget=budget, donate_argnums=donate)
         plan = step.plan(*workload.args)
         seconds = measured(workload, step, steps)
@@ -94,6 +101,9 @@ def tell(row: dict[str, Any]) -> None:
     for reason, count in row["not_timed"].items():
         print(f"{'':<14} {count} not timed: {reason}")
     for plan in row["plans"]:
+        if "skipped" in plan:
+            print(f"{'':<14} budget {plan['budget']}: {plan['skipped']}")
+            continue
         seconds = plan["measured"] * 1e3
         if plan["predicted"] is None:
             print(f"{'':<14} budget {plan['budget']}: untouched, {seconds:9.2f} ms")
@@ -110,7 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workloads", nargs="*", choices=[*workloads.names(), []])
     parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--minutes", type=float, default=7.5, help="for all of it")
     options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
     device = jax.devices()[0]
     is_cpu = device.platform == "cpu"
     usual = ["gpt-small", "resnet-small", "mlp-small"] if is_cpu else ["gpt-12"]
@@ -124,7 +136,7 @@ def main() -> None:
         "workloads": [],
     }
     for name in options.workloads or usual:
-        row = rows(name)
+        row = rows(name, end)
         tell(row)
         results["workloads"].append(row)
         if options.json:

@@ -91,6 +91,15 @@ def test_an_interrupted_run_goes_on(
     assert len(measured) == len({b.signature for b in bodies})
 
 
+def test_no_time_left(measured: list[Any]):
+    program, bodies = layers()
+    found = profile(program, bodies, time_limit=-1)
+    assert measured == []
+    assert found.failures() == {"there was no time left": found.now}
+    # It is measured when there is time.
+    assert profile(program, bodies).failures() == {}
+
+
 def test_what_did_not_fit_is_tried_again(
     measured: list[Any], monkeypatch: pytest.MonkeyPatch
 ):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 import platform
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,7 @@ def profile(
     *,
     all_configurations: bool = False,
     progress: bool | None = None,
+    time_limit: float = math.inf,
 ) -> Profile:
     """Times fragments on the default device.
 
@@ -132,6 +135,8 @@ def profile(
     - `all_configurations`: time every admissible IO configuration, up to a cap, and
         not only the one with everything on the device.
     - `progress`: show a progress bar; by default where standard error is a terminal.
+    - `time_limit`: seconds after which nothing more is measured; what is left then is
+        among the failures.
 
     **Returns:**
 
@@ -155,7 +160,8 @@ def profile(
             missing.append(task)
         else:
             measurements[task.fragment.signature, task.configuration] = known
-    for task, found in _measure_all(program, missing, len(measurements), progress):
+    known = len(measurements)
+    for task, found in _measure_all(program, missing, known, progress, time_limit):
         measurements[task.fragment.signature, task.configuration] = found
     return Profile(
         device_name(),
@@ -168,14 +174,22 @@ def profile(
 
 
 def _measure_all(
-    program: Program, tasks: Sequence[Task], known: int, progress: bool | None
+    program: Program,
+    tasks: Sequence[Task],
+    known: int,
+    progress: bool | None,
+    time_limit: float,
 ) -> Iterator[tuple[Task, Measurement]]:
     # tqdm: `None` hides the bar unless standard error is a terminal.
     hidden = None if progress is None else not progress
     label = f"timing segments ({known} cached)"
     if not tasks:
         return
+    end = time.monotonic() + time_limit
     for task in tqdm(tasks, label, disable=hidden, unit="", leave=False):
+        if time.monotonic() > end:
+            yield task, Measurement(None, "there was no time left")
+            continue
         with cache.alone(device_name()):
             found = _load(task)
             if found is None:
