@@ -43,7 +43,6 @@ from .trace import Program
 # How often a plan that packs badly is solved again with a lower limit.
 _PACKING_ROUNDS = 2
 
-
 # Seconds for making a plan fit that only packs badly.
 _REPACK_SECONDS = 5.0
 

@@ -227,12 +227,15 @@ def test_one_at_a_time(own_cache: Path):
 
 
 def test_without_a_lock_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    entered: list[str] = []
     # Below a regular file not even root can make a directory.
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("AUTOTM_JAX_CACHE", str(tmp_path / "file" / "cache"))
     with cache.alone("x"), cache.alone("x"):
-        pass
+        entered.append("without a directory")
     monkeypatch.setattr(cache, "fcntl", None)
-    monkeypatch.setenv("AUTOTM_JAX_CACHE", str(tmp_path))
+    monkeypatch.setenv("AUTOTM_JAX_CACHE", str(tmp_path / "cache"))
     with cache.alone("x"), cache.alone("x"):
-        pass
+        entered.append("without locks")
+    assert entered == ["without a directory", "without locks"]
+    assert not (tmp_path / "cache").exists()

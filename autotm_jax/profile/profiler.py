@@ -199,15 +199,7 @@ def _measure_all(
 
 
 def _key(task: Task) -> str:
-    return cache.cache_key(
-        task.fragment.signature,
-        task.configuration,
-        device_name(),
-        compat.JAX_VERSION,
-        compat.JAXLIB_VERSION,
-        os.environ.get("XLA_FLAGS", ""),
-        _HARNESS,
-    )
+    return stored_here(task.fragment.signature, task.configuration, _HARNESS)
 
 
 def _load(task: Task) -> Measurement | None:
