@@ -10,8 +10,8 @@ segments and the copies, and prints
 
 Planned steps are timed with their arguments donated, the state going round; the
 untouched step likewise. All figures are medians from one run. `--json` writes them,
-with the timings of the copies and of all segments. What does not fit into `--minutes`
-is left out, and said.
+with the timings of the copies and of all segments, as soon as they are there. What does
+not fit into `--minutes` is left out, and said.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from . import workloads
 
 
 BUDGETS = (0.75, "min")
+STEPS = 10
 
 
 def measured(workload: workloads.Workload, step: Any, steps: int) -> float:
@@ -49,19 +50,19 @@ def measured(workload: workloads.Workload, step: Any, steps: int) -> float:
     return statistics.median(seconds[2:])
 
 
-def rows(name: str, end: float, steps: int = 10) -> dict[str, Any]:
-    """All figures of one workload; no plan is begun after half of the time is gone."""
-    left = end - time.monotonic()
-    workload = workloads.get(name)
+def profiled(
+    workload: workloads.Workload, time_limit: float, steps: int
+) -> dict[str, Any]:
+    """The step and its segments, of which none is begun after the limit (seconds)."""
     donate = workload.donate_argnums
     start = time.perf_counter()
     profile, whole = calibrate(
-        workload.step, workload.args, donate, time_limit=left / 2
+        workload.step, workload.args, donate, time_limit=time_limit
     )
     profile_seconds = time.perf_counter() - start
     plain = measured(workload, jax.jit(workload.step, donate_argnums=donate), steps)
-    out: dict[str, Any] = {
-        "workload": name,
+    return {
+        "workload": workload.name,
         "profile_seconds": profile_seconds,
         "segments_seconds": whole.segments,
         "cut_step_seconds": None if whole.step is None else whole.step.seconds,
@@ -75,18 +76,19 @@ def rows(name: str, end: float, steps: int = 10) -> dict[str, Any]:
             for (kind, placed), found in profile.measurements.items()
         ],
     }
-    for budget in BUDGETS:
-        if end - time.monotonic() < left / 2:
-            out["plans"].append({"budget": budget, "skipped": "no time was left"})
-            continue
-        step = autotm.jit(workload.step, budget=budget, donate_argnums=donate)
-        plan = step.plan(*workload.args)
-        seconds = measured(workload, step, steps)
-        predicted = plan.seconds
-        row = {"budget": budget, "predicted": predicted, "measured": seconds}
-        row["error"] = None if predicted is None else predicted / seconds - 1
-        out["plans"].append(row)
-    return out
+
+
+def planned(
+    workload: workloads.Workload, budget: float | str, steps: int
+) -> dict[str, Any]:
+    """A plan's predicted and measured seconds."""
+    donate = workload.donate_argnums
+    step = autotm.jit(workload.step, budget=budget, donate_argnums=donate)
+    predicted = step.plan(*workload.args).seconds
+    seconds = measured(workload, step, steps)
+    error = None if predicted is None else predicted / seconds - 1
+    row: dict[str, Any] = {"budget": budget, "predicted": predicted}
+    return {**row, "measured": seconds, "error": error}
 
 
 def tell(row: dict[str, Any]) -> None:
@@ -135,12 +137,23 @@ def main() -> None:
         "transfers": dataclasses.asdict(copies),
         "workloads": [],
     }
-    for name in options.workloads or usual:
-        row = rows(name, end)
-        tell(row)
-        results["workloads"].append(row)
+
+    def save() -> None:
         if options.json:
             options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+    for name in options.workloads or usual:
+        workload, left = workloads.get(name), end - time.monotonic()
+        row = profiled(workload, left / 2, STEPS)
+        results["workloads"].append(row)
+        save()
+        for budget in BUDGETS:
+            if end - time.monotonic() < left / 2:
+                row["plans"].append({"budget": budget, "skipped": "no time was left"})
+            else:
+                row["plans"].append(planned(workload, budget, STEPS))
+            save()
+        tell(row)
 
 
 if __name__ == "__main__":

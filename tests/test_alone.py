@@ -72,41 +72,40 @@ def test_nan_is_told():
     assert found == Measurement(None, "it returned NaN for random inputs")
 
 
-def test_what_cannot_be_lowered_is_told(monkeypatch: pytest.MonkeyPatch):
-    def refuse(*args: Any) -> Any:
-        raise ValueError("no such target: custom_call\nand more")
+@pytest.mark.parametrize(
+    ("where", "error", "reason"),
+    [
+        (
+            "evaluate",
+            ValueError("no such target: custom_call\nand more"),
+            "it cannot run alone (ValueError: no such target: custom_call)",
+        ),
+        (
+            "measure",
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes."),
+            "it does not fit into memory alone",
+        ),
+        (
+            "measure",
+            ClockError("The clock did not advance in 31 samples."),
+            "The clock did not advance in 31 samples",
+        ),
+    ],
+)
+def test_whatever_fails_is_told(
+    monkeypatch: pytest.MonkeyPatch, where: str, error: Exception, reason: str
+):
+    def fail(*args: Any) -> Any:
+        raise error
 
-    monkeypatch.setattr(alone, "evaluate", refuse)
-    found = only(lambda x: x @ x, jnp.ones((8, 8)))
-    reason = "it cannot run alone (ValueError: no such target: custom_call)"
-    assert found == Measurement(None, reason)
+    monkeypatch.setattr(alone, where, fail)
+    assert only(lambda x: x @ x, jnp.ones((8, 8))) == Measurement(None, reason)
 
 
 def test_memory_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(alone, "free_bytes", lambda device: 1000)
     found = only(lambda x: x @ x, jnp.ones((8, 8)))
     assert found == Measurement(None, "it does not fit into memory alone")
-
-
-def test_memory_that_runs_out(monkeypatch: pytest.MonkeyPatch):
-    def run_out(*args: Any) -> Any:
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.")
-
-    monkeypatch.setattr(alone, "measure", run_out)
-    found = only(lambda x: x @ x, jnp.ones((8, 8)))
-    assert found == Measurement(None, "it does not fit into memory alone")
-
-
-def test_a_clock_that_jumps(monkeypatch: pytest.MonkeyPatch):
-    def stand_still(*args: Any) -> Any:
-        raise ClockError(
-            "The clock did not advance in 31 samples, so no time was taken."
-        )
-
-    monkeypatch.setattr(alone, "measure", stand_still)
-    found = only(lambda x: x @ x, jnp.ones((8, 8)))
-    reason = "The clock did not advance in 31 samples, so no time was taken"
-    assert found == Measurement(None, reason)
 
 
 def test_small_inputs_rotate_and_large_ones_do_not(monkeypatch: pytest.MonkeyPatch):
