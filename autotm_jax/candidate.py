@@ -23,6 +23,7 @@ from .profile import (
 from .solve import (
     Fetch,
     JointProgram,
+    Pick,
     Problem,
     Recompute,
     Replay,
@@ -31,6 +32,7 @@ from .solve import (
     SolverOptions,
     Status,
     Store,
+    Stream,
     greedy,
     offload_everything,
     packed_bytes,
@@ -363,6 +365,8 @@ def _write(found: Found) -> dict[str, Any]:
         "stores": [dataclasses.astuple(s) for s in schedule.stores],
         "fetches": [dataclasses.astuple(f) for f in schedule.fetches],
         "recomputes": [dataclasses.astuple(r) for r in schedule.recomputes],
+        "streams": [dataclasses.astuple(s) for s in schedule.streams],
+        "picks": [dataclasses.astuple(p) for p in schedule.picks],
     }
 
 
@@ -372,6 +376,8 @@ def _read(entry: Any) -> Found | None:
             tuple(Store(*s) for s in entry["stores"]),
             tuple(Fetch(*f) for f in entry["fetches"]),
             tuple(Recompute(*r) for r in entry["recomputes"]),
+            tuple(Stream(*s) for s in entry["streams"]),
+            tuple(Pick(*p) for p in entry["picks"]),
         )
         status = Status[entry["status"]]
         return Found(status, schedule, entry["objective"], entry["bound"], 0.0)

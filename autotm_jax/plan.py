@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from .machine import Machine
 from .profile import Costs
@@ -68,14 +69,14 @@ class Plan:
     @property
     def moved_bytes(self) -> int:
         """Bytes stored to the host, each value once."""
-        return self._bytes_of({s.value for s in self.schedule.stores})
+        return self._bytes_of(self.schedule.moved)
 
     @property
     def recomputed_bytes(self) -> int:
         """Bytes of the values computed again."""
         return sum(self._bytes_of({r.value}) for r in self.schedule.recomputes)
 
-    def _bytes_of(self, values: set[int]) -> int:
+    def _bytes_of(self, values: Collection[int]) -> int:
         if self.program is None:
             return 0
         return sum(self.program.values[v].nbytes for v in values)

@@ -342,7 +342,7 @@ class Step:
         # A jitted function that moves arrays between memories returns committed ones,
         # so the state of the second call is committed. JAX compiles a function anew
         # for that: the state of the first call is committed too.
-        if not plan.schedule.stores:
+        if not plan.schedule.copies:
             return args, kwargs
 
         def commit(leaf: Any) -> Any:

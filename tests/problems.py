@@ -1,9 +1,9 @@
 """Small placement problems, drawn at random or made by hand."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from autotm_jax.solve import Link, Problem, Recipe, Tensor
+from autotm_jax.solve import Configuration, Link, Problem, Recipe, Tensor, Variant
 
 
 KIB = 1024
@@ -20,6 +20,8 @@ def problem(
     workspace: Sequence[int] | None = None,
     small: Sequence[tuple[int, int, int]] = (),
     link: Link = LINK,
+    variants: Mapping[int, tuple[Variant, ...]] | None = None,
+    configurations: Mapping[int, tuple[Configuration, ...]] | None = None,
 ) -> Problem:
     """A problem with one millisecond per segment and no workspace."""
     return Problem(
@@ -30,6 +32,8 @@ def problem(
         link,
         device_limit,
         host_limit,
+        variants or {},
+        configurations or {},
     )
 
 

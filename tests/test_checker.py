@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 from autotm_jax.solve import (
+    Configuration,
     Fetch,
     Link,
+    Pick,
     Problem,
     Recipe,
     Recompute,
     Schedule,
     Store,
+    Stream,
     Tensor,
+    Variant,
     replay,
 )
 
@@ -33,16 +37,26 @@ PROBLEM = problem(
     workspace=[0, 5, 0, -10, 0, 3],
     small=[(7, 1, 4)],
     link=LINK,
+    variants={3: (Variant("lean", 1.5, -30),)},
+    configurations={
+        0: (Configuration(frozenset({0}), 1.25, 100),),
+        5: (Configuration(frozenset({0}), 2.25, 100),),
+    },
 )
 SOUND = Schedule((Store(10, 0, 2),), (Fetch(10, 3, 5),), (Recompute(12, 5),))
 
 
-def faults(problem: Problem, *parts: Store | Fetch | Recompute) -> str:
+Part = Store | Fetch | Recompute | Stream | Pick
+
+
+def faults(problem: Problem, *parts: Part) -> str:
     """What the checker says about a schedule, in one text."""
     schedule = Schedule(
         tuple(p for p in parts if isinstance(p, Store)),
         tuple(p for p in parts if isinstance(p, Fetch)),
         tuple(p for p in parts if isinstance(p, Recompute)),
+        tuple(p for p in parts if isinstance(p, Stream)),
+        tuple(p for p in parts if isinstance(p, Pick)),
     )
     return " ".join(replay(problem, schedule).faults)
 
@@ -102,6 +116,47 @@ def test_a_copy_is_spread_by_compute_seconds():
     assert state.seconds[3:5].tolist() == [7.5, 2.5]
 
 
+def test_everything_waits_for_a_copy_that_has_no_time():
+    sync = Schedule((Store(10, 0, 1),), (Fetch(10, 5, 5),))
+    state = replay(PROBLEM, sync)
+    assert state.faults == ()
+    gone = replay(PROBLEM, Schedule()).device - state.device
+    assert gone.tolist() == [0, 100, 100, 100, 100, 0]
+    assert state.host.tolist() == [0, 100, 100, 100, 100, 0]
+    # 0.25 s of latency each, 100 bytes at 100 and at 50 bytes per second
+    assert state.makespan == 6.0 + 1.25 + 2.25
+
+
+def test_a_copy_beside_one_segment_holds_the_device_longer():
+    late = Schedule((Store(10, 0, 3, 2),), (Fetch(10, 3, 5, 4),))
+    state = replay(PROBLEM, late)
+    assert state.faults == ()
+    assert [s for s in state.stays if s[0] == 10] == [(10, 0, 3), (10, 3, 6)]
+    assert state.seconds.tolist() == [1.0, 1.0, 1.0, 2.0, 1.0, 1.5]
+    assert state.host.tolist() == [0, 0, 100, 100, 0, 0]
+
+
+def test_a_stream_is_priced_by_its_configuration():
+    state = replay(PROBLEM, Schedule(streams=(Stream(10, 0), Stream(10, 5))))
+    assert state.faults == ()
+    assert state.makespan == 6.0 + 1.25 + 2.25
+    assert not [s for s in state.stays if s[0] == 10]
+    gone = replay(PROBLEM, Schedule()).device - state.device
+    assert gone.tolist() == [0, 100, 100, 100, 100, 0]  # staged at 0 and 5
+    assert state.host.tolist() == [100] * 6
+
+
+def test_a_variant_takes_its_own_time_and_workspace():
+    state = replay(PROBLEM, Schedule(picks=(Pick(3, 1),)))
+    assert state.faults == ()
+    assert state.makespan == 6.5
+    assert (replay(PROBLEM, Schedule()).device - state.device).tolist() == [
+        *[0, 0, 0],
+        20,
+        *[0, 0],
+    ]
+
+
 def test_what_the_segment_makes_is_not_there_while_it_waits_for_recomputation():
     tensors = (
         Tensor(0, 50, (0, 4), recipe=Recipe({4: 1.0}, 30, ())),
@@ -137,7 +192,7 @@ def test_what_the_segment_makes_is_not_there_while_it_waits_for_recomputation():
             "Value 12 arrives twice at segment 5.",
         ),
         (
-            (Store(10, 0, 2), Fetch(10, 5, 5)),
+            (Store(10, 0, 2), Fetch(10, 6, 5)),
             "Value 10 is fetched for 5 outside of its gap.",
         ),
         (
@@ -168,9 +223,35 @@ def test_what_the_segment_makes_is_not_there_while_it_waits_for_recomputation():
             (Recompute(99, 2),),
             "There is a recomputation of value 99, which is no tensor.",
         ),
+        ((Stream(99, 2),), "There is a stream of value 99, which is no tensor."),
+        ((Stream(10, 5),), "Value 10 is streamed at 5 before it is stored."),
+        (
+            (Store(10, 0, 5, 6), Fetch(10, 5, 5)),
+            "Value 10 is stored when it is not on the device.",
+        ),
+        (
+            (Stream(10, 0), Store(10, 0, 1), Stream(10, 5)),
+            "Value 10 is written to the host more than once.",
+        ),
+        (
+            (Stream(10, 0), Store(10, 0, 1), Stream(10, 5)),
+            "Value 10 is stored when it is not on the device.",
+        ),
+        (
+            (Store(10, 0, 2), Fetch(10, 3, 5), Stream(10, 5)),
+            "Value 10 is wanted on the device at 5, and streamed there.",
+        ),
+        ((Stream(10, 3),), "Value 10 is streamed at 3, which does not touch it."),
+        ((Stream(11, 0),), "Value 11 is on the host when segment 2 uses it."),
+        ((Stream(11, 0),), "Segment 0 cannot run with [11] on the host."),
+        ((Stream(13, 4),), "Value 13 moves, but is not movable."),
+        ((Pick(2, 1),), "Segment 2 has no variant 1."),
+        ((Pick(3, 2),), "Segment 3 has no variant 2."),
+        ((Pick(3, 0),), "Segment 3 has no variant 0."),
+        ((Pick(3, 1), Pick(3, 1)), "Segment 3 runs by two variants."),
     ],
 )
-def test_each_rule(parts: tuple[Store | Fetch | Recompute, ...], text: str):
+def test_each_rule(parts: tuple[Part, ...], text: str):
     assert text in faults(PROBLEM, *parts)
 
 

@@ -48,12 +48,11 @@ def examine(compiled: Any, schedule: Schedule, platform: str) -> Evidence:
     `Evidence`.
     """
     device, host = device_bytes(compiled), host_bytes(compiled)
-    nothing = not (schedule.stores or schedule.fetches or schedule.recomputes)
-    if platform != "cuda" or nothing:
+    if platform != "cuda" or schedule == Schedule():
         return Evidence(device, host, None, ())
     text = compiled.as_text()
     copies = _host_copies(text)
-    wanted = len(schedule.stores) + len(schedule.fetches)
+    wanted = schedule.copies
     faults = []
     if copies < wanted:
         faults.append(

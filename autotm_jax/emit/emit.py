@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from ..solve.schedule import Recompute, Schedule
+from ..solve.schedule import Fetch, Recompute, Schedule, Store
 from ..trace import Fragment, Program, evaluate
 
 
@@ -52,11 +52,25 @@ class _Emission:
         self.begin_store: dict[int, list[int]] = defaultdict(list)
         self.end_store: dict[int, list[int]] = defaultdict(list)
         self.begin_fetch: dict[int, list[int]] = defaultdict(list)
-        for store in schedule.stores:
-            self.begin_store[store.after + 1].append(store.value)
-            self.end_store[store.done].append(store.value)
-        for fetch in schedule.fetches:
-            self.begin_fetch[fetch.start].append(fetch.value)
+        self.end_fetch: dict[int, list[int]] = defaultdict(list)
+        # Copies that everything waits for: done at the cut at which they begin.
+        self.store_at: dict[int, list[int]] = defaultdict(list)
+        self.fetch_at: dict[int, list[int]] = defaultdict(list)
+        for store in (*schedule.stores, *self._streamed_out(schedule)):
+            first, end = store.window
+            if first == end:
+                self.store_at[first].append(store.value)
+            else:
+                self.begin_store[first].append(store.value)
+                self.end_store[end].append(store.value)
+        for fetch in (*schedule.fetches, *self._streamed_in(schedule)):
+            first, end = fetch.window
+            if first == end:
+                self.fetch_at[first].append(fetch.value)
+            else:
+                self.begin_fetch[first].append(fetch.value)
+                if end < fetch.use:
+                    self.end_fetch[end].append(fetch.value)
         self.again: dict[int, list[int]] = defaultdict(list)
         for item in sorted(schedule.recomputes, key=self._program_order):
             self.again[item.use].append(item.value)
@@ -69,6 +83,22 @@ class _Emission:
         self.returned = program.returned
         self.device: dict[int, Any] = dict(program.constants)
         self.host: dict[int, Any] = {}
+
+    # No kernel of XLA's reads host memory or writes there: what a segment streams is
+    # fetched before it, or stored after it.
+
+    def _streamed_out(self, schedule: Schedule) -> list[Store]:
+        made = self._made_in
+        streams = [s for s in schedule.streams if s.at == made(s.value)]
+        return [Store(s.value, s.at, s.at + 1) for s in streams]
+
+    def _streamed_in(self, schedule: Schedule) -> list[Fetch]:
+        made = self._made_in
+        streams = [s for s in schedule.streams if s.at != made(s.value)]
+        return [Fetch(s.value, s.at, s.at) for s in streams]
+
+    def _made_in(self, value: int) -> int:
+        return self.program.touches()[value][0]
 
     def _program_order(self, item: Recompute) -> int:
         producer = self.program.values[item.value].producer
@@ -84,16 +114,19 @@ class _Emission:
             fragments = [self.program.recomputations[v] for v in again]
             needed = set(segment.body.reads).union(*(f.reads for f in fragments))
             needed -= set(again)
-            starting = self.begin_fetch[k] + self.end_store[k]
-            self._cut({*needed, *made, *self.begin_store[k]}, starting)
-            for value in self.begin_store[k]:
-                self.host[value] = jax.device_put(
-                    self.device[value], jax.memory.Space.Host
-                )
-            for value in self.begin_fetch[k]:
-                self.device[value] = jax.device_put(
-                    self.host[value], jax.memory.Space.Device
-                )
+            fetched, stored = self.fetch_at[k], self.store_at[k]
+            needed.difference_update(fetched)
+            known = self.begin_fetch[k] + self.end_store[k]
+            known += [v for v in fetched if v not in stored]
+            leaving = self.begin_store[k] + stored
+            self._cut({*needed, *made, *leaving, *self.end_fetch[k]}, known)
+            for value in leaving:
+                self._to_host(value)
+            self._wait({*needed, *made}.difference(stored), stored)
+            for value in self.begin_fetch[k] + fetched:
+                self._to_device(value)
+            needed.update(fetched)
+            self._wait(needed, (), fetched)
             for value, fragment in zip(again, fragments, strict=True):
                 self._evaluate(fragment)
                 # XLA joins what reads the same; anything else is kept apart.
@@ -108,6 +141,19 @@ class _Emission:
             self.device[r] if isinstance(r, int) else r.val
             for r in self.program.results
         ]
+
+    def _to_host(self, value: int) -> None:
+        self.host[value] = jax.device_put(self.device[value], jax.memory.Space.Host)
+
+    def _to_device(self, value: int) -> None:
+        self.device[value] = jax.device_put(self.host[value], jax.memory.Space.Device)
+
+    def _wait(
+        self, needed: Iterable[int], stored: Sequence[int], fetched: Sequence[int] = ()
+    ) -> None:
+        # Nothing that follows a copy with no time beside it starts before its end.
+        if stored or fetched:
+            self._cut({*needed, *fetched}, stored)
 
     def _settle(self, made: Sequence[int]) -> None:
         # A result made early in a layout of XLA's choosing would wait in temporary

@@ -41,7 +41,7 @@ def summary(plan: Plan) -> str:
         rows.append(("device", f"{format_bytes(plan.realised.device_bytes)} compiled"))
     rows += _time_rows(plan)
     if not plan.is_untouched:
-        moved, again = plan.schedule.stores, plan.schedule.recomputes
+        moved, again = plan.schedule.moved, plan.schedule.recomputes
         rows += [
             ("moved", f"{len(moved)} values, {format_bytes(plan.moved_bytes)}"),
             (
@@ -84,10 +84,10 @@ def _classes(plan: Plan) -> list[str]:
     if plan.program is None or plan.is_untouched:
         return []
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for store in plan.schedule.stores:
-        counts["moved", plan.program.values[store.value].describe()][0] += 1
-        size = plan.program.values[store.value].nbytes
-        counts["moved", plan.program.values[store.value].describe()][1] += size
+    for value in sorted(plan.schedule.moved):
+        counts["moved", plan.program.values[value].describe()][0] += 1
+        size = plan.program.values[value].nbytes
+        counts["moved", plan.program.values[value].describe()][1] += size
     for again in plan.schedule.recomputes:
         counts["again", plan.program.values[again.value].describe()][0] += 1
         size = plan.program.values[again.value].nbytes

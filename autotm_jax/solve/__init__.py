@@ -20,6 +20,9 @@ from .joint import (
 )
 from .policies import offload_everything as offload_everything
 from .problem import (
+    Configuration as Configuration,
+)
+from .problem import (
     Link as Link,
 )
 from .problem import (
@@ -31,9 +34,15 @@ from .problem import (
 from .problem import (
     Tensor as Tensor,
 )
+from .problem import (
+    Variant as Variant,
+)
 from .repack import repack as repack
 from .schedule import (
     Fetch as Fetch,
+)
+from .schedule import (
+    Pick as Pick,
 )
 from .schedule import (
     Recompute as Recompute,
@@ -43,4 +52,7 @@ from .schedule import (
 )
 from .schedule import (
     Store as Store,
+)
+from .schedule import (
+    Stream as Stream,
 )

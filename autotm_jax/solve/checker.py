@@ -15,7 +15,7 @@ import numpy as np
 
 from .footprint import footprint
 from .problem import Problem
-from .schedule import Fetch, Schedule, Store
+from .schedule import Fetch, Pick, Schedule, Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Replay:
 
     - `device`, `host`: bytes per segment; `device` is the largest of the segment
         itself and of what is computed again before it.
-    - `compute`: seconds per segment, with recomputation.
+    - `compute`: seconds per segment, with recomputation and streams.
     - `seconds`: per segment, with the copies that compute does not hide.
     - `faults`: rules the schedule breaks, as sentences; empty if it is sound.
     - `stays`: `(value, first, end)`: the value is on the device from segment `first`
@@ -83,6 +83,9 @@ class _Replayer:
         self.out = np.zeros(count)
         self.into = np.zeros(count)
         self.again = np.zeros(count)
+        self.compute = np.array(problem.compute, dtype=float)
+        self.workspace = np.array(problem.workspace, dtype=float)
+        self.picked: set[int] = set()
         self.delay = 0.0
         self.faults: list[str] = []
         self.stays: list[tuple[int, int, int]] = []
@@ -104,6 +107,9 @@ class _Replayer:
             self.again[item.use] += recipe.seconds[item.use]
             for root in recipe.roots:
                 reads[root].add(item.use)
+        for pick in self.schedule.picks:
+            self._pick(pick)
+        streams = self._streams()
         stores: dict[int, list[Store]] = defaultdict(list)
         fetches: dict[int, list[Fetch]] = defaultdict(list)
         for store in self.schedule.stores:
@@ -115,8 +121,44 @@ class _Replayer:
             if at is not None:
                 fetches[at].append(fetch)
         for i in range(len(problem.tensors)):
-            self._replay_tensor(i, recomputed[i], reads[i], stores[i], fetches[i])
+            self._replay_tensor(
+                i, recomputed[i], reads[i], stores[i], fetches[i], streams[i]
+            )
         return self._finish(recomputed)
+
+    def _pick(self, pick: Pick) -> None:
+        known = self.problem.variants.get(pick.segment, ())
+        if not 1 <= pick.variant <= len(known):
+            self.faults.append(f"Segment {pick.segment} has no variant {pick.variant}.")
+        elif pick.segment in self.picked:
+            self.faults.append(f"Segment {pick.segment} runs by two variants.")
+        else:
+            variant = known[pick.variant - 1]
+            self.picked.add(pick.segment)
+            self.compute[pick.segment] = variant.seconds
+            self.workspace[pick.segment] = variant.workspace
+
+    def _streams(self) -> dict[int, set[int]]:
+        """Segments by tensor; what they take is added up here."""
+        by_tensor: dict[int, set[int]] = defaultdict(set)
+        by_segment: dict[int, set[int]] = defaultdict(set)
+        for stream in self.schedule.streams:
+            at = self._known(stream.value, "stream")
+            if at is not None:
+                by_tensor[at].add(stream.at)
+                by_segment[stream.at].add(at)
+        for segment, host in by_segment.items():
+            known = self.problem.configurations.get(segment, ())
+            found = [c for c in known if c.host == host]
+            if not found:
+                values = sorted(self.problem.tensors[i].value for i in host)
+                self.faults.append(
+                    f"Segment {segment} cannot run with {values} on the host."
+                )
+                continue
+            self.again[segment] += found[0].seconds
+            self.workspace[segment] += found[0].staging
+        return by_tensor
 
     def _known(self, value: int, what: str) -> int | None:
         if value not in self.position:
@@ -136,37 +178,42 @@ class _Replayer:
         reads: set[int],
         stores: list[Store],
         fetches: list[Fetch],
+        streams: set[int],
     ) -> None:
         tensor = self.problem.tensors[index]
-        link, nbytes = self.problem.link, tensor.nbytes
-        found = footprint(tensor, recomputed, reads, stores, fetches)
+        nbytes = tensor.nbytes
+        found = footprint(tensor, recomputed, reads, stores, fetches, streams)
         for fault in found.faults:
             self._fault(tensor.value, fault)
         for first, end in found.stays:
             self.device[first:end] += nbytes
             self.stays.append((tensor.value, first, end))
+        link = self.problem.link
         for first, end in found.out:
-            self._copy(self.out, first, end, nbytes)
-            self.delay += link.delay(nbytes, link.d2h)
+            self._copy(self.out, first, end, nbytes, link.d2h)
         for first, end in found.into:
-            self._copy(self.into, first, end, nbytes)
-            self.delay += link.delay(nbytes, link.h2d)
+            self._copy(self.into, first, end, nbytes, link.h2d)
         if found.host is not None:
             self.host[slice(*found.host)] += nbytes
-        self.before[tensor.touches[0]] -= nbytes
+        if tensor.touches[0] not in streams:
+            self.before[tensor.touches[0]] -= nbytes
 
-    def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
+    def _copy(
+        self, lane: np.ndarray, first: int, end: int, nbytes: int, bandwidth: float
+    ) -> None:
+        link = self.problem.link
         compute = np.array(self.problem.compute[first:end])
         if not compute.size:
+            self.delay += link.alone(nbytes, bandwidth)
             return
+        self.delay += link.delay(nbytes, bandwidth)
         total = compute.sum()
         share = compute / total if total else np.full(compute.size, 1 / compute.size)
         lane[first:end] += nbytes * share
 
     def _finish(self, recomputed: dict[int, set[int]]) -> Replay:
         problem, link = self.problem, self.problem.link
-        workspace = np.array(problem.workspace, dtype=float)
-        device = self.device + workspace
+        device = self.device + self.workspace
         for index, uses in recomputed.items():
             recipe = problem.tensors[index].recipe
             if recipe is None:
@@ -174,7 +221,7 @@ class _Replayer:
             for use in uses:
                 while_again = self.device[use] + self.before[use] + recipe.workspace
                 device[use] = max(device[use], while_again)
-        compute = np.array(problem.compute) + self.again
+        compute = self.compute + self.again
         seconds = np.maximum.reduce(
             [
                 compute,

@@ -18,7 +18,8 @@ class Footprint:
 
     - `stays`: it is on the device.
     - `host`: it is on the host, or on its way there; `None` if it never is.
-    - `out`, `into`: it is being copied to the host, or from it.
+    - `out`, `into`: it is being copied to the host, or from it; an empty interval for a
+        copy that everything waits for.
     - `faults`: rules that are broken, as the ends of sentences about the value.
     """
 
@@ -35,6 +36,7 @@ def footprint(
     reads: Collection[int],
     stores: Sequence[Store],
     fetches: Sequence[Fetch],
+    streams: Collection[int] = (),
 ) -> Footprint:
     """The footprint of a tensor.
 
@@ -44,60 +46,122 @@ def footprint(
     - `recomputed`: segments before which it is computed again.
     - `reads`: segments before which something else is computed again from it.
     - `stores`, `fetches`: of this tensor.
+    - `streams`: segments that read or make it on the host.
 
     **Returns:**
 
     A `Footprint`.
     """
-    faults: list[str] = []
-    stays: list[Interval] = []
-    into: list[Interval] = []
-    if (stores or fetches) and not tensor.movable:
-        faults.append("moves, but is not movable")
-    if len(stores) > 1:
-        faults.append("is written to the host more than once")
-    arrivals: dict[int, Fetch | None] = dict.fromkeys(recomputed)
-    for fetch in fetches:
-        if fetch.use in arrivals:
-            faults.append(f"arrives twice at segment {fetch.use}")
-        arrivals[fetch.use] = fetch
-    uses = sorted({*tensor.touches, *reads, *arrivals})
-    leaves = {s.after: s for s in stores}
-    for store in stores:
-        if store.after not in uses or store.done <= store.after:
-            faults.append("is stored when it is not on the device")
-    on_host_from = min((s.done for s in stores), default=None)
-    start = uses[0]
-    for a, b in zip(uses, [*uses[1:], None], strict=True):
-        arrival = arrivals.get(b, False) if b is not None else False
-        if b is not None and arrival is False:
-            if a in leaves and leaves[a].done > b:
-                faults.append("is still being stored when it is used")
-            continue
-        end = leaves[a].done if a in leaves else a + 1
-        stays.append((start, end))
+    return _Walk(tensor, recomputed, reads, stores, fetches, streams).run()
+
+
+class _Walk:
+    """From each use of a tensor to the next."""
+
+    def __init__(
+        self,
+        tensor: Tensor,
+        recomputed: Collection[int],
+        reads: Collection[int],
+        stores: Sequence[Store],
+        fetches: Sequence[Fetch],
+        streams: Collection[int],
+    ):
+        self.tensor, self.recomputed = tensor, recomputed
+        self.stores, self.fetches, self.streams = stores, fetches, set(streams)
+        self.faults: list[str] = []
+        self.stays: list[Interval] = []
+        self.arrivals: dict[int, Fetch | None] = dict.fromkeys(recomputed)
+        for fetch in fetches:
+            if fetch.use in self.arrivals:
+                self.faults.append(f"arrives twice at segment {fetch.use}")
+            self.arrivals[fetch.use] = fetch
+        self.uses = sorted({*tensor.touches, *reads, *self.arrivals})
+        self.leaves = {s.after: s for s in stores}
+        self._check(reads)
+        made_there = self.uses[0] in self.streams
+        written = [s.done for s in stores] + [self.uses[0] + 1] * made_there
+        self.on_host_from = min(written, default=None)
+
+    def _check(self, reads: Collection[int]) -> None:
+        tensor, faults = self.tensor, self.faults
+        if (self.stores or self.fetches or self.streams) and not tensor.movable:
+            faults.append("moves, but is not movable")
+        if len(self.stores) + (self.uses[0] in self.streams) > 1:
+            faults.append("is written to the host more than once")
+        for store in self.stores:
+            first, end = store.window
+            if store.after not in self.uses or not store.after < first <= end:
+                faults.append("is stored when it is not on the device")
+        for at in sorted(self.streams):
+            if at not in tensor.touches:
+                faults.append(f"is streamed at {at}, which does not touch it")
+            elif at in reads or at in self.arrivals:
+                faults.append(f"is wanted on the device at {at}, and streamed there")
+        if self.uses[0] != tensor.touches[0]:
+            faults.append("is used before it is made")
+
+    def run(self) -> Footprint:
+        # `start` is when it came to the device, or None while it is on the host.
+        start = None if self.uses[0] in self.streams else self.uses[0]
+        for a, b in zip(self.uses, [*self.uses[1:], None], strict=True):
+            start = self._go(a, b, start)
+        recipe = self.tensor.recipe
+        if recipe is not None:
+            dissolved = recipe.dissolved.intersection(self.recomputed)
+            gone = {(k, k + 1) for k in dissolved}
+            self.stays = [stay for stay in self.stays if stay not in gone]
+        return Footprint(
+            tuple(self.stays),
+            self._host(),
+            tuple(s.window for s in self.stores),
+            tuple(f.window for f in self.fetches),
+            tuple(self.faults),
+        )
+
+    def _go(self, a: int, b: int | None, start: int | None) -> int | None:
+        """From one use to the next: since when it is on the device then."""
+        is_streamed = b in self.streams
+        stays = b is not None and b not in self.arrivals and not is_streamed
+        if stays and start is not None:
+            if b is not None and a in self.leaves and self.leaves[a].done > b:
+                self.faults.append("is still being stored when it is used")
+            return start
+        if start is not None:
+            end = self.leaves[a].done if a in self.leaves else a + 1
+            self.stays.append((start, end))
+        elif a in self.leaves:
+            self.faults.append("is stored when it is not on the device")
         if b is None:
-            break
+            return None
+        if is_streamed:
+            if self.on_host_from is None or self.on_host_from > b:
+                self.faults.append(f"is streamed at {b} before it is stored")
+            return None
+        if stays:
+            self.faults.append(f"is on the host when segment {b} uses it")
+            return b
+        arrival = self.arrivals[b]
         if arrival is None:
             # Computed again for segment b: made before b, so not there while the
             # roots of earlier recomputations are read.
-            start = b
-            continue
-        assert isinstance(arrival, Fetch)
-        start = arrival.start
-        if start >= b or start < a + 1:
-            faults.append(f"is fetched for {b} outside of its gap")
-        if on_host_from is None or on_host_from > start:
-            faults.append(f"is fetched for {b} before it is stored")
-        into.append((start, b))
-    if tensor.recipe is not None:
-        gone = {(k, k + 1) for k in tensor.recipe.dissolved.intersection(recomputed)}
-        stays = [stay for stay in stays if stay not in gone]
-    if uses[0] != tensor.touches[0]:
-        faults.append("is used before it is made")
-    host = None
-    if stores:
-        last = max((f.use for f in fetches), default=stores[0].done)
-        host = (stores[0].after + 1, last)
-    out = tuple((s.after + 1, s.done) for s in stores)
-    return Footprint(tuple(stays), host, out, tuple(into), tuple(faults))
+            return b
+        first, end = arrival.window
+        if not a < first <= end <= b:
+            self.faults.append(f"is fetched for {b} outside of its gap")
+        if self.on_host_from is None or self.on_host_from > first:
+            self.faults.append(f"is fetched for {b} before it is stored")
+        return first
+
+    def _host(self) -> Interval | None:
+        first_touch = self.uses[0]
+        if first_touch in self.streams:
+            begin = first_touch
+        elif self.stores:
+            begin = self.stores[0].window[0]
+        else:
+            return None
+        ends = [f.window[1] for f in self.fetches]
+        ends += [s.done for s in self.stores]
+        ends += [k + 1 for k in self.streams]
+        return begin, max(ends)

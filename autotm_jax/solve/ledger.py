@@ -16,7 +16,7 @@ import numpy as np
 
 from .footprint import Footprint, footprint
 from .problem import Problem
-from .schedule import Fetch, Recompute, Schedule, Store
+from .schedule import Fetch, Recompute, Schedule, Store, Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Choice:
 
     - `stores`, `fetches`: its copies.
     - `again`: segments before which it is computed again.
+    - `streams`: segments that read or make it on the host.
     """
 
     stores: tuple[Store, ...] = ()
     fetches: tuple[Fetch, ...] = ()
     again: tuple[int, ...] = ()
+    streams: tuple[int, ...] = ()
 
 
 class Ledger:
@@ -45,11 +47,18 @@ class Ledger:
         self.problem = problem
         count, tensors = problem.segments, problem.tensors
         self.choices = _choices(problem, schedule)
+        self.picks = schedule.picks
         # By tensor, how often each segment computes something again from it.
         self.reads: list[Counter[int]] = [Counter() for _ in tensors]
-        self._compute = np.array(problem.compute)
-        self._clock = np.concatenate([[0.0], np.cumsum(self._compute)])
+        # Copies are spread over the segments as they run by themselves.
+        self._spread = np.array(problem.compute)
+        self._clock = np.concatenate([[0.0], np.cumsum(self._spread)])
+        self._compute = self._spread.copy()
         self._workspace = np.array(problem.workspace, dtype=float)
+        for pick in self.picks:
+            variant = problem.variants[pick.segment][pick.variant - 1]
+            self._compute[pick.segment] = variant.seconds
+            self._workspace[pick.segment] = variant.workspace
         self._born = np.zeros(count)
         for tensor in tensors:
             self._born[tensor.touches[0]] += tensor.nbytes
@@ -59,6 +68,8 @@ class Ledger:
         self._faults = 0
         # By segment, the workspace of each recomputation before it.
         self._while_again: list[Counter[int]] = [Counter() for _ in range(count)]
+        # By segment, the tensors that it finds or leaves on the host.
+        self._streamed: list[frozenset[int]] = [frozenset() for _ in range(count)]
         self._prints: list[Footprint | None] = [None] * len(tensors)
         for index, choice in enumerate(self.choices):
             self._count(index, choice, 1)
@@ -115,6 +126,8 @@ class Ledger:
             tuple(sorted(s for _, c in pairs for s in c.stores)),
             tuple(sorted(f for _, c in pairs for f in c.fetches)),
             tuple(sorted(Recompute(t.value, k) for t, c in pairs for k in c.again)),
+            tuple(sorted(Stream(t.value, k) for t, c in pairs for k in c.streams)),
+            self.picks,
         )
 
     def _peak(self) -> np.ndarray:
@@ -125,7 +138,27 @@ class Ledger:
                 peak[k] = max(peak[k], before)
         return peak
 
+    def _stream(self, index: int, segment: int) -> None:
+        # Takes a tensor in or out of what a segment streams.
+        tensor = self.problem.tensors[index]
+        if segment == tensor.touches[0]:
+            was_there = index not in self._streamed[segment]
+            self._born[segment] += -tensor.nbytes if was_there else tensor.nbytes
+        known = self.problem.configurations.get(segment, ())
+        for sign in (-1, 1):
+            host = self._streamed[segment]
+            if host:
+                found = [c for c in known if c.host == host]
+                self._faults += 0 if found else sign
+                for configuration in found:
+                    self._again[segment] += sign * configuration.seconds
+                    self._workspace[segment] += sign * configuration.staging
+            if sign < 0:
+                self._streamed[segment] = host ^ {index}
+
     def _count(self, index: int, choice: Choice, sign: int) -> None:
+        for segment in choice.streams:
+            self._stream(index, segment)
         recipe = self.problem.tensors[index].recipe
         if recipe is None:
             return
@@ -149,7 +182,8 @@ class Ledger:
             self._add(index, old, -1)
         tensor, choice = self.problem.tensors[index], self.choices[index]
         reads = self.reads[index]
-        new = footprint(tensor, choice.again, reads, choice.stores, choice.fetches)
+        copies = choice.stores, choice.fetches
+        new = footprint(tensor, choice.again, reads, *copies, choice.streams)
         self._prints[index] = new
         self._add(index, new, 1)
 
@@ -167,14 +201,15 @@ class Ledger:
         ):
             for first, end in intervals:
                 self._copy(lane, first, end, nbytes)
-                self._delay += sign * link.delay(abs(nbytes), bandwidth)
+                seconds = link.delay if end > first else link.alone
+                self._delay += sign * seconds(abs(nbytes), bandwidth)
 
     def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
         if end <= first:
             return
         total = self._clock[end] - self._clock[first]
         if total > 0:
-            lane[first:end] += nbytes * (self._compute[first:end] / total)
+            lane[first:end] += nbytes * (self._spread[first:end] / total)
         else:
             lane[first:end] += nbytes / (end - first)
 
@@ -183,6 +218,9 @@ def _choices(problem: Problem, schedule: Schedule) -> list[Choice]:
     stores: dict[int, list[Store]] = {}
     fetches: dict[int, list[Fetch]] = {}
     again: dict[int, list[int]] = {}
+    streams: dict[int, list[int]] = {}
+    for stream in schedule.streams:
+        streams.setdefault(stream.value, []).append(stream.at)
     for store in schedule.stores:
         stores.setdefault(store.value, []).append(store)
     for fetch in schedule.fetches:
@@ -194,6 +232,7 @@ def _choices(problem: Problem, schedule: Schedule) -> list[Choice]:
             tuple(stores.get(t.value, ())),
             tuple(fetches.get(t.value, ())),
             tuple(again.get(t.value, ())),
+            tuple(streams.get(t.value, ())),
         )
         for t in problem.tensors
     ]

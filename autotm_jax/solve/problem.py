@@ -54,6 +54,36 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
+class Variant:
+    """Another way to run a kernel: the same results, another time and workspace.
+
+    - `name`: what reports call it.
+    - `seconds`, `workspace`: what it takes, all its operands and results on the device.
+    """
+
+    name: str
+    seconds: float
+    workspace: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """A kernel that finds operands, or leaves results, in host memory.
+
+    AutoTM's IO configurations; the one with everything on the device is not listed.
+
+    - `host`: tensors, by position in `Problem.tensors`.
+    - `seconds`: time beyond that of the kernel with everything on the device. Where
+        kernels read device memory only, that of streaming in and out.
+    - `staging`: device bytes that the streamed tensors take while the kernel runs.
+    """
+
+    host: frozenset[int]
+    seconds: float
+    staging: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Link:
     """The connection of the two memories.
 
@@ -69,8 +99,12 @@ class Link:
     reach: float = float("inf")
 
     def delay(self, nbytes: int, bandwidth: float) -> float:
-        """Seconds of a copy that nothing hides."""
+        """Seconds that compute does not hide of a copy that runs beside it."""
         return self.latency + max(0.0, nbytes / bandwidth - self.reach)
+
+    def alone(self, nbytes: int, bandwidth: float) -> float:
+        """Seconds of a copy that everything waits for."""
+        return self.latency + nbytes / bandwidth
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +118,9 @@ class Problem:
     - `link`: the connection to the host.
     - `device_limit`, `host_limit`: bytes. The device limit is for temporaries:
         arguments and results are not part of the problem.
+    - `variants`: by segment, other ways to run it, numbered from 1.
+    - `configurations`: by segment, the placements of its operands and results that it
+        can run with, besides all on the device.
     """
 
     compute: tuple[float, ...]
@@ -93,6 +130,12 @@ class Problem:
     link: Link
     device_limit: float
     host_limit: float
+    variants: Mapping[int, tuple[Variant, ...]] = dataclasses.field(
+        default_factory=dict
+    )
+    configurations: Mapping[int, tuple[Configuration, ...]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @property
     def segments(self) -> int:

@@ -9,25 +9,43 @@ import dataclasses
 class Store:
     """A copy of a value to the host.
 
-    It starts when segment `after` has finished, and is done when segment `done`
-    begins.
+    - `after`: the segment that touches it last before the copy. If it is not on the
+        device at its next use, it leaves when the copy is done.
+    - `done`: the segment at whose beginning the copy is finished.
+    - `start`: the segment at whose beginning it starts; -1 for the one following
+        `after`. With nothing between start and end, everything waits for the copy.
     """
 
     value: int
     after: int
     done: int
+    start: int = -1
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The segments `[first, end)` that run beside the copy."""
+        return (self.after + 1 if self.start < 0 else self.start), self.done
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Fetch:
     """A copy of a value back to the device.
 
-    It starts when segment `start` begins, and is done when segment `use` begins.
+    - `start`: the segment at whose beginning it starts.
+    - `use`: the segment that wants the value.
+    - `done`: the segment at whose beginning the copy is finished; -1 for `use`. With
+        nothing between start and end, everything waits for the copy.
     """
 
     value: int
     start: int
     use: int
+    done: int = -1
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The segments `[first, end)` that run beside the copy."""
+        return self.start, (self.use if self.done < 0 else self.done)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -38,6 +56,26 @@ class Recompute:
     use: int
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Stream:
+    """A value that is on the host while segment `at` reads or makes it.
+
+    Where kernels read device memory only, the segment fetches it first, or stores it
+    when it is done.
+    """
+
+    value: int
+    at: int
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Pick:
+    """A segment that runs by another of its variants, numbered from 1."""
+
+    segment: int
+    variant: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """Everything a plan adds to a program. An empty schedule only cuts."""
@@ -45,3 +83,15 @@ class Schedule:
     stores: tuple[Store, ...] = ()
     fetches: tuple[Fetch, ...] = ()
     recomputes: tuple[Recompute, ...] = ()
+    streams: tuple[Stream, ...] = ()
+    picks: tuple[Pick, ...] = ()
+
+    @property
+    def moved(self) -> frozenset[int]:
+        """Values that are on the host at some time."""
+        return frozenset(item.value for item in (*self.stores, *self.streams))
+
+    @property
+    def copies(self) -> int:
+        """How many copies between the memories it asks for."""
+        return len(self.stores) + len(self.fetches) + len(self.streams)
