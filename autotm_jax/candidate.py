@@ -21,8 +21,10 @@ from .profile import (
     with_measured_link,
 )
 from .solve import (
+    PROGRAMS,
+    BooleanProgram,
     Fetch,
-    JointProgram,
+    Formulation,
     Pick,
     Problem,
     Recompute,
@@ -72,6 +74,7 @@ class Candidate:
     - `host_limit`: bytes of host memory.
     - `solver`: what the solver may take.
     - `measured`: whether costs are timed on the target, which then is here.
+    - `formulation`: which boolean program places the tensors.
     """
 
     def __init__(
@@ -81,9 +84,10 @@ class Candidate:
         host_limit: int,
         solver: SolverOptions,
         measured: bool = False,
+        formulation: Formulation = Formulation.JOINT,
     ):
         self.program = program
-        self._measured = measured
+        self._measured, self._formulation = measured, formulation
         self._target, self._host_limit, self._solver = target, host_limit, solver
 
     @functools.cached_property
@@ -133,9 +137,9 @@ class Candidate:
         return self.fixed_bytes + replay(self.sketch, Schedule()).device_peak
 
     @functools.cached_property
-    def _joint(self) -> JointProgram:
+    def _placement(self) -> BooleanProgram:
         # The limit is a parameter of the solve, not of the program.
-        return JointProgram(self.problem)
+        return PROGRAMS[self._formulation](self.problem)
 
     def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
         """A fast plan whose allocation, not only its live bytes, keeps a limit.
@@ -217,7 +221,7 @@ class Candidate:
     def least(self) -> Found:
         """The plan whose allocation is smallest, however slow; its objective: bytes."""
         problem = self.problem
-        key = cache.cache_key("least", problem, self._solver)
+        key = cache.cache_key("least", self._formulation, problem, self._solver)
         known = _read(cache.load("plan", key))
         if known is not None:
             return known
@@ -229,7 +233,7 @@ class Candidate:
         solution = Solution(Status.OPTIMAL, None, 0.0, 0.0, 0.0)
         schedules = [Schedule(), offload_everything(problem)]
         if problem.tensors:
-            solution = self._joint.least_memory(self._solver)
+            solution = self._placement.least_memory(self._solver)
         if solution.schedule is not None:
             schedules.append(solution.schedule)
         best = min(schedules, key=taken)
@@ -278,7 +282,7 @@ class Candidate:
             return Found(Status.OPTIMAL, Schedule(), seconds, seconds, 0.0)
         if problem.device_limit < problem.floor() or not problem.tensors:
             return None
-        key = cache.cache_key("plan", problem, options)
+        key = cache.cache_key("plan", self._formulation, problem, options)
         known = _read(cache.load("plan", key))
         if known is not None and not replay(problem, known.schedule).faults:
             return known
@@ -286,7 +290,7 @@ class Candidate:
         left = max(least, deadline - time.perf_counter())
         granted = options.time_limit
         options = dataclasses.replace(options, time_limit=left)
-        solution = self._joint.fastest(problem.device_limit, options)
+        solution = self._placement.fastest(problem.device_limit, options)
         if solution.status is Status.INFEASIBLE:
             return None
         found = _sound(problem, solution)

@@ -9,7 +9,7 @@ from .budget import Budget, parse_budget
 from .errors import BudgetError, TargetError
 from .machine import Target
 from .machine import target as find_target
-from .solve import SolverOptions
+from .solve import Formulation, SolverOptions
 from .step import Step
 
 
@@ -22,6 +22,7 @@ def jit(
     target: str | Target | None = None,
     measure: bool | None = None,
     solver: SolverOptions | None = None,
+    formulation: str | Formulation = Formulation.JOINT,
     **jit_options: Any,
 ) -> Any:
     """`jax.jit` that keeps a step within a device-memory budget.
@@ -61,6 +62,10 @@ def jit(
         once, or priced by the description of the nearest machine. By default they are
         timed where the device is here, unless `AUTOTM_JAX_MEASURE=0` is set.
     - `solver`: limits of the solver.
+    - `formulation`: which boolean program decides: `"joint"`, or one of AutoTM's, which
+        do not recompute: `"static"` (every value has one place for life),
+        `"synchronous"` (values move, and everything waits) or `"asynchronous"` (a copy
+        runs beside one segment).
     - `**jit_options`: passed to `jax.jit`.
 
     **Returns:**
@@ -72,6 +77,7 @@ def jit(
 
     - `BudgetError`: for a budget that is not one.
     - `TargetError`: for a target that is not known, or is to be measured and not here.
+    - `ValueError`: for a formulation that is not one.
     - `TypeError`: if `fun` is not callable.
     - `InfeasibleBudget`: at the first call, if no plan meets the budget.
     """
@@ -82,6 +88,7 @@ def jit(
             f"host_budget is {host_budget!r}. Give bytes as an int, a size as "
             '"6GiB" or "500 MB", 0 to move nothing, or None for what the host has.'
         )
+    program = _formulation(formulation)
     chosen = None if target is None else find_target(target)
     if measure and chosen is not None and not chosen.is_present:
         raise TargetError(
@@ -102,10 +109,21 @@ def jit(
             host_budget=host,
             measure=measure,
             solver=solver or SolverOptions(),
+            formulation=program,
             jit_options=jit_options,
         )
 
     return decorate if fun is None else decorate(fun)
+
+
+def _formulation(given: str | Formulation) -> Formulation:
+    try:
+        return Formulation(given)
+    except ValueError:
+        known = ", ".join(repr(f.value) for f in Formulation)
+        raise ValueError(
+            f"formulation is {given!r}. The boolean programs are {known}."
+        ) from None
 
 
 def _is_zero(budget: Budget) -> bool:

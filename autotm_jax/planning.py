@@ -19,7 +19,7 @@ from .errors import BudgetError, InfeasibleBudget
 from .machine import Target
 from .plain import Plain
 from .plan import Plan
-from .solve import SolverOptions, Status
+from .solve import Formulation, SolverOptions, Status
 from .trace import Order, build_program
 
 
@@ -53,6 +53,7 @@ class Request:
     - `budget`, `host_budget`: as `parse_budget` returns them.
     - `measured`: whether costs are timed on the target, which then is here.
     - `solver`: what the solver may take.
+    - `formulation`: which boolean program places the values.
     """
 
     target: Target
@@ -60,6 +61,7 @@ class Request:
     host_budget: Budget
     measured: bool
     solver: SolverOptions
+    formulation: Formulation = Formulation.JOINT
 
 
 class Planner:
@@ -222,7 +224,9 @@ class Planner:
         program = build_program(self._closed, self._donated, order)
         request = self.request
         limit, solver = self._host_limit(), request.solver
-        return Candidate(program, request.target, limit, solver, request.measured)
+        measured, formulation = request.measured, request.formulation
+        target = request.target
+        return Candidate(program, target, limit, solver, measured, formulation)
 
     def _within(self, budget: int, limit: int, slack: int) -> Plan:
         """A plan for a budget whose temporaries keep a limit.

@@ -30,7 +30,7 @@ from .machine import target as find_target
 from .plain import Plain
 from .plan import Plan, Realised
 from .planning import Planner, Request
-from .solve import SolverOptions, Status
+from .solve import Formulation, SolverOptions, Status
 from .verdict import MOST_ROUNDS, judge
 
 
@@ -74,11 +74,12 @@ class Step:
         host_budget: Budget,
         measure: bool | None,
         solver: SolverOptions,
+        formulation: Formulation,
         jit_options: dict[str, Any],
     ):
         functools.update_wrapper(self, fun)
         self._fun = fun
-        self._given = (target, budget, host_budget, measure, solver)
+        self._given = (target, budget, host_budget, measure, solver, formulation)
         self._jit_options = jit_options
         self._plain = jax.jit(fun, **jit_options)
         self._planned: Any = _unplanned
@@ -149,12 +150,12 @@ class Step:
             self._untouched_jits.clear()
 
     def _request(self) -> Request:
-        given, budget, host_budget, measure, solver = self._given
+        given, budget, host_budget, measure, solver, formulation = self._given
         target = find_target(given)
         if measure is None:
             is_alone = target.is_present and jax.process_count() == 1
             measure = is_alone and os.environ.get(_MEASURE, "1") != "0"
-        return Request(target, budget, host_budget, measure, solver)
+        return Request(target, budget, host_budget, measure, solver, formulation)
 
     def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         request = self._request()

@@ -1,5 +1,6 @@
 """Small placement problems, drawn at random or made by hand."""
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 
@@ -84,3 +85,55 @@ def _with_optional(tensor: Tensor, uses: frozenset[int]) -> Tensor:
         tensor.movable,
         tensor.recipe,
     )
+
+
+def tiny_problem(seed: int) -> Problem:
+    """Five or six segments, two or three tensors, and what a machine may add.
+
+    A third of the problems have kernels that stream some operands, most of them at the
+    price of the copies; a fourth have a variant.
+    """
+    draw = random.Random(seed)
+    while True:
+        found = random_problem(draw.randint(0, 10**6))
+        if found.segments <= 6 and len(found.tensors) <= 3:
+            break
+    if draw.random() < 0.35:
+        found = dataclasses.replace(found, configurations=_configurations(found, draw))
+    if draw.random() < 0.25:
+        k = draw.randrange(found.segments)
+        factor = draw.choice([0.7, 1.5, 3.0])
+        space = KIB * draw.randint(-20, 8)
+        lean = Variant("lean", factor * found.compute[k], found.workspace[k] + space)
+        found = dataclasses.replace(found, variants={k: (lean,)})
+    return found
+
+
+def _configurations(
+    problem: Problem, draw: random.Random
+) -> dict[int, tuple[Configuration, ...]]:
+    """Up to two tensors of each kernel on the host, in all combinations."""
+    out: dict[int, tuple[Configuration, ...]] = {}
+    link = problem.link
+    for k in range(problem.segments):
+        here = [
+            i for i, t in enumerate(problem.tensors) if k in t.touches and t.movable
+        ]
+        chosen = draw.sample(here, min(len(here), draw.randint(1, 2)))
+        hosts = [frozenset({i}) for i in chosen]
+        hosts += [frozenset(chosen)] if len(chosen) == 2 else []
+        known = []
+        for host in hosts:
+            sizes = [problem.tensors[i].nbytes for i in host]
+            made = [problem.tensors[i].touches[0] == k for i in host]
+            seconds = sum(
+                link.alone(n, link.d2h if m else link.h2d)
+                for n, m in zip(sizes, made, strict=True)
+            )
+            reads_host = draw.random() < 0.3  # without a copy on the device
+            factor = draw.uniform(0.3, 1.2) if reads_host else 1.0
+            staging = 0 if reads_host else sum(sizes)
+            known.append(Configuration(host, factor * seconds, staging))
+        if known:
+            out[k] = tuple(known)
+    return out

@@ -1,23 +1,13 @@
 """Boolean programs over tensors and segments. This package knows nothing of JAX."""
 
+from .asynchronous import AsynchronousProgram as AsynchronousProgram
 from .checker import Replay as Replay
 from .checker import replay as replay
 from .greedy import greedy as greedy
 from .heap import packed_bytes as packed_bytes
 from .improve import anneal as anneal
 from .improve import descend as descend
-from .joint import (
-    JointProgram as JointProgram,
-)
-from .joint import (
-    Solution as Solution,
-)
-from .joint import (
-    SolverOptions as SolverOptions,
-)
-from .joint import (
-    Status as Status,
-)
+from .joint import JointProgram as JointProgram
 from .policies import offload_everything as offload_everything
 from .problem import (
     Configuration as Configuration,
@@ -37,6 +27,7 @@ from .problem import (
 from .problem import (
     Variant as Variant,
 )
+from .program import BooleanProgram as BooleanProgram
 from .repack import repack as repack
 from .schedule import (
     Fetch as Fetch,
@@ -56,3 +47,26 @@ from .schedule import (
 from .schedule import (
     Stream as Stream,
 )
+from .solution import (
+    Formulation as Formulation,
+)
+from .solution import (
+    Solution as Solution,
+)
+from .solution import (
+    SolverOptions as SolverOptions,
+)
+from .solution import (
+    Status as Status,
+)
+from .static import StaticProgram as StaticProgram
+from .synchronous import SynchronousProgram as SynchronousProgram
+
+
+PROGRAMS: dict[Formulation, type[BooleanProgram]] = {
+    Formulation.STATIC: StaticProgram,
+    Formulation.SYNCHRONOUS: SynchronousProgram,
+    Formulation.ASYNCHRONOUS: AsynchronousProgram,
+    Formulation.JOINT: JointProgram,
+}
+"""The program of each formulation."""

@@ -1,11 +1,9 @@
-"""One flow network per tensor, as columns of sparse matrices.
+"""The networks of the joint program: AutoTM's, with one more place to be.
 
-Each tensor sends one unit of flow from its producer to the end of the step. At a touch
-it is *fresh* (on the device, no copy on the host) or *clean* (a copy exists). After a
-mandatory touch it may also leave: to the host (`away`) or to `nowhere`, and come back
-at any later touch that no mandatory one precedes. Every edge of the network is one
-boolean column; what it costs is in the rows: bytes on the device and on the host, bytes
-over the link in each direction and seconds of recomputation, each per segment.
+At a touch a tensor is *fresh* (on the device, no copy on the host) or *clean* (a copy
+exists). After a mandatory touch it may also leave: to the host (`away`) or to
+`nowhere`, and come back at any later touch that no mandatory one precedes. Where a
+segment can read it on the host, it may be there at a touch, too.
 
 AutoTM's DRAM_PRE, DRAM and PMEM are `fresh`, `clean` and `away`.
 """
@@ -13,18 +11,13 @@ AutoTM's DRAM_PRE, DRAM and PMEM are `fresh`, `clean` and `away`.
 from __future__ import annotations
 
 import bisect
-import dataclasses
-import functools
-from typing import Literal
 
 import numpy as np
-import scipy.sparse as sp
 
+from .columns import Action, Columns, Node
 from .problem import Problem, Tensor
-from .schedule import Fetch, Recompute, Schedule, Store
+from .schedule import Fetch, Recompute, Store, Stream
 
-
-Lane = Literal["device", "host", "out", "in", "again"]
 
 # A copy may take as long as it needs to hide behind compute, or somewhat longer, in
 # which case it leaves room for others on the link. Not much longer: inside its window
@@ -32,268 +25,224 @@ Lane = Literal["device", "host", "out", "in", "again"]
 # window of 20 ms started 5 ms before its end, and the step waited for the other 5.
 _STRETCHES = (1.1, 1.5, 2.0)
 
+# In a gap of so few segments there is a column for every window.
+_EVERY_WINDOW = 6
+
+# From one touch to the next, so that there is a segment between.
+_SHORTEST_GAP = 2
+
 # Gaps that hold fewer byte-seconds than this fraction of the largest one are not
 # worth leaving the device for.
 _SMALLEST_GAP = 1 / 500
 
 
-@dataclasses.dataclass(frozen=True)
-class Edge:
-    """The tensor (by position) of a column, and what it decides, if anything."""
+class Network(Columns):
+    """The columns of the joint program.
 
-    tensor: int
-    action: Store | Fetch | Recompute | None
+    **Arguments:**
 
-
-class Network:
-    """The columns of all tensors of a problem and the rows they stand in."""
+    - `problem`: the placement problem. Its limits are not used.
+    """
 
     def __init__(self, problem: Problem):
-        self.problem = problem
-        self.edges: list[Edge] = []
-        self.delays: list[float] = []
-        self._entries: dict[Lane, list[tuple[int, int, int, float]]] = {
-            lane: [] for lane in ("device", "host", "out", "in", "again")
-        }
-        self._flow: list[tuple[int, int, float]] = []
-        self._nodes: dict[tuple[int, str, int], int] = {}
-        self._goals: list[int | None] = []
-        self._leaving: dict[int, list[int]] = {}
-        self.sources: list[int] = []
-        # Columns that bring a tensor (by position) to the device at a segment.
-        self.arrivals: dict[tuple[int, int], list[int]] = {}
-        self.recomputations: list[tuple[int, int, int]] = []  # tensor, segment, column
-        self._clock = np.concatenate([[0.0], np.cumsum(problem.compute)])
+        super().__init__(problem)
         weights = [self._weight(t) for t in problem.tensors]
         self._threshold = _SMALLEST_GAP * max(weights, default=0.0)
         for index, tensor in enumerate(problem.tensors):
-            self._add_tensor(index, tensor)
+            _Tensor(self, index, tensor)
 
     def _weight(self, tensor: Tensor) -> float:
         pairs = zip(tensor.touches, tensor.touches[1:], strict=False)
         longest = max((self._seconds(a + 1, b) for a, b in pairs), default=0.0)
         return tensor.nbytes * longest
 
-    def _seconds(self, first: int, end: int) -> float:
-        return float(self._clock[end] - self._clock[first]) if end > first else 0.0
+    def pays(self, tensor: Tensor, a: int, b: int) -> bool:
+        """Whether a gap of a tensor is worth leaving the device for."""
+        held = tensor.nbytes * self._seconds(a + 1, b)
+        return b - a >= _SHORTEST_GAP and held >= self._threshold > 0
 
-    def _node(self, tensor: int, place: str, at: int) -> int:
-        return self._nodes.setdefault((tensor, place, at), len(self._nodes))
-
-    def _add(
-        self,
-        tensor: int,
-        source: tuple[str, int] | None,
-        goal: tuple[str, int] | None,
-        action: Store | Fetch | Recompute | None = None,
-    ) -> int:
-        column = len(self.edges)
-        self.edges.append(Edge(tensor, action))
-        self.delays.append(self._delay(tensor, action))
-        if source is None:
-            self.sources.append(column)
-        else:
-            node = self._node(tensor, *source)
-            self._flow.append((node, column, -1.0))
-            self._leaving.setdefault(node, []).append(column)
-        self._goals.append(None if goal is None else self._node(tensor, *goal))
-        if goal is not None:
-            self._flow.append((self._node(tensor, *goal), column, 1.0))
-            if goal[0] in ("fresh", "clean"):
-                self.arrivals.setdefault((tensor, goal[1]), []).append(column)
-        return column
-
-    def _delay(self, tensor: int, action: Store | Fetch | Recompute | None) -> float:
-        link, nbytes = self.problem.link, self.problem.tensors[tensor].nbytes
-        if isinstance(action, Store):
-            return link.delay(nbytes, link.d2h)
-        return link.delay(nbytes, link.h2d) if isinstance(action, Fetch) else 0.0
-
-    def _fill(self, lane: Lane, column: int, first: int, end: int, each: float) -> None:
-        if end > first:
-            self._entries[lane].append((column, first, end, each))
-
-    def _add_tensor(self, index: int, tensor: Tensor) -> None:
-        touches = sorted({*tensor.touches, *tensor.optional})
-        mandatory = set(tensor.touches)
-        nbytes = tensor.nbytes
-        first = touches[0]
-        born = self._add(index, None, ("fresh", first))
-        self._fill("device", born, first, first + 1, nbytes)
-        departures = [a for a in tensor.touches if self._leaves(tensor, a, touches)]
-        returns = bool(departures) and tensor.movable
-        places = ("fresh", "clean") if returns else ("fresh",)
-        for a, b in zip(touches, touches[1:], strict=False):
-            for place in places:
-                stay = self._add(index, (place, a), (place, b))
-                self._fill("device", stay, a + 1, b + 1, nbytes)
-                if place == "clean" and any(d > a for d in departures):
-                    self._fill("host", stay, a + 1, b + 1, nbytes)
-        last_mandatory = max(mandatory)
-        for at in touches:
-            if at >= last_mandatory:
-                for place in places:
-                    self._add(index, (place, at), None)
-        for a in departures:
-            self._depart(index, tensor, a, touches, mandatory, places)
-
-    def _leaves(self, tensor: Tensor, a: int, touches: list[int]) -> bool:
-        later = [b for b in tensor.touches if b > a]
-        later += [b for b in touches if b > a and not later]
-        if not later:
-            return False
-        gap = self._seconds(a + 1, later[0])
-        return later[0] - a > 2 and tensor.nbytes * gap >= self._threshold > 0
-
-    def _depart(
-        self,
-        index: int,
-        tensor: Tensor,
-        a: int,
-        touches: list[int],
-        mandatory: set[int],
-        places: tuple[str, ...],
-    ) -> None:
-        later = touches[bisect.bisect_right(touches, a) :]
-        stop = next((b for b in later if b in mandatory), None)
-        reachable = [b for b in later if stop is None or b <= stop]
-        value, nbytes = tensor.value, tensor.nbytes
-        # A touch too near to be worth the way there and back is passed over.
-        distant = [b for b in reachable if b - a > 2]
-        if tensor.movable and distant:
-            middle = self._middle(a, distant[0])
-            for done in self._windows_after(a, middle, nbytes):
-                action = Store(value, a, done)
-                store = self._add(index, ("fresh", a), ("away", a), action)
-                self._fill("device", store, a + 1, done, nbytes)
-                self._spread("out", store, a + 1, done, nbytes)
-            self._add(index, ("clean", a), ("away", a))
-            for use in distant:
-                for start in self._windows_before(middle, use, nbytes):
-                    action = Fetch(value, start, use)
-                    fetch = self._add(index, ("away", a), ("clean", use), action)
-                    self._fill("device", fetch, start, use + 1, nbytes)
-                    self._fill("host", fetch, a + 1, use, nbytes)
-                    self._spread("in", fetch, start, use, nbytes)
-            if stop is None:
-                self._add(index, ("away", a), None)
-        recipe = tensor.recipe
-        if recipe is None and stop is not None:
-            return
-        for place in places:
-            self._add(index, (place, a), ("nowhere", a))
-        if stop is None:
-            self._add(index, ("nowhere", a), None)
-        for use in reachable:
-            if recipe is None or use not in recipe.seconds:
-                continue
-            action = Recompute(value, use)
-            again = self._add(index, ("nowhere", a), ("fresh", use), action)
-            if use not in recipe.dissolved:
-                self._fill("device", again, use, use + 1, nbytes)
-            self._fill("again", again, use, use + 1, recipe.seconds[use])
-            self.recomputations.append((index, use, again))
-
-    def _middle(self, a: int, b: int) -> int:
+    def middle(self, a: int, b: int) -> int:
+        """A cut about half of the seconds from the end of segment `a` to `b`."""
         half = (self._clock[a + 1] + self._clock[b]) / 2
         cut = int(np.searchsorted(self._clock, half))
-        return min(max(cut, a + 2), b - 1)
+        return max(a + 1, min(max(cut, a + 2), b - 1))
 
-    def _windows_after(self, a: int, limit: int, nbytes: int) -> list[int]:
+    def windows_after(self, a: int, limit: int, nbytes: int) -> list[tuple[int, int]]:
+        """Windows for a store that starts when segment `a` ends."""
         need = nbytes / self.problem.link.d2h
-        ends = set()
+        ends = {a + 1}
         for stretch in _STRETCHES:
             goal = self._clock[a + 1] + stretch * need
             ends.add(min(max(int(np.searchsorted(self._clock, goal)), a + 2), limit))
-        return sorted(ends)
+        return [(a + 1, end) for end in sorted(ends)]
 
-    def _windows_before(self, limit: int, use: int, nbytes: int) -> list[int]:
+    def windows_before(self, limit: int, b: int, nbytes: int) -> list[tuple[int, int]]:
+        """Windows for a fetch that ends when segment `b` begins."""
         need = nbytes / self.problem.link.h2d
-        starts = set()
+        starts = {b}
         for stretch in _STRETCHES:
-            goal = self._clock[use] - stretch * need
+            goal = self._clock[b] - stretch * need
             cut = int(np.searchsorted(self._clock, goal, side="right")) - 1
-            starts.add(max(min(cut, use - 1), limit))
-        return sorted(s for s in starts if s < use)
+            starts.add(max(min(cut, b - 1), limit))
+        return [(start, b) for start in sorted(starts)]
 
-    def _spread(
-        self, lane: Lane, column: int, first: int, end: int, nbytes: int
+
+class _Tensor:
+    """The network of one tensor."""
+
+    def __init__(self, net: Network, index: int, tensor: Tensor):
+        self.net, self.index, self.tensor = net, index, tensor
+        self.uses = sorted({*tensor.touches, *tensor.optional})
+        self.streams = {
+            k
+            for k in tensor.touches
+            for configuration in net.problem.configurations.get(k, ())
+            if tensor.movable and index in configuration.host
+        }
+        net.may_stream.update((index, k) for k in self.streams)
+        # What was streamed may be wanted on the device right afterwards.
+        self.shortest = 1 if self.streams else _SHORTEST_GAP
+        self.departures = [a for a in tensor.touches if self._leaves(a)]
+        returns = bool(self.departures) and tensor.movable
+        self.places = ("fresh", "clean") if returns else ("fresh",)
+        self._stay()
+        for a in self.departures:
+            self._depart(a)
+
+    def _leaves(self, a: int) -> bool:
+        if self.streams:
+            return True
+        later = self.uses[bisect.bisect_right(self.uses, a) :]
+        mandatory = [b for b in later if b in self.tensor.touches]
+        return bool(later) and self.net.pays(self.tensor, a, (mandatory or later)[0])
+
+    def _arrive(
+        self, source: Node | None, place: str, at: int, *actions: Action
+    ) -> int:
+        column = self.net._add(self.index, source, (place, at), *actions)
+        self.net.there.setdefault((self.index, at), []).append(column)
+        return column
+
+    def _stay(self) -> None:
+        net, nbytes, first = self.net, self.tensor.nbytes, self.uses[0]
+        born = self._arrive(None, "fresh", first)
+        net._fill("device", born, first, first + 1, nbytes)
+        for a, b in zip(self.uses, self.uses[1:], strict=False):
+            for place in self.places:
+                stay = self._arrive((place, a), place, b)
+                net._fill("device", stay, a + 1, b + 1, nbytes)
+                if place == "clean" and any(d > a for d in self.departures):
+                    net._fill("host", stay, a + 1, b + 1, nbytes)
+        for at in self.uses:
+            if at >= self.tensor.touches[-1]:
+                for place in self.places:
+                    net._add(self.index, (place, at), None)
+        if first in self.streams:
+            made = Stream(self.tensor.value, first)
+            away = net._add(self.index, None, self._away(first), made)
+            net._fill("host", away, first, first + 1, nbytes)
+
+    def _reachable(self, a: int) -> tuple[list[int], int | None]:
+        """Later uses up to the next mandatory one, and that."""
+        later = self.uses[bisect.bisect_right(self.uses, a) :]
+        stop = next((b for b in later if b in self.tensor.touches), None)
+        return [b for b in later if stop is None or b <= stop], stop
+
+    def _milestones(self, a: int) -> list[int]:
+        """Cuts after segment `a` at which the tensor can be waiting on the host."""
+        reachable, _ = self._reachable(a)
+        if not reachable:
+            return [a + 1]
+        if reachable[-1] - a <= _EVERY_WINDOW:
+            return list(range(a + 1, reachable[-1] + 1))
+        distant = [b for b in reachable if b - a >= self.shortest]
+        return [self.net.middle(a, distant[0])]
+
+    def _away(self, a: int) -> Node:
+        return "away", a, self._milestones(a)[0]
+
+    def _depart(self, a: int) -> None:
+        net, index = self.net, self.index
+        reachable, stop = self._reachable(a)
+        if self.tensor.movable:
+            self._wait(a, reachable, stop)
+        recipe = self.tensor.recipe
+        if recipe is None and stop is not None:
+            return
+        for place in self.places:
+            net._add(index, (place, a), ("nowhere", a))
+        if stop is None:
+            net._add(index, ("nowhere", a), None)
+        for use in reachable:
+            if recipe is None or use not in recipe.seconds:
+                continue
+            action = Recompute(self.tensor.value, use)
+            again = self._arrive(("nowhere", a), "fresh", use, action)
+            if use not in recipe.dissolved:
+                net._fill("device", again, use, use + 1, self.tensor.nbytes)
+            net._fill("again", again, use, use + 1, recipe.seconds[use])
+            net.recomputations.append((index, use, again))
+
+    def _wait(self, a: int, reachable: list[int], stop: int | None) -> None:
+        """To the host after segment `a`, from milestone to milestone, and back."""
+        net, index, nbytes = self.net, self.index, self.tensor.nbytes
+        cuts = self._milestones(a)
+        away: list[Node] = [("away", a, cut) for cut in cuts]
+        for here, there in zip(away, away[1:], strict=False):
+            wait = net._add(index, here, there)
+            net._fill("host", wait, here[-1], there[-1], nbytes)
+        clean = net._add(index, ("clean", a), away[0])
+        net._fill("host", clean, a + 1, cuts[0], nbytes)
+        if stop is None:
+            for node in away[-1:]:
+                net._add(index, node, None)
+        # A touch too near to be worth the way there and back is passed over.
+        distant = [b for b in reachable if b - a >= self.shortest]
+        last = reachable[-1] if reachable else a
+        is_short = last - a <= _EVERY_WINDOW
+        if distant:
+            limit = min(cuts[-1], distant[0])
+            self._store(a, cuts, _all_windows(a + 1, limit) if is_short else None)
+        for use in distant:
+            self._fetch(a, use, cuts, _all_windows(a + 1, use) if is_short else None)
+        if stop in self.streams:
+            streamed = Stream(self.tensor.value, stop)
+            column = net._add(index, away[-1], self._away(stop), streamed)
+            net._fill("host", column, cuts[-1], stop + 1, nbytes)
+
+    def _store(
+        self, a: int, cuts: list[int], windows: list[tuple[int, int]] | None
     ) -> None:
-        seconds = self._seconds(first, end)
-        if seconds > 0:
-            self._fill(lane, column, first, end, nbytes / seconds)
+        net, nbytes = self.net, self.tensor.nbytes
+        if windows is None:
+            windows = net.windows_after(a, cuts[0], nbytes)
+        else:
+            windows.append((a + 1, a + 1))
+        for first, end in windows:
+            cut = min(c for c in cuts if c >= end)
+            begin = -1 if first == a + 1 else first
+            action = Store(self.tensor.value, a, end, begin)
+            store = net._add(self.index, ("fresh", a), ("away", a, cut), action)
+            net._fill("device", store, a + 1, end, nbytes)
+            net._fill("host", store, first, cut, nbytes)
+            net._spread("out", store, action)
 
-    def changes(self, lane: Lane) -> sp.csr_array:
-        """How a lane changes from each segment to the next: segments by columns.
+    def _fetch(
+        self, a: int, use: int, cuts: list[int], windows: list[tuple[int, int]] | None
+    ) -> None:
+        net, nbytes = self.net, self.tensor.nbytes
+        if windows is None:
+            windows = net.windows_before(cuts[-1], use, nbytes)
+        else:
+            windows.append((use, use))
+        for first, end in windows:
+            cut = max(c for c in cuts if c <= first)
+            action = Fetch(self.tensor.value, first, use, -1 if end == use else end)
+            fetch = self._arrive(("away", a, cut), "clean", use, action)
+            net._fill("device", fetch, first, use + 1, nbytes)
+            net._fill("host", fetch, cut, end, nbytes)
+            net._spread("in", fetch, action)
 
-        An edge holds its bytes (or its bytes per second of compute, for the link)
-        over an interval of segments, so it has two entries here, where the lane
-        itself would have one per segment. It is what keeps the program sparse.
-        """
-        row, col, val = [], [], []
-        for column, first, end, each in self._entries[lane]:
-            row.append(first)
-            col.append(column)
-            val.append(each)
-            if end < self.problem.segments:
-                row.append(end)
-                col.append(column)
-                val.append(-each)
-        shape = (self.problem.segments, len(self.edges))
-        return sp.csr_array((val, (row, col)), shape=shape)
 
-    @property
-    def nodes(self) -> int:
-        """The number of nodes of all networks."""
-        return len(self._nodes)
-
-    @functools.cached_property
-    def incidence(self) -> sp.csr_array:
-        """The incidence matrix: what enters a node minus what leaves it."""
-        row, col, val = zip(*self._flow, strict=True) if self._flow else ((), (), ())
-        shape = (len(self._nodes), len(self.edges))
-        return sp.csr_array((val, (row, col)), shape=shape)
-
-    def main_path(self, tensor: int, x: np.ndarray) -> list[int]:
-        """The columns of the path that carries most of a tensor's fractional flow.
-
-        **Arguments:**
-
-        - `tensor`: its position.
-        - `x`: a value per column.
-
-        **Returns:**
-
-        The columns.
-        """
-        path = [self.sources[tensor]]
-        while (goal := self._goals[path[-1]]) is not None:
-            path.append(max(self._leaving[goal], key=x.__getitem__))
-        return path
-
-    def roots(self) -> sp.csr_array:
-        """One row per recomputation and root: the one minus the arrivals of the other.
-
-        A product of at most zero says that the root is there.
-        """
-        row, col, val = [], [], []
-        count = 0
-        for index, use, column in self.recomputations:
-            recipe = self.problem.tensors[index].recipe
-            assert recipe is not None
-            for root in recipe.roots:
-                there = self.arrivals.get((root, use), [])
-                row += [count] * (1 + len(there))
-                col += [column, *there]
-                val += [1.0] + [-1.0] * len(there)
-                count += 1
-        return sp.csr_array((val, (row, col)), shape=(count, len(self.edges)))
-
-    def decode(self, chosen: np.ndarray) -> Schedule:
-        """The schedule that a 0/1 vector of columns stands for."""
-        actions = [e.action for e, x in zip(self.edges, chosen, strict=True) if x > 0.5]
-        return Schedule(
-            tuple(sorted(a for a in actions if isinstance(a, Store))),
-            tuple(sorted(a for a in actions if isinstance(a, Fetch))),
-            tuple(sorted(a for a in actions if isinstance(a, Recompute))),
-        )
+def _all_windows(first: int, last: int) -> list[tuple[int, int]]:
+    return [(a, b) for a in range(first, last) for b in range(a + 1, last + 1)]

@@ -155,8 +155,16 @@ class Problem:
 
         At each segment: what it touches and needs itself, and what is resident.
         """
-        here = self.resident + np.array(self.workspace)
+        here = self.resident + np.array(self.workspace, dtype=float)
+        for segment, variants in self.variants.items():
+            least = min(v.workspace for v in variants) - self.workspace[segment]
+            here[segment] += min(0, least)
         for tensor in self.tensors:
             for segment in tensor.touches:
                 here[segment] += tensor.nbytes
+        for segment, known in self.configurations.items():
+            saved = (
+                sum(self.tensors[i].nbytes for i in c.host) - c.staging for c in known
+            )
+            here[segment] -= max(0, *saved, 0)
         return int(here.max(initial=0))

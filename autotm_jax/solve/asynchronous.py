@@ -1,0 +1,51 @@
+"""AutoTM's asynchronous program: a copy may also run beside one segment.
+
+    minimise    sum_k y_k + the copies of the synchronous program
+    subject to  y_k >= rho_k
+                y_k >= M_k = sum_{copies e beside k} b_t / B(e) x(t, e)
+
+with a gadget at every touch and at every segment within 15 of one (section 2.5 of the
+paper's program). Copies in both directions add up, as with one copy engine. What the
+link's description says no compute hides, its latency, comes on top, which AutoTM's does
+not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+
+from .columns import Columns
+from .model import MS, Model
+from .problem import Problem
+from .program import BooleanProgram
+from .tensorgraph import TensorGraphs
+
+
+# How far from a touch a tensor moves (`bound` in AutoTM's code).
+_REACH = 15
+
+
+class AsynchronousProgram(BooleanProgram):
+    """Moves beside a segment, or between two."""
+
+    def columns_of(self, problem: Problem) -> Columns:
+        """A gadget per touch and per segment near one."""
+        return TensorGraphs(problem, _REACH)
+
+    def timing(self, model: Model) -> tuple[list[Any], Any]:
+        """Segments and what runs beside them, and the copies that run alone."""
+        problem = model.columns.problem
+        link, count = problem.link, problem.segments
+        y, out, into = (cp.Variable(count) for _ in range(3))
+        # Rates are bytes per second of the segment's compute.
+        seconds = MS * np.array(problem.compute)
+        rows = [
+            model.running(out) == model.columns.changes("out") @ model.x / link.d2h,
+            model.running(into) == model.columns.changes("in") @ model.x / link.h2d,
+            y >= model.compute(),
+            y >= cp.multiply(seconds, out + into),
+        ]
+        return rows, cp.sum(y) + model.delays()

@@ -1,0 +1,330 @@
+"""The rows that every formulation has, over the columns of its networks.
+
+    flow        what enters a node leaves it; every tensor is born once
+    capacity    sum_t b_t d(t, k) + resident_k + workspace_k + staging_k <= D
+    host        bytes of the host's copies at k <= H
+    roots       a recomputation finds what it reads on the device
+    variants    a segment runs by one variant a(k, e)
+    configurations
+                a segment runs by one IO configuration c(k, q), the one with those
+                tensors on the host that are there
+
+d(t, k), whether t is on the device at k, is a sum of columns, as the columns of a
+tensor that are taken form a path. So is whether t is streamed at k, and with
+sum_q c(k, q) = 1 the rows sum_{q: t in host(q)} c(k, q) = streamed(t, k) say the same
+as AutoTM's c <= d, c <= 1 - d and c + |IO| >= 1 + sum d + sum (1 - d) (section 2.4),
+with a tighter relaxation. The seconds of a segment are
+
+    rho_k = sum_e time(k, e) a(k, e) + sum_q extra(k, q) c(k, q)
+
+as a configuration is priced by what it adds. AutoTM's product z(k, q, e) is not
+needed for that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any, Protocol
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+
+from ..errors import SolverError
+from .columns import Columns
+from .problem import Problem
+from .schedule import Pick, Schedule
+
+
+MIB = float(2**20)
+MS = 1e3
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """A solver's vector, its objective, and what it proved, in the model's units.
+
+    - `x`: a value per column.
+    - `picks`: segments that run by another variant.
+    - `objective`, `bound`: milliseconds, or MiB for least memory.
+    - `reduced_costs`: per column, of a relaxation.
+    - `schedule`: where it is not what the columns stand for.
+    """
+
+    x: np.ndarray
+    picks: tuple[Pick, ...]
+    objective: float
+    bound: float
+    reduced_costs: np.ndarray
+    schedule: Schedule | None = None
+
+
+INFEASIBLE = Answer(np.zeros(0), (), float("inf"), float("inf"), np.zeros(0))
+"""Stands for: there is no such vector."""
+
+
+class Timing(Protocol):
+    """What a formulation says about time."""
+
+    def __call__(self, model: Model) -> tuple[list[Any], Any]:
+        """The rows that define the makespan, and the makespan, in milliseconds."""
+        ...
+
+
+class Model:
+    """The boolean program of a formulation, or its relaxation.
+
+    **Arguments:**
+
+    - `columns`: of its networks.
+    - `timing`: its rows and objective.
+    - `boolean`: whether it is the program or its relaxation.
+    """
+
+    def __init__(self, columns: Columns, timing: Timing, boolean: bool):
+        self.columns = columns
+        problem = columns.problem
+        count, edges = problem.segments, len(columns.edges)
+        self._is_boolean = boolean
+        self.x = x = cp.Variable(edges, boolean=boolean)
+        # As rows, not as attributes of the variable: their duals are reduced costs.
+        self._at_least, self._at_most = x >= 0, x <= 1
+        self._least = cp.Variable()
+        self._variants = [
+            (k, number, variant)
+            for k, others in sorted(problem.variants.items())
+            for number, variant in enumerate(others, start=1)
+        ]
+        self._configurations = [
+            (k, configuration)
+            for k, known in sorted(problem.configurations.items())
+            for configuration in known
+        ]
+        self._a = self._vector(len(self._variants))
+        self._c = self._vector(len(self._configurations))
+        held, host = cp.Variable(count), cp.Variable(count)
+        resident = problem.resident / MIB
+        limits = [] if boolean else [self._at_least, self._at_most]
+        self._rows = [
+            *limits,
+            columns.incidence @ x == np.zeros(columns.nodes),
+            self._born() @ x == 1,
+            self.running(held) == columns.changes("device") @ x / MIB,
+            self.running(host) == columns.changes("host") @ x / MIB,
+            held + resident + self._workspace() <= self._least,
+            host <= problem.host_limit / MIB,
+            *self._choices(),
+        ]
+        if columns.recomputations:
+            rows, product = self._while_again(held + resident), columns.roots() @ x
+            self._rows += [product <= 0, rows]
+        self._timing, self._makespan = timing(self)
+
+    def _vector(self, size: int) -> Any:
+        return cp.Variable(size, boolean=self._is_boolean) if size else None
+
+    def running(self, lane: Any) -> Any:
+        """How a lane changes from each segment to the next."""
+        count = self.columns.problem.segments
+        return (sp.eye_array(count) - sp.eye_array(count, k=-1)) @ lane
+
+    def _born(self) -> sp.csr_array:
+        columns = self.columns
+        owners = columns.owner[columns.sources]
+        shape = (len(columns.problem.tensors), len(columns.edges))
+        ones = np.ones(len(owners))
+        return sp.csr_array((ones, (owners, columns.sources)), shape=shape)
+
+    def _by_segment(self, segments: list[int], values: list[float]) -> sp.csr_array:
+        shape = (self.columns.problem.segments, len(segments))
+        return sp.csr_array((values, (segments, range(len(segments)))), shape=shape)
+
+    def _workspace(self) -> Any:
+        """MiB per segment."""
+        problem = self.columns.problem
+        out = np.array(problem.workspace) / MIB
+        if self._a is not None:
+            at = [k for k, _, _ in self._variants]
+            more = [
+                (v.workspace - problem.workspace[k]) / MIB for k, _, v in self._variants
+            ]
+            out = out + self._by_segment(at, more) @ self._a
+        if self._c is not None:
+            at = [k for k, _ in self._configurations]
+            more = [c.staging / MIB for _, c in self._configurations]
+            out = out + self._by_segment(at, more) @ self._c
+        return out
+
+    def compute(self) -> Any:
+        """Milliseconds per segment, rho_k, without what is computed again."""
+        problem = self.columns.problem
+        out = MS * np.array(problem.compute)
+        if self._a is not None:
+            at = [k for k, _, _ in self._variants]
+            more = [MS * (v.seconds - problem.compute[k]) for k, _, v in self._variants]
+            out = out + self._by_segment(at, more) @ self._a
+        if self._c is not None:
+            at = [k for k, _ in self._configurations]
+            more = [MS * c.seconds for _, c in self._configurations]
+            out = out + self._by_segment(at, more) @ self._c
+        return out
+
+    def delays(self) -> Any:
+        """Milliseconds of the copies that nothing hides."""
+        return (MS * np.array(self.columns.delays)) @ self.x
+
+    def _choices(self) -> list[Any]:
+        rows: list[Any] = []
+        for vector, at in (
+            (self._a, [k for k, _, _ in self._variants]),
+            (self._c, [k for k, _ in self._configurations]),
+        ):
+            if vector is None:
+                continue
+            place = {k: i for i, k in enumerate(sorted(set(at)))}
+            one = sp.csr_array(
+                (np.ones(len(at)), ([place[k] for k in at], range(len(at))))
+            )
+            # None of them: the default variant, or everything on the device.
+            rows += [one @ vector <= 1]
+            if not self._is_boolean:
+                rows.append(vector >= 0)
+        if self.columns.may_stream:
+            rows.append(self._streams())
+        return rows
+
+    def _streams(self) -> Any:
+        """Configurations with t on the host, and t on the device: one of them."""
+        columns = self.columns
+        pairs = sorted(columns.may_stream)
+        place = {pair: i for i, pair in enumerate(pairs)}
+        entries = [
+            (place[t, k], number)
+            for number, (k, configuration) in enumerate(self._configurations)
+            for t in configuration.host
+            if (t, k) in place
+        ]
+        there = [
+            (i, column)
+            for i, pair in enumerate(pairs)
+            for column in columns.there.get(pair, ())
+        ]
+        here = _ones(there, (len(pairs), len(columns.edges))) @ self.x
+        if self._c is None:
+            return here == 1
+        used = _ones(entries, (len(pairs), len(self._configurations)))
+        return used @ self._c + here == 1
+
+    def _while_again(self, held: Any) -> Any:
+        # While t is computed again before segment k, what k makes is not there yet.
+        columns, problem = self.columns, self.columns.problem
+        born, maybe = np.zeros(problem.segments), []
+        for index, tensor in enumerate(problem.tensors):
+            first = tensor.touches[0]
+            if (index, first) not in columns.may_stream:
+                born[first] += tensor.nbytes / MIB
+                continue
+            for column in columns.there[index, first]:
+                maybe.append((first, column, tensor.nbytes / MIB))
+        born = born + _matrix(maybe, (problem.segments, len(columns.edges))) @ self.x
+        at = [use for _, use, _ in columns.recomputations]
+        taken = [column for _, _, column in columns.recomputations]
+        # What is not computed again asks for no more than the segment itself does.
+        least = np.array([_least_workspace(problem, k) / MIB for k in at])
+        extra = -least
+        for row, (index, _, _) in enumerate(columns.recomputations):
+            recipe = problem.tensors[index].recipe
+            assert recipe is not None
+            extra[row] += recipe.workspace / MIB
+        count = len(at)
+        pick = sp.csr_array(
+            (np.ones(count), (range(count), at)), shape=(count, problem.segments)
+        )
+        need = sp.csr_array(
+            (extra, (range(count), taken)), shape=(count, len(columns.edges))
+        )
+        return pick @ (held - born) + need @ self.x + least <= self._least
+
+    def fastest(self, limit: float) -> cp.Problem:
+        """Least makespan within a device limit in bytes, in milliseconds."""
+        rows = [*self._rows, *self._timing, self._least == limit / MIB]
+        return cp.Problem(cp.Minimize(self._makespan), rows)
+
+    def least_memory(self) -> cp.Problem:
+        """Least device peak, in MiB."""
+        return cp.Problem(cp.Minimize(self._least), self._rows)
+
+    def run(
+        self, program: cp.Problem, time_limit: float, gap: float, threads: int | None
+    ) -> Answer | None:
+        """Solves; `None` without a usable vector, `INFEASIBLE` if there is none."""
+        if cp.HIGHS not in cp.installed_solvers():
+            raise SolverError(
+                "No solver: CVXPY does not find HiGHS. Install it with "
+                "`pip install highspy`."
+            )
+        options: dict[str, Any] = {"time_limit": time_limit}
+        if threads is not None:
+            options["threads"] = threads
+        if self._is_boolean:
+            options["mip_rel_gap"] = gap
+        with warnings.catch_warnings():
+            # "Solution may be inaccurate": stopped at a limit, judged below.
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                program.solve(solver=cp.HIGHS, **options)
+            except cp.SolverError:
+                return None
+        if program.status.startswith(cp.INFEASIBLE):
+            return INFEASIBLE
+        if self.x.value is None or not self._is_path(self.x.value):
+            return None
+        value: Any = program.objective.value
+        objective = float(value)
+        info = program.solver_stats.extra_stats
+        x = np.asarray(self.x.value)
+        if self._is_boolean:
+            # The solver does not know of constants in the objective.
+            constant = objective - info.objective_function_value
+            bound = min(info.mip_dual_bound + constant, objective)
+            return Answer(np.round(x), self._picks(), objective, bound, x)
+        if program.status != cp.OPTIMAL:
+            return None
+        reduced = np.abs(np.asarray(self._at_least.dual_value))
+        return Answer(x, self._picks(), objective, objective, reduced)
+
+    def _picks(self) -> tuple[Pick, ...]:
+        if self._a is None:
+            return ()
+        return tuple(
+            Pick(k, number)
+            for (k, number, _), chosen in zip(
+                self._variants, self._a.value, strict=True
+            )
+            if chosen > 0.5
+        )
+
+    def _is_path(self, x: np.ndarray) -> bool:
+        # A solver stopped early may hand back a vector that is no solution.
+        if self._is_boolean and np.abs(x - np.round(x)).max(initial=0) > 1e-4:
+            return False
+        balance = self.columns.incidence @ x
+        born = self._born() @ x
+        return bool(np.abs(balance).max(initial=0) < 1e-3 and (born > 0.999).all())
+
+
+def _least_workspace(problem: Problem, segment: int) -> int:
+    others = (v.workspace for v in problem.variants.get(segment, ()))
+    return min(0, problem.workspace[segment], *others)
+
+
+def _ones(entries: list[tuple[int, int]], shape: tuple[int, int]) -> sp.csr_array:
+    return _matrix([(row, column, 1.0) for row, column in entries], shape)
+
+
+def _matrix(
+    entries: list[tuple[int, int, float]], shape: tuple[int, int]
+) -> sp.csr_array:
+    row, column, value = zip(*entries, strict=True) if entries else ((), (), ())
+    return sp.csr_array((value, (row, column)), shape=shape)

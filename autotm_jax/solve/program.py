@@ -1,0 +1,93 @@
+"""A boolean program over the tensors of a problem, whatever its formulation."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from typing import Any
+
+from .columns import Columns
+from .model import INFEASIBLE, MIB, Model
+from .problem import Problem
+from .search import Search
+from .solution import Solution, SolverOptions, Status
+
+
+# A limit below this many times the floor may be one that no plan keeps.
+_TIGHT = 2.0
+
+# Wall time for the bound of the least memory.
+_BOUND_SECONDS = 10.0
+
+
+class BooleanProgram(abc.ABC):
+    """The program of a problem, built once, solved at any limit.
+
+    **Arguments:**
+
+    - `problem`: the placement problem. Its device limit is not used.
+    """
+
+    # Whether it has a column for whatever a schedule may do, give or take windows.
+    allows_everything = False
+
+    def __init__(self, problem: Problem):
+        self.problem = dataclasses.replace(problem, device_limit=float("inf"))
+        self.columns = self.columns_of(problem)
+        self.relaxed = Model(self.columns, self.timing, boolean=False)
+
+    @functools.cached_property
+    def boolean(self) -> Model:
+        """The program itself."""
+        return Model(self.columns, self.timing, boolean=True)
+
+    @abc.abstractmethod
+    def columns_of(self, problem: Problem) -> Columns:
+        """The networks of the formulation."""
+
+    @abc.abstractmethod
+    def timing(self, model: Model) -> tuple[list[Any], Any]:
+        """The rows that define the makespan, and the makespan, in milliseconds."""
+
+    def fastest(self, limit: float, options: SolverOptions) -> Solution:
+        """The fastest plan within a device limit.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+        - `options`: what the solver may take.
+
+        **Returns:**
+
+        A `Solution`; its objective is in seconds.
+        """
+        # That a relaxation is infeasible takes a solver longer to see than it takes
+        # to find the least memory of all.
+        is_tight = limit < _TIGHT * self.problem.floor()
+        nothing = float("inf")
+        if is_tight and limit < self.least_bound * (1 - 1e-6) - 1:
+            return Solution(Status.INFEASIBLE, None, nothing, nothing, 0.0)
+        return Search(self, limit, options).run()
+
+    @functools.cached_property
+    def least_bound(self) -> float:
+        """Device bytes of temporaries that no path of the networks goes below."""
+        model = self.relaxed
+        answer = model.run(model.least_memory(), _BOUND_SECONDS, 0.0, None)
+        if answer is None or answer is INFEASIBLE:
+            return float(self.problem.floor())
+        return answer.bound * MIB
+
+    def least_memory(self, options: SolverOptions) -> Solution:
+        """The plan with the smallest device peak, however slow.
+
+        **Arguments:**
+
+        - `options`: what the solver may take.
+
+        **Returns:**
+
+        A `Solution`; its objective is in bytes.
+        """
+        return Search(self, None, options).run()

@@ -1,0 +1,73 @@
+"""What a solver may take, and what it answered."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import numpy as np
+
+from .schedule import Schedule
+
+
+class Status(enum.Enum):
+    """How a plan was found. The values are for the user."""
+
+    UNTOUCHED = "plain jax.jit fits the budget: nothing is changed"
+    UNSUPPORTED = "the step could not be planned: it runs as jax.jit would"
+    OPTIMAL = "solved to within the MIP gap"
+    REPACKED = "solved, then changed until it packs: no gap is proved for that"
+    TIME_LIMIT = "the solver stopped at its time limit: its best incumbent is used"
+    GREEDY = "the solver found no plan in time: a greedy plan is used"
+    INFEASIBLE = "no plan meets the limits"
+
+
+class Formulation(enum.Enum):
+    """Which boolean program places the tensors.
+
+    - `STATIC`, `SYNCHRONOUS`, `ASYNCHRONOUS`: AutoTM's three.
+    - `JOINT`: the one that also recomputes, and overlaps copies with many segments.
+    """
+
+    STATIC = "static"
+    SYNCHRONOUS = "synchronous"
+    ASYNCHRONOUS = "asynchronous"
+    JOINT = "joint"
+
+
+@dataclasses.dataclass(frozen=True)
+class SolverOptions:
+    """What the solver may take.
+
+    - `time_limit`: seconds for one order of the step; a tight budget may need two.
+    - `gap`: relative MIP gap at which it stops.
+    - `threads`: how many it uses; `None` leaves it to the solver.
+    """
+
+    time_limit: float = 12.0
+    gap: float = 0.01
+    threads: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What a solver answered.
+
+    - `status`: see `Status`.
+    - `schedule`: `None` if there is none.
+    - `objective`, `bound`: seconds (or bytes, for least memory), found and proved.
+    - `seconds`: wall time of the search.
+    """
+
+    status: Status
+    schedule: Schedule | None
+    objective: float
+    bound: float
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """Relative MIP gap."""
+        if not np.isfinite(self.objective) or not np.isfinite(self.bound):
+            return float("inf")
+        return max(0.0, self.objective - self.bound) / max(1e-12, abs(self.objective))

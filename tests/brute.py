@@ -1,0 +1,276 @@
+"""All placements of a tiny problem, written down from what the words mean.
+
+Nothing here knows the networks of the programs, or the checker: a tensor's ways through
+the step are enumerated gap by gap, each with its bytes and seconds per segment, and the
+ways of all tensors are combined.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from autotm_jax.solve import Formulation, Problem, Tensor
+
+
+# How far from a touch the asynchronous program looks for a segment to move beside.
+REACH = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One tensor's way: bytes per segment in each lane, and what else it asks for."""
+
+    device: np.ndarray
+    host: np.ndarray
+    out: np.ndarray
+    into: np.ndarray
+    alone: float = 0.0  # seconds that everything waits
+    again: tuple[int, ...] = ()
+    streams: tuple[int, ...] = ()
+    there: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class _State:
+    way: Way
+    is_here: bool
+    has_copy: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Placements:
+    """The makespans (seconds) and device peaks (bytes) of all placements that break no
+    rule but perhaps the device limit."""
+
+    seconds: np.ndarray
+    peaks: np.ndarray
+
+    def best(self, limit: float) -> float:
+        """The least seconds within a device limit; infinity if there is no plan."""
+        return float(self.seconds[self.peaks <= limit].min(initial=np.inf))
+
+    @property
+    def least(self) -> float:
+        """The least device bytes."""
+        return float(self.peaks.min(initial=np.inf))
+
+
+class _Ways:
+    def __init__(self, problem: Problem, index: int, formulation: Formulation):
+        self.problem, self.index, self.formulation = problem, index, formulation
+        self.tensor: Tensor = problem.tensors[index]
+        self.is_joint = formulation is Formulation.JOINT
+        optional = self.tensor.optional if self.is_joint else ()
+        self.uses = sorted({*self.tensor.touches, *optional})
+        self.nothing = np.zeros(problem.segments)
+
+    def all(self) -> Iterator[Way]:
+        first = self.tensor.touches[0]
+        empty = Way(*(self.nothing for _ in range(4)))
+        here = self._hold(empty, first, first + 1, first)
+        yield from self._from(0, _State(here, True, False))
+        if self.tensor.movable:
+            there = self._stream(empty, first)
+            yield from self._from(0, _State(there, False, True))
+
+    def _hold(self, way: Way, begin: int, end: int, use: int | None) -> Way:
+        device = way.device.copy()
+        device[begin:end] += self.tensor.nbytes
+        there = way.there | ({use} if use is not None else set())
+        return dataclasses.replace(way, device=device, there=there)
+
+    def _kept(self, way: Way, begin: int, end: int) -> Way:
+        host = way.host.copy()
+        host[begin:end] = self.tensor.nbytes
+        return dataclasses.replace(way, host=host)
+
+    def _stream(self, way: Way, at: int) -> Way:
+        way = self._kept(way, at, at + 1)
+        return dataclasses.replace(way, streams=(*way.streams, at))
+
+    def _copy(self, way: Way, lane: str, begin: int, end: int) -> Way:
+        link = self.problem.link
+        bandwidth = link.d2h if lane == "out" else link.h2d
+        nbytes = self.tensor.nbytes
+        alone = way.alone + link.latency
+        if begin == end:
+            return dataclasses.replace(way, alone=alone + nbytes / bandwidth)
+        seconds = np.array(self.problem.compute[begin:end])
+        rate = getattr(way, lane).copy()
+        rate[begin:end] += nbytes * seconds / seconds.sum()
+        return dataclasses.replace(way, alone=alone, **{lane: rate})
+
+    def _from(self, i: int, state: _State) -> Iterator[Way]:
+        """Every end of the way from use `i`, where the tensor is as `state` says."""
+        a = self.uses[i]
+        later = self.uses[i + 1 :]
+        stop = next((b for b in later if b in self.tensor.touches), None)
+        if stop is None:
+            yield state.way
+        if not later:
+            return
+        if state.is_here:
+            way = self._hold(state.way, a + 1, later[0] + 1, later[0])
+            # A copy that is kept for later takes its place on the host.
+            if state.has_copy:
+                way = self._kept(way, a + 1, later[0] + 1)
+            yield from self._from(i + 1, _State(way, True, state.has_copy))
+        if a not in self.tensor.touches:
+            return
+        for b in later[: later.index(stop) + 1] if stop is not None else later:
+            for ended in self._over(state, a, b):
+                yield from self._from(self.uses.index(b), ended)
+
+    def _over(self, state: _State, a: int, b: int) -> Iterator[_State]:
+        """Away after segment `a`; back, or streamed, at `b`."""
+        recipe = self.tensor.recipe
+        if self.is_joint and recipe is not None and b in recipe.seconds:
+            way = self._hold(state.way, b, b + 1, b)
+            if state.is_here:
+                way = dataclasses.replace(way, again=(*way.again, b))
+                yield _State(way, True, False)
+        if not self.tensor.movable:
+            return
+        stores: list[tuple[Way, int]] = [(state.way, a + 1)]
+        if state.is_here and not state.has_copy:
+            stores = []
+            for begin, end in self._store_windows(a, b):
+                way = self._hold(state.way, a + 1, end, None)
+                stores.append((self._copy(way, "out", begin, end), end))
+        for way, end in stores:
+            if b in self.tensor.touches and self._is_listed(b):
+                kept = self._kept(way, a + 1, b)
+                yield _State(self._stream(kept, b), False, True)
+            for begin, done in self._fetch_windows(end, b):
+                back = self._hold(way, begin, b + 1, b)
+                back = self._kept(back, a + 1, b + 1)
+                yield _State(self._copy(back, "into", begin, done), True, True)
+
+    def _is_listed(self, at: int) -> bool:
+        known = self.problem.configurations.get(at, ())
+        return any(self.index in c.host for c in known)
+
+    def _store_windows(self, a: int, b: int) -> Iterator[tuple[int, int]]:
+        if self.formulation is Formulation.STATIC:
+            return
+        yield a + 1, a + 1
+        yield from self._windows(a + 1, b)
+
+    def _fetch_windows(self, first: int, b: int) -> Iterator[tuple[int, int]]:
+        if self.formulation is Formulation.STATIC or first > b:
+            return
+        yield b, b
+        yield from self._windows(first, b)
+
+    def _windows(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        if self.formulation is Formulation.SYNCHRONOUS:
+            return
+        for begin, done in itertools.combinations(range(first, end + 1), 2):
+            near = any(abs(begin - k) <= REACH for k in self.tensor.touches)
+            if self.is_joint or (done == begin + 1 and near):
+                yield begin, done
+
+
+def placements(problem: Problem, formulation: Formulation) -> Placements:
+    """All placements that break no rule but perhaps the device limit."""
+    choices = []
+    for index in range(len(problem.tensors)):
+        ways = list(_Ways(problem, index, formulation).all())
+        if formulation is Formulation.STATIC:
+            # One place for life: streamed at every touch, or at none.
+            touches = len(problem.tensors[index].touches)
+            ways = [w for w in ways if len(w.streams) in (0, touches)]
+        choices.append(ways)
+    totals = [np.zeros((1, problem.segments)) for _ in range(4)]
+    alone = np.zeros(1)
+    picked = np.zeros((1, 0), dtype=int)
+    for ways in choices:
+        lanes = ([w.device for w in ways], [w.host for w in ways])
+        lanes = (*lanes, [w.out for w in ways], [w.into for w in ways])
+        totals = [
+            (total[:, None] + np.array(lane)[None]).reshape(-1, problem.segments)
+            for total, lane in zip(totals, lanes, strict=True)
+        ]
+        alone = (alone[:, None] + np.array([w.alone for w in ways])[None]).ravel()
+        number = np.tile(np.arange(len(ways)), len(picked))
+        picked = np.column_stack([np.repeat(picked, len(ways), axis=0), number])
+    return _score(problem, formulation, choices, picked, totals, alone)
+
+
+def _score(
+    problem: Problem,
+    formulation: Formulation,
+    choices: list[list[Way]],
+    picked: np.ndarray,
+    totals: list[np.ndarray],
+    alone: np.ndarray,
+) -> Placements:
+    device, host, out, into = totals
+    device = device + problem.resident
+    count = len(picked)
+    sound = (host <= problem.host_limit).all(axis=1)
+    compute = np.tile(np.array(problem.compute), (count, 1))
+    workspace = np.tile(np.array(problem.workspace, dtype=float), (count, 1))
+    before = np.full(device.shape, -np.inf)
+    born = np.zeros(device.shape)
+    for index, tensor in enumerate(problem.tensors):
+        ways, column = choices[index], picked[:, index]
+        here = np.array([tensor.touches[0] not in w.streams for w in ways])
+        born[:, tensor.touches[0]] += tensor.nbytes * here[column]
+        recipe = tensor.recipe
+        if recipe is None:
+            continue
+        for use, seconds in recipe.seconds.items():
+            again = np.array([use in w.again for w in ways])[column]
+            compute[:, use] += seconds * again
+            extra = np.where(again, recipe.workspace, -np.inf)
+            before[:, use] = np.maximum(before[:, use], extra)
+            for root in recipe.roots:
+                there = np.array([use in w.there for w in choices[root]])
+                sound &= ~again | there[picked[:, root]]
+    for k in range(problem.segments):
+        mask = np.zeros(count, dtype=int)
+        for index in range(len(problem.tensors)):
+            streamed = np.array([k in w.streams for w in choices[index]])
+            mask += streamed[picked[:, index]] << index
+        seconds, staging = _configured(problem, k)
+        sound &= np.isfinite(seconds[mask])
+        compute[:, k] += seconds[mask]
+        workspace[:, k] += staging[mask]
+    link = problem.link
+    copies = [out / link.d2h, into / link.h2d]
+    if formulation is Formulation.JOINT:
+        copies.append((out + into) / link.duplex)
+    else:
+        copies = [copies[0] + copies[1]]
+    seconds, peaks = [], []
+    for time, space in _variants(problem):
+        times = np.maximum.reduce([compute + time, *copies]).sum(axis=1) + alone
+        peak = np.maximum(device + workspace + space, device - born + before)
+        seconds.append(times[sound])
+        peaks.append(peak.max(axis=1)[sound])
+    return Placements(np.concatenate(seconds), np.concatenate(peaks))
+
+
+def _configured(problem: Problem, k: int) -> tuple[np.ndarray, np.ndarray]:
+    size = 2 ** len(problem.tensors)
+    seconds, staging = np.full(size, np.inf), np.zeros(size)
+    seconds[0] = 0.0
+    for configuration in problem.configurations.get(k, ()):
+        mask = sum(1 << i for i in configuration.host)
+        seconds[mask], staging[mask] = configuration.seconds, configuration.staging
+    return seconds, staging
+
+
+def _variants(problem: Problem) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What every choice of variants adds to seconds and workspace, per segment."""
+    known = [[None, *problem.variants.get(k, ())] for k in range(problem.segments)]
+    for chosen in itertools.product(*known):
+        time, space = np.zeros((2, problem.segments))
+        for k, variant in enumerate(chosen):
+            if variant is not None:
+                time[k] = variant.seconds - problem.compute[k]
+                space[k] = variant.workspace - problem.workspace[k]
+        yield time, space
