@@ -93,12 +93,14 @@ class Candidate:
     @functools.cached_property
     def costs(self) -> Costs:
         """What the program costs on the target."""
+        # The joint program moves what it moves between segments, or beside them.
+        streams = self._formulation is not Formulation.JOINT
         if self._measured:
             try:
-                return estimate_costs(self.program, self._target, measured=True)
+                return estimate_costs(self.program, self._target, True, streams)
             except Exception as error:  # noqa: BLE001 - the step can do without
                 _warn_not_measured("The step's segments", error)
-        return estimate_costs(self.program, self._target)
+        return estimate_costs(self.program, self._target, False, streams)
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -113,8 +115,18 @@ class Candidate:
     @functools.cached_property
     def problem(self) -> Problem:
         """The placement problem, without a limit on the device."""
-        machine, nothing = self._machine, float("inf")
-        return formulate(self.program, self.costs, machine, nothing, self._host_limit)
+        return self._formulated(self.costs, self._machine)
+
+    def _formulated(self, costs: Costs, machine: Machine) -> Problem:
+        nothing = float("inf")
+        found = formulate(self.program, costs, machine, nothing, self._host_limit)
+        if self._formulation is Formulation.JOINT:
+            return found
+        # AutoTM's programs do not compute anything again.
+        tensors = [
+            dataclasses.replace(t, recipe=None, optional=()) for t in found.tensors
+        ]
+        return dataclasses.replace(found, tensors=tuple(tensors))
 
     @functools.cached_property
     def sketch(self) -> Problem:
@@ -122,8 +134,7 @@ class Candidate:
         if not self._measured:
             return self.problem
         costs = estimate_costs(self.program, self._target)
-        machine, nothing = self._target.machine, float("inf")
-        return formulate(self.program, costs, machine, nothing, self._host_limit)
+        return self._formulated(costs, self._target.machine)
 
     @functools.cached_property
     def fixed_bytes(self) -> int:
@@ -179,6 +190,8 @@ class Candidate:
         return best
 
     def _repacked(self, found: Found, limit: int) -> Found | None:
+        if self._formulation is not Formulation.JOINT:
+            return None  # it would move by other rules
         problem = self._as_joined(found.schedule, self.problem)
         problem = dataclasses.replace(problem, device_limit=float(limit))
         key = cache.cache_key("repacked", problem, found.schedule, _REPACK_SECONDS)

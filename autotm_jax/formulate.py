@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
+from collections.abc import Sequence
 
 from . import compat
 from .machine import Machine
 from .profile import Costs
-from .solve import Link, Problem, Recipe, Tensor
+from .solve import Configuration, Link, Problem, Recipe, Tensor
 from .trace import Program
 
 
@@ -90,7 +91,27 @@ def formulate(
         link,
         device_limit,
         host_limit,
+        configurations=_configurations(program, costs, tensors),
     )
+
+
+def _configurations(
+    program: Program, costs: Costs, tensors: Sequence[Tensor]
+) -> dict[int, tuple[Configuration, ...]]:
+    # Kernels read device memory only: what is streamed is staged there.
+    position = {t.value: i for i, t in enumerate(tensors) if t.movable}
+    return {
+        segment: tuple(
+            Configuration(
+                frozenset(position[v] for v in known.host),
+                known.seconds,
+                sum(program.values[v].nbytes for v in known.host),
+            )
+            for known in every
+            if all(v in position for v in known.host)
+        )
+        for segment, every in costs.streaming.items()
+    }
 
 
 def _can_leave(program: Program, value: int) -> bool:

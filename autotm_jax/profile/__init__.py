@@ -3,6 +3,7 @@
 from . import cache as cache
 from .costs import Cost as Cost
 from .costs import Costs as Costs
+from .costs import Streaming as Streaming
 from .estimate import estimate_costs as estimate_costs
 from .estimate import joined_bytes as joined_bytes
 from .present import machine as machine

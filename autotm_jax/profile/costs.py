@@ -22,6 +22,18 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
+class Streaming:
+    """A segment with some of its operands and results on the host.
+
+    - `host`: those values.
+    - `seconds`: how much longer it takes than with everything on the device.
+    """
+
+    host: frozenset[int]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Costs:
     """The costs of a program, with their sources.
 
@@ -32,6 +44,8 @@ class Costs:
     - `time_source`, `memory_source`: where the figures come from.
     - `not_timed`: why fragments could not be timed, and how many kinds each.
     - `is_measured`: whether the seconds are, but for what could not be timed.
+    - `streaming`: by segment, what it takes longer with values on the host; only if it
+        was asked for.
     """
 
     segments: tuple[Cost, ...]
@@ -41,6 +55,9 @@ class Costs:
     memory_source: str
     not_timed: dict[str, int] = dataclasses.field(default_factory=dict)
     is_measured: bool = False
+    streaming: dict[int, tuple[Streaming, ...]] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
 
     def again(self, value: int, segment: int) -> float:
         """Seconds of computing a value again right before a segment."""

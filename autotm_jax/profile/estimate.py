@@ -12,13 +12,19 @@ from collections.abc import Sequence
 from ..machine import Target
 from ..machine import target as find_target
 from ..trace import Fragment, Kind, Program
-from .costs import Cost, Costs
+from .costs import Cost, Costs, Streaming
 from .profiler import Profile, profile
 from .roofline import seconds
+from .streaming import streaming
 from .workspace import Probe, estimate, workspaces
 
 
-def estimate_costs(program: Program, target: Target, measured: bool = False) -> Costs:
+def estimate_costs(
+    program: Program,
+    target: Target,
+    measured: bool = False,
+    streams: bool = False,
+) -> Costs:
     """Prices every segment and every recomputation of a program.
 
     **Arguments:**
@@ -26,6 +32,7 @@ def estimate_costs(program: Program, target: Target, measured: bool = False) -> 
     - `program`: what runs.
     - `target`: where.
     - `measured`: time it on the target, which has to be here.
+    - `streams`: also price segments with operands and results on the host.
 
     **Returns:**
 
@@ -54,8 +61,19 @@ def estimate_costs(program: Program, target: Target, measured: bool = False) -> 
         (value, k): times.added(fragment, program.segments[k].body)
         for (value, k), fragment in program.joined.items()
     }
-    not_timed = times.failures
-    return Costs(segments, again, joined, times.source, source, not_timed, measured)
+    streamed = _streamed(program, target, measured) if streams else {}
+    sources = times.source, source, times.failures
+    return Costs(segments, again, joined, *sources, measured, streamed)
+
+
+def _streamed(
+    program: Program, target: Target, measured: bool
+) -> dict[int, tuple[Streaming, ...]]:
+    if target.machine.d2h_bandwidth <= 0:
+        return {}
+    bodies = [s.body for s in program.segments]
+    found = profile(program, bodies, all_configurations=True) if measured else None
+    return streaming(program, target.machine, found)
 
 
 def segment_seconds(program: Program, found: Profile) -> list[float]:

@@ -81,6 +81,18 @@ class Profile:
         is_serial = self.device.startswith("cpu")
         return seconds - self.call_seconds if is_serial else seconds
 
+    def added(self, fragment: Fragment, configuration: Configuration) -> float | None:
+        """Seconds that an IO configuration takes longer than all on the device.
+
+        `None` if it was not measured.
+        """
+        here = self.measurements.get((fragment.signature, ON_DEVICE))
+        there = self.measurements.get((fragment.signature, configuration))
+        timings = [None if m is None else m.timing for m in (here, there)]
+        if timings[0] is None or timings[1] is None:
+            return None
+        return max(0.0, timings[1].seconds - timings[0].seconds)
+
     def _is_lost(self, found: Measurement) -> bool:
         seconds = 0.0 if found.timing is None else found.timing.seconds
         return seconds < _LOST * self.call_seconds

@@ -282,12 +282,12 @@ class Model:
             return None
         value: Any = program.objective.value
         objective = float(value)
-        info = program.solver_stats.extra_stats
+        stats: Any = program.solver_stats
         x = np.asarray(self.x.value)
         if self._is_boolean:
             # The solver does not know of constants in the objective.
-            constant = objective - info.objective_function_value
-            bound = min(info.mip_dual_bound + constant, objective)
+            constant = objective - stats.extra_stats.objective_function_value
+            bound = min(stats.extra_stats.mip_dual_bound + constant, objective)
             return Answer(np.round(x), self._picks(), objective, bound, x)
         if program.status != cp.OPTIMAL:
             return None
