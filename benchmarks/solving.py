@@ -43,7 +43,15 @@ if __name__ == "__main__":
 import autotm_jax as autotm
 from autotm_jax.budget import parse_budget
 from autotm_jax.candidate import Candidate
-from autotm_jax.solve import JointProgram, Problem, Solution, SolverOptions, replay
+from autotm_jax.solve import (
+    JointProgram,
+    Problem,
+    Solution,
+    SolverOptions,
+    offload_everything,
+    recompute_everything,
+    replay,
+)
 
 from . import workloads
 from .posing import candidate, traced
@@ -91,6 +99,8 @@ class Row:
     - `segments`, `tensors`: the size of the problem.
     - `budget_bytes`, `limit_bytes`: of device memory, and the part for temporaries.
     - `trace_seconds` to `solve_seconds`: wall-clock times; see the module's text.
+    - `least_bytes`, `least_status`: the least temporaries that were found, and how the
+        search for them ended.
     - `seconds`, `unconstrained_seconds`: of the step, modelled, with and without the
         limit.
     - `gap`, `status`: of the solution, or the rule that its schedule breaks.
@@ -108,6 +118,8 @@ class Row:
     formulate_seconds: float
     build_seconds: float
     least_seconds: float | None
+    least_bytes: int | None
+    least_status: str | None
     solve_seconds: float
     unconstrained_seconds: float
     seconds: float | None
@@ -119,15 +131,26 @@ class Solver:
     """All that is asked of the solver, timed."""
 
     def __init__(self, problem: Problem, options: SolverOptions):
-        self._options = options
+        self._problem, self._options = problem, options
         self._joint, self.build_seconds = _timed(lambda: JointProgram(problem))
         self._least: tuple[Solution, float] | None = None
 
-    def least(self) -> tuple[float, float]:
-        """The least bytes of temporaries, and the seconds of the search for them."""
+    def least(self) -> tuple[int, str, float]:
+        """The least bytes of temporaries, how the search for them ended, its seconds.
+
+        Where it ended without a plan, the least that policies without a solver need.
+        """
         if self._least is None:
             self._least = _timed(lambda: self._joint.least_memory(self._options))
-        return self._least[0].objective, self._least[1]
+        solution, seconds = self._least
+        problem = self._problem
+        found = [offload_everything(problem), recompute_everything(problem)]
+        if solution.schedule is not None:
+            found.append(solution.schedule)
+        status = solution.status.name.lower()
+        if solution.schedule is None:
+            status = f"{status}, no plan found"
+        return min(replay(problem, s).device_peak for s in found), status, seconds
 
     def fastest(self, limit: float) -> tuple[Solution, float]:
         """The fastest plan within a limit, and the seconds of the search for it."""
@@ -158,9 +181,9 @@ def posed(workload: workloads.Workload, target: autotm.Target, is_cold: bool) ->
 def row(name: str, budget: str, found: Posed, solver: Solver) -> Row:
     """The row of one budget."""
     problem, fixed = found.candidate.problem, found.candidate.fixed_bytes
-    least_seconds = None
+    least, least_status, least_seconds = None, None, None
     if budget == TIGHT:
-        least, least_seconds = solver.least()
+        least, least_status, least_seconds = solver.least()
         limit = _ROOM * least
     else:
         asked = parse_budget(_size(budget))
@@ -187,6 +210,8 @@ def row(name: str, budget: str, found: Posed, solver: Solver) -> Row:
         found.formulate_seconds,
         solver.build_seconds,
         least_seconds,
+        least,
+        least_status,
         solve_seconds,
         sum(problem.compute),
         seconds,

@@ -18,7 +18,10 @@ def test_a_row_holds_what_was_asked_and_what_was_found(own_cache):
     assert (
         half.budget_bytes - half.limit_bytes == tight.budget_bytes - tight.limit_bytes
     )
-    assert half.least_seconds is None and tight.least_seconds is not None
+    assert half.least_seconds is None and half.least_bytes is None
+    assert tight.least_seconds is not None and tight.least_status == "optimal"
+    assert tight.least_bytes is not None
+    assert tight.limit_bytes == pytest.approx(1.15 * tight.least_bytes, abs=1)
     for row in (half, tight):
         assert row.status == "optimal"
         assert row.seconds is not None and row.gap is not None and row.gap <= 0.01

@@ -18,7 +18,15 @@ from .joint import (
 from .joint import (
     Status as Status,
 )
-from .policies import offload_everything as offload_everything
+from .policies import (
+    offload_everything as offload_everything,
+)
+from .policies import (
+    recompute_everything as recompute_everything,
+)
+from .policies import (
+    uniform as uniform,
+)
 from .problem import (
     Link as Link,
 )
