@@ -7,6 +7,13 @@ import jax
 import autotm_jax
 from autotm_jax import SolverOptions
 from autotm_jax.candidate import Candidate
+from autotm_jax.solve import (
+    Problem,
+    Schedule,
+    offload_everything,
+    recompute_everything,
+    replay,
+)
 from autotm_jax.trace import Program, build_program
 
 from .workloads import Workload
@@ -39,3 +46,21 @@ def candidate(
     """
     host = target.machine.host_bytes or 2**62
     return Candidate(program, target, host, options or SolverOptions())
+
+
+def least_bytes(problem: Problem, found: Schedule | None) -> int:
+    """The least device bytes of temporaries of any plan at hand.
+
+    **Arguments:**
+
+    - `problem`: the placement problem.
+    - `found`: what a search for the least came to, if to anything.
+
+    **Returns:**
+
+    Bytes: of that, or of a policy that needs no solver if it takes less.
+    """
+    plans = [offload_everything(problem), recompute_everything(problem)]
+    if found is not None:
+        plans.append(found)
+    return min(replay(problem, plan).device_peak for plan in plans)

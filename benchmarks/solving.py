@@ -43,18 +43,10 @@ if __name__ == "__main__":
 import autotm_jax as autotm
 from autotm_jax.budget import parse_budget
 from autotm_jax.candidate import Candidate
-from autotm_jax.solve import (
-    JointProgram,
-    Problem,
-    Solution,
-    SolverOptions,
-    offload_everything,
-    recompute_everything,
-    replay,
-)
+from autotm_jax.solve import JointProgram, Problem, Solution, SolverOptions, replay
 
 from . import workloads
-from .posing import candidate, traced
+from .posing import candidate, least_bytes, traced
 
 
 MIB = 2**20
@@ -143,14 +135,10 @@ class Solver:
         if self._least is None:
             self._least = _timed(lambda: self._joint.least_memory(self._options))
         solution, seconds = self._least
-        problem = self._problem
-        found = [offload_everything(problem), recompute_everything(problem)]
-        if solution.schedule is not None:
-            found.append(solution.schedule)
         status = solution.status.name.lower()
         if solution.schedule is None:
             status = f"{status}, no plan found"
-        return min(replay(problem, s).device_peak for s in found), status, seconds
+        return least_bytes(self._problem, solution.schedule), status, seconds
 
     def fastest(self, limit: float) -> tuple[Solution, float]:
         """The fastest plan within a limit, and the seconds of the search for it."""
