@@ -130,6 +130,17 @@ def test_what_looks_alike_is_treated_alike():
     assert uniform(other) == Schedule(recomputes=(Recompute(1, 11),))
 
 
+def test_a_class_that_turns_out_needless_stays():
+    cheap = Tensor(0, 8 * KIB, (0, 12), recipe=Recipe({12: 1e-9}, 0, ()))
+    large = Tensor(1, 24 * KIB, (1, 11), recipe=Recipe({11: 1e-5}, 0, ()))
+    tensors = [cheap, large, Tensor(2, 40 * KIB, (5, 6))]
+    # The cheap one is taken first in both, and not enough in the second.
+    enough = problem(tensors, 13, device_limit=64 * KIB)
+    assert uniform(enough) == Schedule(recomputes=(Recompute(0, 12),))
+    tight = problem(tensors, 13, device_limit=48 * KIB)
+    assert uniform(tight) == Schedule(recomputes=(Recompute(1, 11),))
+
+
 def test_no_uniform_plan_where_nothing_helps():
     assert uniform(layers(None, None, limit=11 * KIB)) is None
     assert uniform(layers(None, None, host_limit=15 * KIB)) is None

@@ -70,7 +70,7 @@ def uniform(problem: Problem) -> Schedule | None:
     As with the policies of `jax.checkpoint`, a class of tensors stays, is moved or is
     computed again as a whole. In each round the class and the way are taken that cost
     the fewest seconds per byte of what is over the device limit, summed over segments,
-    until nothing is.
+    until nothing is. Then classes that turn out not to be needed stay after all.
 
     **Arguments:**
 
@@ -81,28 +81,42 @@ def uniform(problem: Problem) -> Schedule | None:
     A `Schedule` that passes the checker, or `None` if none is found so.
     """
     unlimited = dataclasses.replace(problem, device_limit=float("inf"))
-    classes = _classes(problem)
+    open_classes = _classes(problem)
+    chosen: list[list[int]] = []
     ways: dict[int, _Way] = {}
-    schedule = Schedule()
-    state = replay(unlimited, schedule)
+    state = replay(unlimited, Schedule())
     while (over := _over(problem, state.device)) > 0:
         best: tuple[Any, ...] | None = None
-        for kind, way in itertools.product(classes, (_Way.OFFLOAD, _Way.RECOMPUTE)):
-            trial = ways | dict.fromkeys(classes[kind], way)
-            found = _Treatment(problem, trial).schedule()
-            then = replay(unlimited, found)
-            relief = over - _over(problem, then.device)
-            if then.faults or relief <= 0:
+        kinds = itertools.product(open_classes, (_Way.OFFLOAD, _Way.RECOMPUTE))
+        for kind, way in kinds:
+            trial = ways | dict.fromkeys(open_classes[kind], way)
+            found = replay(unlimited, _Treatment(problem, trial).schedule())
+            relief = over - _over(problem, found.device)
+            if found.faults or relief <= 0:
                 continue
-            more = max(0.0, then.makespan - state.makespan)
+            more = max(0.0, found.makespan - state.makespan)
             price = more / relief, -relief
             if best is None or price < best[0]:
-                best = price, kind, trial, found, then
+                best = price, kind, trial, found
         if best is None:
             return None
-        _, kind, ways, schedule, state = best
-        del classes[kind]
+        _, kind, ways, state = best
+        chosen.append(open_classes.pop(kind))
+    schedule = _Treatment(problem, _needed(problem, ways, chosen)).schedule()
     return None if replay(problem, schedule).faults else schedule
+
+
+def _needed(
+    problem: Problem, ways: dict[int, _Way], chosen: list[list[int]]
+) -> dict[int, _Way]:
+    # Without the classes that others chosen later make needless, first ones first.
+    seconds = replay(problem, _Treatment(problem, ways).schedule()).makespan
+    for members in chosen:
+        trial = {i: way for i, way in ways.items() if i not in members}
+        found = replay(problem, _Treatment(problem, trial).schedule())
+        if not found.faults and found.makespan <= seconds:
+            ways, seconds = trial, found.makespan
+    return ways
 
 
 def at_leisure(
