@@ -12,7 +12,12 @@ from benchmarks.workloads import Workload, gpt
 
 
 TINY = ("gpt-tiny", "resnet-tiny", "mlp-tiny")
-MORE = ("vit-tiny", "unet-tiny", "dlrm-tiny")  # traced; `dlrm-tiny` is run as well
+MORE = (
+    "vit-tiny",
+    "unet-tiny",
+    "densenet-tiny",
+    "dlrm-tiny",
+)  # traced; `dlrm-tiny` is run as well
 
 # Two layers that compile for a GPU in seconds, with values worth moving.
 SMALL_GPT = gpt.Config(

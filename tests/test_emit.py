@@ -15,9 +15,9 @@ from autotm_jax.profile import estimate_costs
 from autotm_jax.solve import (
     JointProgram,
     Problem,
-    Recompute,
     Schedule,
     offload_everything,
+    recompute_everything,
     replay,
 )
 from autotm_jax.trace import Program, build_program
@@ -100,20 +100,6 @@ def test_moving_everything_gives_the_same_values(name: str):
     assert schedule.stores
     assert names.count("device_put") == len(schedule.stores) + len(schedule.fetches)
     assert names.count("optimization_barrier") >= len(program.segments) - 1
-
-
-def recompute_everything(problem: Problem) -> Schedule:
-    """Every recomputation whose roots are read where it happens anyway."""
-    chosen = []
-    for tensor in problem.tensors:
-        recipe = tensor.recipe
-        for use in sorted(recipe.seconds) if recipe else []:
-            assert recipe is not None
-            roots = [problem.tensors[r] for r in recipe.roots]
-            alone = all(r.touches[0] < use for r in roots)
-            if alone and use in tensor.touches:
-                chosen.append(Recompute(tensor.value, use))
-    return Schedule(recomputes=tuple(sorted(chosen)))
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -8,7 +8,15 @@ from .heap import packed_bytes as packed_bytes
 from .improve import anneal as anneal
 from .improve import descend as descend
 from .joint import JointProgram as JointProgram
-from .policies import offload_everything as offload_everything
+from .policies import (
+    offload_everything as offload_everything,
+)
+from .policies import (
+    recompute_everything as recompute_everything,
+)
+from .policies import (
+    uniform as uniform,
+)
 from .problem import (
     Configuration as Configuration,
 )

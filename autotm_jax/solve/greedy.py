@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .checker import replay
+from .policies import at_leisure
 from .problem import Problem
 from .schedule import Fetch, Recompute, Schedule, Store
 
@@ -88,17 +89,13 @@ def _choices(problem: Problem) -> Iterator[_Choice]:
                 yield _Choice(index, a, b, recipe.seconds[b], again)
             if tensor.movable:
                 copies = tensor.nbytes * (1 / link.d2h + 1 / link.h2d)
-                # At leisure, hidden behind compute, or at once.
-                hidden = int(np.searchsorted(clock, clock[a + 1] + copies / 2))
-                done = min(max(hidden, a + 2), b - 1)
-                ahead = int(np.searchsorted(clock, clock[b] - copies / 2)) - 1
-                start = max(min(ahead, b - 1), done)
-                for first, last, price in ((done, start, 0.5), (a + 2, b - 1, 1.0)):
-                    away = Schedule(
-                        (Store(tensor.value, a, first),),
-                        (Fetch(tensor.value, last, b),),
-                    )
-                    yield _Choice(index, a, b, price * copies, away)
+                store, fetch = at_leisure(tensor, (a, b), clock, link)
+                leisurely = Schedule((store,), (fetch,))
+                yield _Choice(index, a, b, 0.5 * copies, leisurely)
+                at_once = Schedule(
+                    (Store(tensor.value, a, a + 2),), (Fetch(tensor.value, b - 1, b),)
+                )
+                yield _Choice(index, a, b, copies, at_once)
 
 
 def _roots_stay(problem: Problem, index: int, use: int) -> bool:

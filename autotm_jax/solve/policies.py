@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from .problem import Problem
-from .schedule import Fetch, Schedule, Store
+import dataclasses
+import enum
+import graphlib
+import itertools
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .checker import replay
+from .problem import Link, Problem, Tensor
+from .schedule import Fetch, Recompute, Schedule, Store
+
+
+Gap = tuple[int, int]
 
 
 def offload_everything(problem: Problem) -> Schedule:
@@ -25,13 +38,200 @@ def offload_everything(problem: Problem) -> Schedule:
     for tensor in problem.tensors:
         if not tensor.movable:
             continue
-        away = [
-            (a, b)
-            for a, b in zip(tensor.touches, tensor.touches[1:], strict=False)
-            if b - a > 2
-        ]
+        away = _gaps(tensor.touches)
         if away:
             after = away[0][0]
             stores.append(Store(tensor.value, after, after + 2))
             fetches += [Fetch(tensor.value, b - 1, b) for _, b in away]
     return Schedule(tuple(sorted(stores)), tuple(sorted(fetches)))
+
+
+def recompute_everything(problem: Problem) -> Schedule:
+    """Every tensor with a recipe is dropped after a use, and made again for the next.
+
+    Gaps of three segments or more are bridged so, if what is needed for it is there
+    anyway or can be computed again for it, too. Nothing is kept for that alone.
+
+    **Arguments:**
+
+    - `problem`: the placement problem.
+
+    **Returns:**
+
+    A `Schedule`. It breaks no rule but, perhaps, the device limit.
+    """
+    every = range(len(problem.tensors))
+    return _Treatment(problem, dict.fromkeys(every, _Way.RECOMPUTE)).schedule()
+
+
+def uniform(problem: Problem) -> Schedule | None:
+    """A plan that treats tensors that look alike in the same way, in all layers.
+
+    As with the policies of `jax.checkpoint`, a class of tensors stays, is moved or is
+    computed again as a whole. In each round the class and the way are taken that cost
+    the fewest seconds per byte of what is over the device limit, summed over segments,
+    until nothing is. Then classes that turn out not to be needed stay after all.
+
+    **Arguments:**
+
+    - `problem`: the placement problem.
+
+    **Returns:**
+
+    A `Schedule` that passes the checker, or `None` if none is found so.
+    """
+    unlimited = dataclasses.replace(problem, device_limit=float("inf"))
+    open_classes = _classes(problem)
+    chosen: list[list[int]] = []
+    ways: dict[int, _Way] = {}
+    state = replay(unlimited, Schedule())
+    while (over := _over(problem, state.device)) > 0:
+        best: tuple[Any, ...] | None = None
+        kinds = itertools.product(open_classes, (_Way.OFFLOAD, _Way.RECOMPUTE))
+        for kind, way in kinds:
+            trial = ways | dict.fromkeys(open_classes[kind], way)
+            found = replay(unlimited, _Treatment(problem, trial).schedule())
+            relief = over - _over(problem, found.device)
+            if found.faults or relief <= 0:
+                continue
+            more = max(0.0, found.makespan - state.makespan)
+            price = more / relief, -relief
+            if best is None or price < best[0]:
+                best = price, kind, trial, found
+        if best is None:
+            return None
+        _, kind, ways, state = best
+        chosen.append(open_classes.pop(kind))
+    schedule = _Treatment(problem, _needed(problem, ways, chosen)).schedule()
+    return None if replay(problem, schedule).faults else schedule
+
+
+def _needed(
+    problem: Problem, ways: dict[int, _Way], chosen: list[list[int]]
+) -> dict[int, _Way]:
+    # Without the classes that others chosen later make needless, first ones first.
+    seconds = replay(problem, _Treatment(problem, ways).schedule()).makespan
+    for members in chosen:
+        trial = {i: way for i, way in ways.items() if i not in members}
+        found = replay(problem, _Treatment(problem, trial).schedule())
+        if not found.faults and found.makespan <= seconds:
+            ways, seconds = trial, found.makespan
+    return ways
+
+
+def at_leisure(
+    tensor: Tensor, gap: Gap, clock: np.ndarray, link: Link
+) -> tuple[Store, Fetch]:
+    """The way to the host and back over a gap, each just long enough to hide.
+
+    **Arguments:**
+
+    - `tensor`, `gap`: what is away, after which segment and until which.
+    - `clock`: seconds of compute before each segment, and of all.
+    - `link`: the connection to the host.
+
+    **Returns:**
+
+    A `Store` and a `Fetch`.
+    """
+    a, b = gap
+    copy = tensor.nbytes * (1 / link.d2h + 1 / link.h2d) / 2
+    hidden = int(np.searchsorted(clock, clock[a + 1] + copy))
+    done = min(max(hidden, a + 2), b - 1)
+    ahead = int(np.searchsorted(clock, clock[b] - copy)) - 1
+    start = max(min(ahead, b - 1), done)
+    return Store(tensor.value, a, done), Fetch(tensor.value, start, b)
+
+
+class _Way(enum.Enum):
+    OFFLOAD = enum.auto()
+    RECOMPUTE = enum.auto()
+
+
+class _Treatment:
+    """Tensors (by position) in their ways over all of their gaps, where that can be.
+
+    The others stay.
+    """
+
+    def __init__(self, problem: Problem, ways: Mapping[int, _Way]):
+        self.problem, self.ways = problem, ways
+        tensors = problem.tensors
+        roots = {i: t.recipe.roots if t.recipe else () for i, t in enumerate(tensors)}
+        self.order = list(graphlib.TopologicalSorter(roots).static_order())
+        self.known: dict[tuple[int, int], bool] = {}
+        # The gaps between its touches over which a tensor is computed again.
+        self.dropped: list[set[Gap]] = [set() for _ in tensors]
+        for index in self.order:  # roots first
+            if ways.get(index) is _Way.RECOMPUTE:
+                gaps = _gaps(tensors[index].touches)
+                self.dropped[index] = {g for g in gaps if self.returns(index, g[1])}
+
+    def returns(self, index: int, use: int) -> bool:
+        """Whether a tensor can be computed again for a segment."""
+        recipe = self.problem.tensors[index].recipe
+        if recipe is None or use not in recipe.seconds:
+            return False
+        return all(self.is_there(root, use) for root in recipe.roots)
+
+    def is_there(self, index: int, use: int) -> bool:
+        """Whether a tensor is there for a segment, or can be brought back for it."""
+        if (index, use) not in self.known:
+            self.known[index, use] = self._is_there(index, use)
+        return self.known[index, use]
+
+    def _is_there(self, index: int, use: int) -> bool:
+        touches = self.problem.tensors[index].touches
+        if not touches[0] < use <= touches[-1] + 2:
+            return False  # it would have to be held for nothing else
+        if use in touches or not any(a < use < b for a, b in self.dropped[index]):
+            return True
+        return self.returns(index, use)
+
+    def schedule(self) -> Schedule:
+        """The copies and recomputations, of every tensor after those made from it."""
+        problem = self.problem
+        clock = np.concatenate([[0.0], np.cumsum(problem.compute)])
+        reads: list[set[int]] = [set() for _ in problem.tensors]
+        stores: list[Store] = []
+        fetches: list[Fetch] = []
+        recomputes: list[Recompute] = []
+        for index in reversed(self.order):
+            tensor = problem.tensors[index]
+            gaps = _gaps(sorted({*tensor.touches, *reads[index]}))
+            if self.ways.get(index) is _Way.OFFLOAD and tensor.movable and gaps:
+                copies = [at_leisure(tensor, gap, clock, problem.link) for gap in gaps]
+                # Written once: the copy on the host is there from then on.
+                stores.append(copies[0][0])
+                fetches += [fetch for _, fetch in copies]
+            for _, use in gaps:
+                if any(a < use <= b for a, b in self.dropped[index]):
+                    recomputes.append(Recompute(tensor.value, use))
+                    assert tensor.recipe is not None
+                    for root in tensor.recipe.roots:
+                        reads[root].add(use)
+        return Schedule(
+            tuple(sorted(stores)), tuple(sorted(fetches)), tuple(sorted(recomputes))
+        )
+
+
+def _gaps(uses: Sequence[int]) -> list[Gap]:
+    # Between uses, if it is long enough to leave and come back.
+    return [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 2]
+
+
+def _classes(problem: Problem) -> dict[Hashable, list[int]]:
+    # The same tensor in every layer, by what a problem says about it.
+    classes: dict[Hashable, list[int]] = {}
+    for index, tensor in enumerate(problem.tensors):
+        if not _gaps(tensor.touches):
+            continue
+        recipe = tensor.recipe
+        seconds = None if recipe is None else tuple(sorted(recipe.seconds.values()))
+        kind = tensor.nbytes, len(tensor.touches), tensor.movable, seconds
+        classes.setdefault(kind, []).append(index)
+    return classes
+
+
+def _over(problem: Problem, device: np.ndarray) -> float:
+    return float(np.maximum(0.0, device - problem.device_limit).sum())

@@ -20,16 +20,20 @@ there, which is long enough to be timed.
 from collections.abc import Callable
 from typing import Any
 
-from . import dlrm, gpt, mlp, resnet, unet, vit
+from . import densenet, dlrm, gpt, mlp, resnet, unet, vit
 from ._workload import Workload as Workload
 
 
 _REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
     "gpt-12": (gpt.workload, gpt.Config()),
+    "gpt-24": (gpt.workload, gpt.Config(layers=24)),
+    "gpt-48": (gpt.workload, gpt.Config(layers=48)),
+    "gpt-96": (gpt.workload, gpt.Config(layers=96)),
     "gpt-12-dropout": (gpt.workload, gpt.Config(dropout=0.1)),
     "gpt-small": (gpt.workload, gpt.SMALL),
     "gpt-tiny": (gpt.workload, gpt.TINY),
     "resnet-50": (resnet.workload, resnet.Config()),
+    "resnet-200": (resnet.workload, resnet.Config(blocks=(3, 24, 36, 3), batch=32)),
     "resnet-small": (resnet.workload, resnet.SMALL),
     "resnet-tiny": (resnet.workload, resnet.TINY),
     "mlp": (mlp.workload, mlp.Config()),
@@ -39,6 +43,8 @@ _REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
     "vit-tiny": (vit.workload, vit.TINY),
     "unet": (unet.workload, unet.Config()),
     "unet-tiny": (unet.workload, unet.TINY),
+    "densenet-264": (densenet.workload, densenet.Config()),
+    "densenet-tiny": (densenet.workload, densenet.TINY),
     "dlrm": (dlrm.workload, dlrm.Config()),
     "dlrm-tiny": (dlrm.workload, dlrm.TINY),
 }
@@ -53,7 +59,7 @@ def get(name: str) -> Workload:
     """Builds the workload of this name; nothing is allocated until its `make`.
 
     For other sizes call the model's own module, e.g.
-    `gpt.workload(gpt.Config(layers=24))`.
+    `gpt.workload(gpt.Config(layers=36))`.
     """
     if name not in _REGISTRY:
         raise ValueError(f"No workload is called {name!r}; there are {names()}.")

@@ -22,6 +22,13 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     )
 
 
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Normalises the channels of images by the statistics of this batch."""
+    mean = x.mean((0, 1, 2))
+    variance = ((x - mean) ** 2).mean((0, 1, 2))
+    return (x - mean) * lax.rsqrt(variance + 1e-5) * scale + bias
+
+
 def attention(
     qkv: jax.Array,
     heads: int,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._layers import conv, cross_entropy
+from ._layers import batch_norm, conv, cross_entropy
 from ._optimizers import SGD, Optimizer
 from ._parameters import ones, weight, zeros
 from ._workload import Workload, training
@@ -110,9 +110,7 @@ def _unit(size: int, inputs: int, outputs: int) -> dict[str, Any]:
 def _apply_unit(params: Any, x: jax.Array, stride: int = 1) -> jax.Array:
     # A convolution and its batch normalisation.
     x = conv(x, params["kernel"], stride)
-    mean = x.mean((0, 1, 2))
-    variance = ((x - mean) ** 2).mean((0, 1, 2))
-    return (x - mean) * lax.rsqrt(variance + 1e-5) * params["scale"] + params["bias"]
+    return batch_norm(x, params["scale"], params["bias"])
 
 
 def _block(inputs: int, inner: int, projected: bool) -> dict[str, Any]:
