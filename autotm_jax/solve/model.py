@@ -24,6 +24,7 @@ needed for that.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from typing import Any, Protocol
 
@@ -35,6 +36,7 @@ from ..errors import SolverError
 from .columns import Columns
 from .problem import Problem
 from .schedule import Pick, Schedule
+from .solution import SolverOptions
 
 
 MIB = float(2**20)
@@ -88,8 +90,13 @@ class Model:
         count, edges = problem.segments, len(columns.edges)
         self._is_boolean = boolean
         self.x = x = cp.Variable(edges, boolean=boolean)
-        # As rows, not as attributes of the variable: their duals are reduced costs.
-        self._at_least, self._at_most = x >= 0, x <= 1
+        self.failure = ""  # what a solver said that crashed
+        # What a column may be at most, and the device limit in MiB. As parameters they
+        # leave a program as it is compiled, and a solve may start from the one before.
+        self._upper = cp.Parameter(edges, nonneg=True, value=np.ones(edges))
+        self._limit = cp.Parameter(nonneg=True)
+        # A row, not an attribute of the variable: its duals are reduced costs.
+        self._at_least = x >= 0
         self._least = cp.Variable()
         self._variants = [
             (k, number, variant)
@@ -105,9 +112,9 @@ class Model:
         self._c = self._vector(len(self._configurations))
         held, host = cp.Variable(count), cp.Variable(count)
         resident = problem.resident / MIB
-        limits = [] if boolean else [self._at_least, self._at_most]
         self._rows = [
-            *limits,
+            *([] if boolean else [self._at_least]),
+            x <= self._upper,
             columns.incidence @ x == np.zeros(columns.nodes),
             self._born() @ x == 1,
             self.running(held) == columns.changes("device") @ x / MIB,
@@ -246,35 +253,58 @@ class Model:
         )
         return pick @ (held - born) + need @ self.x + least <= self._least
 
-    def fastest(self, limit: float) -> cp.Problem:
-        """Least makespan within a device limit in bytes, in milliseconds."""
-        rows = [*self._rows, *self._timing, self._least == limit / MIB]
+    @functools.cached_property
+    def _fastest(self) -> cp.Problem:
+        """Least makespan within a device limit, in milliseconds."""
+        rows = [*self._rows, *self._timing, self._least == self._limit]
         return cp.Problem(cp.Minimize(self._makespan), rows)
 
-    def least_memory(self) -> cp.Problem:
+    @functools.cached_property
+    def _least_memory(self) -> cp.Problem:
         """Least device peak, in MiB."""
         return cp.Problem(cp.Minimize(self._least), self._rows)
 
     def run(
-        self, program: cp.Problem, time_limit: float, gap: float, threads: int | None
+        self,
+        limit: float | None,
+        options: SolverOptions,
+        upper: np.ndarray | None = None,
     ) -> Answer | None:
-        """Solves; `None` without a usable vector, `INFEASIBLE` if there is none."""
+        """Solves.
+
+        **Arguments:**
+
+        - `limit`: device bytes, for the least makespan; `None` for the least memory.
+        - `options`: what the solver may take.
+        - `upper`: per column, whether it may be taken; all of them by default.
+
+        **Returns:**
+
+        An `Answer`; `None` without a usable vector, `INFEASIBLE` if there is none.
+        """
         if cp.HIGHS not in cp.installed_solvers():
             raise SolverError(
                 "No solver: CVXPY does not find HiGHS. Install it with "
                 "`pip install highspy`."
             )
-        options: dict[str, Any] = {"time_limit": time_limit}
-        if threads is not None:
-            options["threads"] = threads
+        every = np.ones(len(self.columns.edges))
+        self._upper.value = every if upper is None else upper.astype(float)
+        if limit is not None:
+            self._limit.value = max(0.0, limit / MIB)
+        program = self._least_memory if limit is None else self._fastest
+        taken: dict[str, Any] = {"time_limit": options.time_limit}
+        if options.threads is not None:
+            taken["threads"] = options.threads
         if self._is_boolean:
-            options["mip_rel_gap"] = gap
+            # From the solution of the solve before, if there is one.
+            taken |= {"mip_rel_gap": options.gap, "warm_start": True}
         with warnings.catch_warnings():
             # "Solution may be inaccurate": stopped at a limit, judged below.
             warnings.simplefilter("ignore", UserWarning)
             try:
-                program.solve(solver=cp.HIGHS, **options)
-            except cp.SolverError:
+                program.solve(solver=cp.HIGHS, **taken)
+            except Exception as error:  # noqa: BLE001 - whatever a solver does, there are others
+                self.failure = f"{type(error).__name__}: {error}"
                 return None
         if program.status.startswith(cp.INFEASIBLE):
             return INFEASIBLE

@@ -8,7 +8,7 @@ import functools
 from typing import Any
 
 from .columns import Columns
-from .model import INFEASIBLE, MIB, Model
+from .model import INFEASIBLE, MIB, MS, Model
 from .problem import Problem
 from .search import Search
 from .solution import Solution, SolverOptions, Status
@@ -73,11 +73,25 @@ class BooleanProgram(abc.ABC):
     @functools.cached_property
     def least_bound(self) -> float:
         """Device bytes of temporaries that no path of the networks goes below."""
-        model = self.relaxed
-        answer = model.run(model.least_memory(), _BOUND_SECONDS, 0.0, None)
+        answer = self.relaxed.run(None, SolverOptions(_BOUND_SECONDS))
         if answer is None or answer is INFEASIBLE:
             return float(self.problem.floor())
         return answer.bound * MIB
+
+    def relaxation(self, limit: float, options: SolverOptions) -> float:
+        """The optimum of the linear relaxation, a bound of every plan's seconds.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+        - `options`: what the solver may take.
+
+        **Returns:**
+
+        Seconds; infinity if nothing fits, not a number if the solver did not finish.
+        """
+        answer = self.relaxed.run(limit, options)
+        return float("nan") if answer is None else answer.objective / MS
 
     def least_memory(self, options: SolverOptions) -> Solution:
         """The plan with the smallest device peak, however slow.

@@ -3,8 +3,9 @@
 The relaxation is solved first: it is fast, and its optimum is the bound that gaps are
 measured from. It is nearly integral, so boolean solutions are looked for near it: with
 boolean programs that leave only what the relaxation splits, or only the columns that
-cost nothing there, then by a local search that starts from the relaxation rounded to
-whole tensors. Only if the gap is still too large is the whole boolean program solved.
+cost nothing there, or little, then by a local search that starts from the relaxation
+rounded to whole tensors. Only if the gap is still too large is the whole boolean
+program solved.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import cvxpy as cp
 import numpy as np
 
 from .checker import replay
@@ -28,20 +28,22 @@ if TYPE_CHECKING:
     from .program import BooleanProgram
 
 
-# A column whose reduced cost exceeds this part of the objective is left out of the
-# first boolean programs.
-_CHEAP_COLUMN = 2e-4
+# Columns whose reduced cost exceeds such a part of the objective are left out of the
+# first boolean programs, and the part of the time that is left which those may take.
+# Near the relaxation there is next to nothing to decide, and most often a good plan.
+_NEAR = ((1e-6, 0.25), (2e-4, 0.4))
 
-# Seconds that an annealing gets at least.
+# A program that leaves only what the relaxation splits is small if no more tensors are
+# split than this fraction.
+_FEW_SPLIT = 0.15
+
+# Seconds for that, and the least that an annealing gets.
+_SPLIT_SECONDS = 3.0
 _ANNEAL_SECONDS = 3.0
 
-# With more split tensors than this fraction, the program of those is no small one.
-_MANY_SPLIT = 0.15
-
-# Seconds for a program near the relaxation, and the relative MIP gap at which it is
-# left: where it takes longer there is nothing to be found.
-_NEARBY_SECONDS = 3.0
-_GAP_NEARBY = 5e-3
+# The relative MIP gap at which programs near the relaxation are left, as a part of the
+# one that is wanted: where that takes longer there is nothing to be found.
+_GAP_NEARBY = 0.5
 
 
 class Search:
@@ -71,9 +73,7 @@ class Search:
 
     def run(self) -> Solution:
         """The best that is found in the time."""
-        relaxed = self._solved(
-            self.relaxed, self._aim(self.relaxed), self._left(), self.options.gap
-        )
+        relaxed = self.relaxed.run(self.limit, self._within(1.0))
         if relaxed is INFEASIBLE:
             return self._solution(Status.INFEASIBLE)
         if relaxed is not None:
@@ -83,8 +83,7 @@ class Search:
                 if self._is_good() or (self.best and self._left() < 1.0):
                     break
         if not self._is_good() and (self.best is None or self._left() >= 1.0):
-            aim = self._aim(self.boolean)
-            every = self._solved(self.boolean, aim, self._left(), self.options.gap)
+            every = self.boolean.run(self.limit, self._within(1.0))
             if every is INFEASIBLE and self.best is None:
                 return self._solution(Status.INFEASIBLE)
             if every is not None and every is not INFEASIBLE:
@@ -92,15 +91,10 @@ class Search:
                 self._consider(every)
         return self._solution(Status.OPTIMAL if self._is_good() else Status.TIME_LIMIT)
 
-    def _aim(self, model: Model) -> cp.Problem:
-        if self.limit is None:
-            return model.least_memory()
-        return model.fastest(self.limit)
-
-    def _solved(
-        self, model: Model, program: cp.Problem, seconds: float, gap: float
-    ) -> Answer | None:
-        return model.run(program, seconds, gap, self.options.threads)
+    def _within(self, part: float, gap: float = 1.0) -> SolverOptions:
+        """Options with a part of the time that is left, and of the gap."""
+        seconds, gap = part * self._left(), gap * self.options.gap
+        return dataclasses.replace(self.options, time_limit=seconds, gap=gap)
 
     def _left(self) -> float:
         taken = time.perf_counter() - self.start
@@ -134,24 +128,21 @@ class Search:
 
     def _attempts(self, relaxed: Answer) -> Iterator[Answer | None]:
         """Boolean solutions near the relaxation, the cheapest to find first."""
-        x = self.boolean.x
         broken = self._split_tensors(relaxed.x)
-        fixed = np.flatnonzero(~broken[self.columns.owner])
-        costly = relaxed.reduced_costs > _CHEAP_COLUMN * abs(relaxed.objective)
-        out = np.flatnonzero(costly & (relaxed.x < 1e-9))
-        # Only what is split; and whatever costs nothing where the relaxation is.
-        nearby = [x[fixed] == np.round(relaxed.x[fixed]), x[out] == 0]
-        first, second = nearby[::-1] if broken.mean() > _MANY_SPLIT else nearby
-        yield self._restricted([first], _NEARBY_SECONDS)
-        is_rough = broken.mean() > _MANY_SPLIT
-        if self.limit is not None and is_rough and self.program.allows_everything:
+        if broken.mean() <= _FEW_SPLIT:
+            # Only what is split.
+            upper = (relaxed.x > 0.5) | broken[self.columns.owner]
+            yield self._restricted(upper, _SPLIT_SECONDS / self._left())
+        for cheap, part in _NEAR:
+            limit = cheap * abs(relaxed.objective)
+            upper = (relaxed.reduced_costs <= limit) | (relaxed.x > 1e-9)
+            yield self._restricted(upper, part)
+        if self.limit is not None and self.program.allows_everything:
             yield self._annealed(relaxed, self.limit)
-        yield self._restricted([second], _NEARBY_SECONDS)
 
-    def _restricted(self, rows: list[Any], seconds: float) -> Answer | None:
-        program = self._aim(self.boolean)
-        program = cp.Problem(program.objective, [*program.constraints, *rows])
-        return self._solved(self.boolean, program, seconds, _GAP_NEARBY)
+    def _restricted(self, upper: np.ndarray, part: float) -> Answer | None:
+        options = self._within(min(1.0, part), _GAP_NEARBY)
+        return self.boolean.run(self.limit, options, upper)
 
     def _annealed(self, relaxed: Answer, limit: float) -> Answer | None:
         # From every tensor's main path; outside of the network, so with finer windows.
@@ -160,7 +151,7 @@ class Search:
         for tensor in range(len(problem.tensors)):
             rounded[self.columns.main_path(tensor, relaxed.x)] = 1.0
         start = self._decoded(rounded, relaxed)
-        schedule = anneal(problem, start, max(_ANNEAL_SECONDS, self._left() / 2))
+        schedule = anneal(problem, start, max(_ANNEAL_SECONDS, self._left() / 3))
         if schedule is None:
             return None
         objective = replay(problem, schedule).makespan * MS
