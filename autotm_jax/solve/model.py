@@ -82,14 +82,25 @@ class Model:
     - `columns`: of its networks.
     - `timing`: its rows and objective.
     - `boolean`: whether it is the program or its relaxation.
+    - `tie`: which decision decides each column, if not each one itself (`symmetry.py`).
     """
 
-    def __init__(self, columns: Columns, timing: Timing, boolean: bool):
+    def __init__(
+        self,
+        columns: Columns,
+        timing: Timing,
+        boolean: bool,
+        tie: sp.csr_array | None = None,
+    ):
         self.columns = columns
         problem = columns.problem
         count, edges = problem.segments, len(columns.edges)
         self._is_boolean = boolean
-        self.x = x = cp.Variable(edges, boolean=boolean)
+        self.x: Any = cp.Variable(edges, boolean=boolean)
+        if tie is not None:
+            _, decisions = tie.shape  # pyright: ignore[reportGeneralTypeIssues]
+            self.x = tie @ cp.Variable(decisions, boolean=boolean)
+        x = self.x
         self.failure = ""  # what a solver said that crashed
         # What a column may be at most, and the device limit in MiB. As parameters they
         # leave a program as it is compiled, and a solve may start from the one before.
@@ -312,6 +323,8 @@ class Model:
             return None
         value: Any = program.objective.value
         objective = float(value)
+        if not np.isfinite(objective):
+            return None
         stats: Any = program.solver_stats
         x = np.asarray(self.x.value)
         if self._is_boolean:

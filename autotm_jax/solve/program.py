@@ -7,11 +7,14 @@ import dataclasses
 import functools
 from typing import Any
 
+import scipy.sparse as sp
+
 from .columns import Columns
 from .model import INFEASIBLE, MIB, MS, Model
 from .problem import Problem
 from .search import Search
 from .solution import Solution, SolverOptions, Status
+from .symmetry import tied
 
 
 # A limit below this many times the floor may be one that no plan keeps.
@@ -41,6 +44,16 @@ class BooleanProgram(abc.ABC):
     def boolean(self) -> Model:
         """The program itself."""
         return Model(self.columns, self.timing, boolean=True)
+
+    @functools.cached_property
+    def tie(self) -> sp.csr_array:
+        """Which decision decides each column if alike layers are decided together."""
+        return tied(self.columns)
+
+    @functools.cached_property
+    def alike(self) -> Model:
+        """The program with these decisions."""
+        return Model(self.columns, self.timing, boolean=True, tie=self.tie)
 
     @abc.abstractmethod
     def columns_of(self, problem: Problem) -> Columns:

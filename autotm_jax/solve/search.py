@@ -31,7 +31,17 @@ if TYPE_CHECKING:
 # Columns whose reduced cost exceeds such a part of the objective are left out of the
 # first boolean programs, and the part of the time that is left which those may take.
 # Near the relaxation there is next to nothing to decide, and most often a good plan.
-_NEAR = ((1e-6, 0.25), (2e-4, 0.4))
+_NEAR = ((1e-6, 0.25), (2e-4, 0.3))
+
+# The same for the program in which layers are decided together.
+_TIED = 0.5
+
+# The whole program is solved if it has no more columns than this: a larger one stays in
+# its first relaxations, where a solver may also forget the time.
+_WHOLE = 15_000
+
+# Layers are decided together where that leaves this part of the decisions, or less.
+_ALIKE = 0.6
 
 # A program that leaves only what the relaxation splits is small if no more tensors are
 # split than this fraction.
@@ -82,7 +92,9 @@ class Search:
                 self._consider(found)
                 if self._is_good() or (self.best and self._left() < 1.0):
                     break
-        if not self._is_good() and (self.best is None or self._left() >= 1.0):
+        is_small = len(self.columns.edges) <= _WHOLE
+        is_over = self.best is not None and self._left() < 1.0
+        if is_small and not self._is_good() and not is_over:
             every = self.boolean.run(self.limit, self._within(1.0))
             if every is INFEASIBLE and self.best is None:
                 return self._solution(Status.INFEASIBLE)
@@ -134,11 +146,21 @@ class Search:
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
             yield self._restricted(upper, _SPLIT_SECONDS / self._left())
         for cheap, part in _NEAR:
-            limit = cheap * abs(relaxed.objective)
-            upper = (relaxed.reduced_costs <= limit) | (relaxed.x > 1e-9)
+            upper = self._cheap(relaxed, cheap)
             yield self._restricted(upper, part)
+        tie = self.program.tie
+        columns, decisions = map(int, tie.shape)  # pyright: ignore[reportArgumentType]
+        if decisions <= _ALIKE * columns:
+            # What is cheap for one of a group is allowed to all.
+            upper = tie @ (tie.T @ self._cheap(relaxed, _NEAR[-1][0])) > 0
+            options = self._within(_TIED, _GAP_NEARBY)
+            yield self.program.alike.run(self.limit, options, upper)
         if self.limit is not None and self.program.allows_everything:
             yield self._annealed(relaxed, self.limit)
+
+    def _cheap(self, relaxed: Answer, part: float) -> np.ndarray:
+        limit = part * abs(relaxed.objective)
+        return (relaxed.reduced_costs <= limit) | (relaxed.x > 1e-9)
 
     def _restricted(self, upper: np.ndarray, part: float) -> Answer | None:
         options = self._within(min(1.0, part), _GAP_NEARBY)
