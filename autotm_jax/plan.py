@@ -80,6 +80,22 @@ class Plan:
             return 0
         return sum(self.program.values[v].nbytes for v in values)
 
+    def explain(self) -> str:
+        """Why the plan is as it is, in a few screens of text.
+
+        What the limit leaves and where it is tightest; what more and what less memory
+        would be worth; and for each class of values, layer by layer, what was decided
+        and what the step would gain or lose if one of them went another way. Modelled,
+        as the plan itself is.
+
+        **Returns:**
+
+        Text.
+        """
+        from .report.explain import explanation
+
+        return explanation(self)
+
     def __str__(self) -> str:
         from .report.text import summary
 

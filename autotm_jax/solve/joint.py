@@ -155,6 +155,22 @@ class JointProgram:
             return float(self.problem.floor())
         return answer.bound * _MIB
 
+    def relaxation(self, limit: float) -> float | None:
+        """Seconds of the step if tensors could be divided: what plans cannot reach.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+
+        **Returns:**
+
+        Seconds, infinite if even so nothing keeps the limit; or `None` if the solver
+        took too long.
+        """
+        model = self._relaxed
+        answer = model.run(model.fastest(limit), _BOUND_SECONDS, 0.0)
+        return None if answer is None else answer.objective / _MS
+
     def least_memory(self, options: SolverOptions) -> Solution:
         """The plan with the smallest device peak, however slow.
 
