@@ -243,3 +243,17 @@ def test_any_windows_for_the_copies_are_no_faster_by_much():
     assert math.isinf(best) == (solution.schedule is None)
     if solution.schedule is not None:
         assert best * (1 - 1e-6) <= solution.objective <= best * 1.05
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_relaxation_is_below_all_placements_and_falls_with_the_limit(seed: int):
+    joint = JointProgram(random_problem(seed))
+    found = [joint.relaxation(limit) for limit in limits(seed)]
+    for limit, seconds in zip(limits(seed), found, strict=True):
+        best = min(time for time, peak, _ in everything(seed) if peak <= limit)
+        assert seconds is not None
+        assert sum(joint.problem.compute) <= seconds * (1 + 1e-6)
+        assert seconds <= best * (1 + 1e-6)
+    assert found == pytest.approx(sorted(found, reverse=True))
+    assert joint.relaxation(2.0**40) == pytest.approx(sum(joint.problem.compute))
+    assert joint.relaxation(1.0) == float("inf")

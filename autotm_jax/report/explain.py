@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
@@ -25,6 +25,7 @@ from ..solve import (
 )
 from .layers import layers_of
 from .peak import largest
+from .wording import ranges, said, span_of_sizes, span_of_times
 
 
 if TYPE_CHECKING:
@@ -40,21 +41,21 @@ _CLASSES = 12
 _STEP = 2**30
 _PART = 0.05
 
-# Ranges of layers or segments that are named before they are summed up.
-_RANGES = 3
+# Faster ways of a group of values that are packed, to see whether they fit at all.
+_PACKED = 3
 
 _PLURAL = {
     Way.STAYS: "stay",
     Way.MOVES: "move",
-    Way.AGAIN: "are computed again",
+    Way.AGAIN: "computed again",
     Way.BOTH: "move and are computed again",
 }
 
 _IF = {
     Way.STAYS: "if it stayed",
     Way.MOVES: "if it moved",
-    Way.AGAIN: "if it were computed again",
-    Way.BOTH: "if it moved and were computed again",
+    Way.AGAIN: "if computed again",
+    Way.BOTH: "if moved and computed again",
 }
 
 
@@ -141,7 +142,7 @@ class _Explained:
             f"The budget is {budget}. Arguments and results take {fixed}, temporaries "
             f"may take {limit}.",
             f"With nothing moved or computed again they would take "
-            f"{format_bytes(cut.device_peak)}, and the step {_time(cut.makespan)}.",
+            f"{format_bytes(cut.device_peak)}, and the step {said(cut.makespan)}.",
         ]
         if plan.note:
             lines.append(f"Note that {plan.note}.")
@@ -154,8 +155,8 @@ class _Explained:
         return [
             *lines,
             f"As planned they take {format_bytes(state.device_peak)}, and the step "
-            f"{_time(state.makespan)}: {_time(again)} more to compute again,",
-            f"{_time(waits)} more to wait for copies. All times are modelled.",
+            f"{said(state.makespan)}: {said(again)} more to compute again,",
+            f"{said(waits)} more to wait for copies. All times are modelled.",
         ]
 
     def _peak(self) -> list[str]:
@@ -186,9 +187,9 @@ class _Explained:
         if now is None or more is None or less is None or now == float("inf"):
             return []
         size = format_bytes(step)
-        costs = "be too little" if less == float("inf") else f"cost {_time(less - now)}"
+        costs = "be too little" if less == float("inf") else f"cost {said(less - now)}"
         return [
-            f"{size} more device memory would save {_time(now - more)}, {size} less "
+            f"{size} more device memory would save {said(now - more)}, {size} less "
             f"would {costs}",
             "(estimates of the relaxation, which may divide a value; modelled).",
         ]
@@ -218,9 +219,8 @@ class _Explained:
             more = "1 more class" if count == 1 else f"{count} more classes"
             lines.append(f"and {more}: {_counted(rest)}")
         if self.bound:
-            lines.append(
-                f"and {self.bound} values that are used again too soon to be away"
-            )
+            many = "1 value" if self.bound == 1 else f"{self.bound} values"
+            lines.append(f"and {many} needed again too soon to be away in between")
         if self.gain:
             lines += ["", *self._beaten()]
         return lines
@@ -230,11 +230,11 @@ class _Explained:
         if self.plan.budget is None:
             why = 'It is to take little memory: budget="min".'
         elif self.gain <= gap:
-            why = f"It was left at a gap of {self.plan.gap:.2%}, {_time(gap)}."
+            why = f"It was left at a gap of {self.plan.gap:.2%}, {said(gap)}."
         else:
-            why = f"It was found so: {self.plan.status.value}."
+            why = f"Its status: {self.plan.status.value}."
         return [
-            "* One alone fits and is faster: this plan is not the fastest there is.",
+            "* One alone should fit and be faster: this plan is not the fastest.",
             f"  {why}",
         ]
 
@@ -243,22 +243,21 @@ class _Explained:
     ) -> list[str]:
         what = f"{self._where(group, members)} ({len(group)}): {way.value}"
         others = self._others(way, group)
-        if way is Way.STAYS:
-            return ["; ".join([what, *others])]
+        if way is Way.STAYS and others:
+            what += f"; {others.pop(0)}"
         if way is Way.AGAIN:
-            what += (
-                f", {self._price([self.again[m.tensor.value] for m in group], group)}"
-            )
+            seconds = [self.again[m.tensor.value] for m in group]
+            what += f", {self._price(seconds, group)}"
         return [what, *(f"  {other}" for other in others)]
 
     def _where(self, group: Sequence[_Member], members: Sequence[_Member]) -> str:
         # By layers if all have one, else by the segments in which they are made.
         layers = {self.layers.get(m.tensor.value, -1) for m in group}
         if -1 not in layers:
-            return _numbers("layer", sorted(layers), range(max(layers) + 1))
+            return ranges("layer", sorted(layers), range(max(layers) + 1))
         made = {m.tensor.touches[0] for m in group}
         among = sorted({m.tensor.touches[0] for m in members})
-        return _numbers("segment", sorted(made), among)
+        return ranges("segment", sorted(made), among)
 
     def _others(self, way: Way, group: Sequence[_Member]) -> list[str]:
         found: dict[Way, list[Alternative]] = defaultdict(list)
@@ -270,7 +269,7 @@ class _Explained:
         # What stays has one reason: the next best costs time.
         ranked = ranked[:1] if way is Way.STAYS else ranked
         lines = [f"{_IF[other]}: {self._cost(costs, group)}" for other, costs in ranked]
-        if Way.AGAIN not in found and way is not Way.AGAIN:
+        if Way.AGAIN not in found and way in (Way.STAYS, Way.MOVES):
             lines.append(f"not computed again: {self._why_not(group[0].tensor)}")
         if not any(m.tensor.movable for m in group):
             lines.append("not moved: it may not leave the device")
@@ -279,18 +278,22 @@ class _Explained:
     def _cost(self, costs: Sequence[Alternative], group: Sequence[_Member]) -> str:
         fit = [c for c in costs if c.fits]
         if not fit:
-            return f"{_span((c.seconds for c in costs), True)}, but {_over(costs)}"
+            text = span_of_times((c.seconds for c in costs), True)
+            return f"{text}, but {_over(costs)}"
         text = self._price([c.seconds for c in fit], group, True)
         if len(fit) < len(group):
             text += f", possible for {len(fit)} of {len(group)}"
-        best = min(fit, key=lambda c: c.seconds)
-        if best.seconds < -1e-9 * self.state.makespan:
-            taken = self._packed(best.schedule)
-            if taken > self._room:
-                over = format_bytes(taken - self.problem.device_limit)
-                return f"{text}, but packs {over} over the limit"
-            self.gain = max(self.gain, -best.seconds)
-            text += " *"
+        least = -1e-9 * self.state.makespan
+        faster = sorted((c for c in fit if c.seconds < least), key=lambda c: c.seconds)
+        taken: list[int] = []
+        for other in faster[:_PACKED]:
+            taken.append(self._packed(other.schedule))
+            if taken[-1] <= self._room:
+                self.gain = max(self.gain, -other.seconds)
+                return f"{text} *"
+        if taken:
+            over = format_bytes(min(taken) - self.problem.device_limit)
+            text += f", but packs {over} over the limit"
         return text
 
     @functools.cached_property
@@ -304,12 +307,12 @@ class _Explained:
     def _price(
         self, seconds: Sequence[float], group: Sequence[_Member], sign: bool = False
     ) -> str:
-        text = _span(seconds, sign)
-        if len({_time(s) for s in seconds}) > 1 or seconds[0] <= 0:
+        text = span_of_times(seconds, sign)
+        if len({said(s) for s in seconds}) > 1 or seconds[0] <= 0:
             return text
         nbytes = group[0].tensor.nbytes
         unit, name = (2**30, "GiB") if nbytes >= 2**20 else (2**20, "MiB")
-        return f"{text} ({_time(seconds[0] * unit / nbytes)} per {name})"
+        return f"{text} ({said(seconds[0] * unit / nbytes)} per {name})"
 
     def _why_not(self, tensor: Tensor) -> str:
         if tensor.value in self.program.recomputations:
@@ -339,10 +342,10 @@ def _order(costs: Sequence[Alternative]) -> tuple[bool, float]:
 def _over(costs: Sequence[Alternative]) -> str:
     device = [c for c in costs if c.over]
     if not device:
-        return f"{_sizes(c.host_over for c in costs)} over the host limit"
+        return f"{span_of_sizes(c.host_over for c in costs)} over the host limit"
     at = {c.segment for c in device}
     where = f" at segment {at.pop()}" if len(at) == 1 else ""
-    return f"{_sizes(c.over for c in device)} over the limit{where}"
+    return f"{span_of_sizes(c.over for c in device)} over the limit{where}"
 
 
 def _counted(members: Sequence[_Member]) -> str:
@@ -350,48 +353,6 @@ def _counted(members: Sequence[_Member]) -> str:
     for way in Way:
         sizes = [m.tensor.nbytes for m in members if m.decision.way is way]
         if sizes:
-            parts.append(f"{len(sizes)} {_PLURAL[way]} ({format_bytes(sum(sizes))})")
+            verb = way.value if len(sizes) == 1 else _PLURAL[way]
+            parts.append(f"{len(sizes)} {verb} ({format_bytes(sum(sizes))})")
     return ", ".join(parts)
-
-
-def _numbers(what: str, names: Sequence[int], among: Sequence[int]) -> str:
-    """Names in ranges of those that are next to each other among others."""
-    if len(names) == 1:
-        return f"{what} {names[0]}"
-    place = {name: n for n, name in enumerate(among)}
-    ranges: list[tuple[int, int]] = []
-    for name in names:
-        if ranges and place[name] == place[ranges[-1][1]] + 1:
-            ranges[-1] = ranges[-1][0], name
-        else:
-            ranges.append((name, name))
-    if len(ranges) > _RANGES:
-        return f"some of {what}s {names[0]}-{names[-1]}"
-    return f"{what}s " + ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
-
-
-def _time(seconds: float, sign: bool = False) -> str:
-    mark = "+" if sign else ""
-    if abs(seconds) < 1e-10:
-        return "0 ms"
-    if abs(seconds) < 9.95e-5:
-        return f"{seconds * 1e6:{mark},.1f} µs"
-    return f"{seconds * 1e3:{mark},.2f} ms"
-
-
-def _span(seconds: Iterable[float], sign: bool = False) -> str:
-    known = list(seconds)
-    return _between(_time(min(known), sign), _time(max(known), sign))
-
-
-def _sizes(nbytes: Iterable[int]) -> str:
-    known = list(nbytes)
-    return _between(format_bytes(min(known)), format_bytes(max(known)))
-
-
-def _between(low: str, high: str) -> str:
-    # A unit that both share is said once.
-    if low == high:
-        return low
-    number, unit = low.split()
-    return f"{number if unit == high.split()[1] else low} to {high}"
