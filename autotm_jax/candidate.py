@@ -8,7 +8,6 @@ import time
 import warnings
 from typing import Any
 
-from .budget import format_bytes
 from .errors import AutoTMWarning
 from .formulate import formulate
 from .machine import Machine, Target
@@ -20,6 +19,7 @@ from .profile import (
     joined_bytes,
     with_measured_link,
 )
+from .report.peak import largest
 from .solve import (
     PROGRAMS,
     BooleanProgram,
@@ -284,6 +284,7 @@ class Candidate:
             replay=state,
             costs=self.costs,
             machine=self._machine,
+            formulation=self._formulation,
         )
 
     def _solve(
@@ -334,25 +335,19 @@ class Candidate:
         """Where the plan that needs least needs most, and the largest values there."""
         state = replay(self.problem, self.least.schedule)
         worst = int(state.device.argmax())
-        lines = "\n".join(self._largest_alive(state, worst))
+        lines = "\n".join(largest(self.program, self._alive(state, worst)))
         return (
             f"The largest values alive at the tightest point, segment {worst} of "
             f"{self.problem.segments}:\n{lines}"
         )
 
-    def _largest_alive(self, state: Replay, segment: int) -> list[str]:
+    def _alive(self, state: Replay, segment: int) -> set[int]:
         program = self.program
         alive = set(state.alive(segment))
         # What is fused into the segment's kernels is written there and nowhere else.
         equations = program.segments[segment].body.equations
         alive |= {v for e in equations for v in program.equations[e].outputs}
-        alive -= program.resident
-        ranked = sorted(alive, key=lambda v: -program.values[v].nbytes)[:6]
-        return [
-            f"  {format_bytes(program.values[v].nbytes):>12}  "
-            f"{program.values[v].describe()}"
-            for v in ranked
-        ]
+        return alive - program.resident
 
 
 def _warn_not_measured(what: str, error: Exception) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from .machine import Machine
 from .profile import Costs
-from .solve import Problem, Replay, Schedule, Status
+from .solve import Formulation, Problem, Replay, Schedule, Status
 from .trace import Program
 
 
@@ -34,6 +34,7 @@ class Plan:
     - `budget`: device bytes, or `None` if no limit is known.
     - `status`: how the plan was found; its value is a sentence.
     - `note`: what else the user should know, or an empty string.
+    - `formulation`: which boolean program decided.
     - `schedule`: what moves and what is computed again, and when.
     - `device_bytes`, `host_bytes`: predicted for the executable, arguments and results
         included; `None` if nothing was predicted (an untouched step).
@@ -60,6 +61,7 @@ class Plan:
     costs: Costs | None = dataclasses.field(default=None, repr=False)
     machine: Machine | None = dataclasses.field(default=None, repr=False)
     realised: Realised | None = None
+    formulation: Formulation = Formulation.JOINT
 
     @property
     def is_untouched(self) -> bool:
@@ -80,6 +82,22 @@ class Plan:
         if self.program is None:
             return 0
         return sum(self.program.values[v].nbytes for v in values)
+
+    def explain(self) -> str:
+        """Why the plan is as it is, in a few screens of text.
+
+        What the limit leaves and where it is tightest; what more and what less memory
+        would be worth; and for each class of values, layer by layer, what was decided
+        and what the step would gain or lose if one of them went another way. Modelled,
+        as the plan itself is.
+
+        **Returns:**
+
+        Text.
+        """
+        from .report.explain import explanation
+
+        return explanation(self)
 
     def __str__(self) -> str:
         from .report.text import summary

@@ -4,7 +4,18 @@ import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 
-from autotm_jax.solve import Configuration, Link, Problem, Recipe, Tensor, Variant
+from autotm_jax.solve import (
+    Configuration,
+    JointProgram,
+    Link,
+    Problem,
+    Recipe,
+    Schedule,
+    SolverOptions,
+    Tensor,
+    Variant,
+    replay,
+)
 
 
 KIB = 1024
@@ -85,6 +96,14 @@ def _with_optional(tensor: Tensor, uses: frozenset[int]) -> Tensor:
         tensor.movable,
         tensor.recipe,
     )
+
+
+def limit_between(problem: Problem, part: float) -> float:
+    """A device limit from the least that any plan takes (0) to what all take (1)."""
+    options = SolverOptions(time_limit=60.0, gap=1e-5)
+    least = JointProgram(problem).least_memory(options).objective
+    most = replay(problem, Schedule()).device_peak
+    return least + part * (most - least) + 1
 
 
 def tiny_problem(seed: int) -> Problem:

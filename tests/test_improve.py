@@ -5,17 +5,28 @@ import random
 
 import pytest
 
-from autotm_jax.solve import Problem, Schedule, anneal, descend, offload_everything
+from autotm_jax.solve import (
+    JointProgram,
+    Problem,
+    Schedule,
+    SolverOptions,
+    anneal,
+    descend,
+    offload_everything,
+)
 from autotm_jax.solve.checker import replay
-from autotm_jax.solve.improve import _clock, _Ways
+from autotm_jax.solve.improve import Ways
 from autotm_jax.solve.ledger import Ledger
 
-from .problems import problem, random_problem
-from .test_joint import everything, limits
+from .problems import limit_between, problem, random_problem
+
+
+EXACT = SolverOptions(time_limit=60.0, gap=1e-5)
 
 
 def bounded(seed: int) -> Problem:
-    return dataclasses.replace(random_problem(seed), device_limit=limits(seed)[:2][-1])
+    free = random_problem(seed)
+    return dataclasses.replace(free, device_limit=limit_between(free, 0.25))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -25,7 +36,7 @@ def test_the_ledger_agrees_with_the_checker(seed: int):
     changed = 0
     for _ in range(30):
         index = draw.randrange(len(problem.tensors))
-        ways = list(_Ways(ledger, _clock(problem), index))
+        ways = list(Ways(ledger, index))
         if not ways:
             continue
         ledger.change(draw.choice(ways))
@@ -35,7 +46,8 @@ def test_the_ledger_agrees_with_the_checker(seed: int):
         assert (ledger.excess() <= 1e-6) == (not state.faults)
         assert ledger.score() >= ledger.seconds() * (1 - 1e-12)
     # Some tensors have no gap that could be left, some problems no such tensor.
-    assert changed >= 3 or len(everything(seed)) == 1
+    pairs = [zip(t.touches, t.touches[1:], strict=False) for t in problem.tensors]
+    assert changed >= 3 or not any(b - a > 2 for gaps in pairs for a, b in gaps)
 
 
 def test_a_change_taken_back_leaves_no_trace():
@@ -43,7 +55,7 @@ def test_a_change_taken_back_leaves_no_trace():
     ledger = Ledger(problem, Schedule())
     before = ledger.seconds(), ledger.excess()
     for index in range(len(problem.tensors)):
-        for changes in _Ways(ledger, _clock(problem), index):
+        for changes in Ways(ledger, index):
             present = {i: ledger.choices[i] for i in changes}
             ledger.change(changes)
             ledger.change(present)
@@ -51,17 +63,17 @@ def test_a_change_taken_back_leaves_no_trace():
     assert ledger.schedule() == Schedule()
 
 
-def test_annealing_finds_what_all_placements_hold():
+def test_annealing_comes_near_the_optimum():
     best = found = 0
     for seed in range(60):
         problem = bounded(seed)
-        times = [t for t, peak, _ in everything(seed) if peak <= problem.device_limit]
+        optimum = JointProgram(problem).fastest(problem.device_limit, EXACT).objective
         schedule = anneal(problem, Schedule(), 20.0)
         assert schedule is not None, seed
         state = replay(problem, schedule)
         assert not state.faults
         found += 1
-        best += state.makespan <= min(times) * 1.02
+        best += state.makespan <= optimum * 1.02
     assert found == 60
     assert best >= 50
 

@@ -16,7 +16,7 @@ from autotm_jax.solve import (
     replay,
 )
 
-from .problems import KIB, problem, random_problem
+from .problems import KIB, limit_between, problem, random_problem
 
 
 EXACT = SolverOptions(time_limit=60.0, gap=1e-7)
@@ -24,9 +24,7 @@ EXACT = SolverOptions(time_limit=60.0, gap=1e-7)
 
 def limit_of(seed: int) -> float:
     """Half-way from the least that any plan takes to what all tensors take."""
-    program = JointProgram(random_problem(seed))
-    most = replay(program.problem, Schedule()).device_peak
-    return (program.least_memory(EXACT).objective + most) / 2 + 1
+    return limit_between(random_problem(seed), 0.5)
 
 
 def test_a_greedy_plan_is_never_faster():
@@ -85,3 +83,19 @@ def test_any_windows_for_the_copies_are_no_faster_by_much():
     assert math.isinf(best) == (solution.schedule is None)
     if solution.schedule is not None:
         assert best * (1 - 1e-6) <= solution.objective <= best * 1.05
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_relaxation_is_below_the_optimum_and_falls_with_the_limit(seed: int):
+    joint = JointProgram(random_problem(seed))
+    least = joint.least_memory(EXACT).objective
+    limits = [least + 1, (least + limit_of(seed)) / 2, limit_of(seed)]
+    found = [joint.relaxation(limit) for limit in limits]
+    for limit, seconds in zip(limits, found, strict=True):
+        best = joint.fastest(limit, EXACT).objective
+        assert seconds is not None
+        assert sum(joint.problem.compute) <= seconds * (1 + 1e-6)
+        assert seconds <= best * (1 + 1e-5)
+    assert found == pytest.approx(sorted(found, reverse=True))
+    assert joint.relaxation(2.0**40) == pytest.approx(sum(joint.problem.compute))
+    assert joint.relaxation(1.0) == float("inf")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
+from ..solve import Formulation
 
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def summary(plan: Plan) -> str:
                 f"{len(again)} values, {format_bytes(plan.recomputed_bytes)}",
             ),
         ]
+        if plan.formulation is not Formulation.JOINT:
+            rows.append(("program", plan.formulation.value))
         solver = f"MIP gap {plan.gap:.2%}, {plan.solve_seconds:.1f} s"
         rows.append(("solver", solver))
     if plan.costs is not None:

@@ -1,5 +1,17 @@
 """Boolean programs over tensors and segments. This package knows nothing of JAX."""
 
+from .alternatives import (
+    Alternative as Alternative,
+)
+from .alternatives import (
+    Decision as Decision,
+)
+from .alternatives import (
+    Way as Way,
+)
+from .alternatives import (
+    decisions as decisions,
+)
 from .asynchronous import AsynchronousProgram as AsynchronousProgram
 from .checker import Replay as Replay
 from .checker import replay as replay

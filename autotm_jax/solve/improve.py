@@ -27,8 +27,9 @@ from .schedule import Fetch, Schedule, Store
 
 
 # Time on the link for a copy, as multiples of what it needs alone: none, so that the
-# value is away as long as possible, and two that hide it behind compute.
-_STRETCHES = (0.0, 1.1, 2.0)
+# value is away as long as possible and everything waits, half of it, and two that hide
+# it behind compute.
+_STRETCHES = (0.0, 0.5, 1.1, 2.0)
 
 # A sweep over all tensors that gains less than this fraction is the last one.
 _LEAST_GAIN = 1e-3
@@ -63,14 +64,13 @@ def descend(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | 
     by_size = sorted(
         range(len(problem.tensors)), key=lambda i: -problem.tensors[i].nbytes
     )
-    clock = _clock(problem)
     gained = True
     while gained and time.perf_counter() < deadline:
         before = best
         for index in by_size:
             if time.perf_counter() > deadline:
                 break
-            best = _settle(ledger, _Ways(ledger, clock, index), best)
+            best = _settle(ledger, Ways(ledger, index), best)
         by_size.reverse()
         gained = best < before * (1 - _LEAST_GAIN)
     found = ledger.schedule()
@@ -89,7 +89,7 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
 
     A `Schedule` that passes the checker, or `None` if none was met.
     """
-    start, clock = time.perf_counter(), _clock(problem)
+    start = time.perf_counter()
     ledger, draw = Ledger(problem, schedule), random.Random(0)
     choosable = [
         i
@@ -104,9 +104,9 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     done = 0.0
     while choosable and done < 1:
         price = _between(_PRICES, done)
-        temperature = _between(_TEMPERATURES, done) * clock[-1]
+        temperature = _between(_TEMPERATURES, done) * ledger.clock[-1]
         present = ledger.score(price)
-        ways = list(_Ways(ledger, clock, draw.choice(choosable)))
+        ways = list(Ways(ledger, draw.choice(choosable)))
         trials += 1
         for changes in draw.sample(ways, min(_IN_A_ROW, len(ways))):
             before = {i: ledger.choices[i] for i in changes}
@@ -128,16 +128,12 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     return min(sound, key=lambda s: replay(problem, s).makespan, default=None)
 
 
-def _clock(problem: Problem) -> np.ndarray:
-    return np.concatenate([[0.0], np.cumsum(problem.compute)])
-
-
 def _between(ends: tuple[float, float], done: float) -> float:
     first, last = ends
     return first * (last / first) ** done
 
 
-def _settle(ledger: Ledger, ways: _Ways, best: float) -> float:
+def _settle(ledger: Ledger, ways: Ways, best: float) -> float:
     # The best of a tensor's ways is taken, if it is better than the present one.
     chosen: Mapping[int, Choice] | None = None
     for changes in ways:
@@ -152,28 +148,36 @@ def _settle(ledger: Ledger, ways: _Ways, best: float) -> float:
     return best
 
 
-class _Ways:
-    """The other ways of one tensor, as choices of it and of what it is made from."""
+class Ways:
+    """The other ways of one tensor, as choices of it and of what it is made from.
 
-    def __init__(self, ledger: Ledger, clock: np.ndarray, index: int):
-        self.ledger, self.clock, self.index = ledger, clock, index
+    - `gaps`: `(a, b)`: between its uses `a` and `b` it could be away.
+
+    **Arguments:**
+
+    - `ledger`: the schedule to be changed.
+    - `index`: the position of the tensor.
+    """
+
+    def __init__(self, ledger: Ledger, index: int):
+        self.ledger, self.clock, self.index = ledger, ledger.clock, index
         self.tensor = ledger.problem.tensors[index]
         uses = sorted({*self.tensor.touches, *ledger.reads[index]})
         self.gaps = [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 2]
 
     def __iter__(self) -> Iterator[Mapping[int, Choice]]:
         index, present = self.index, self.ledger.choices[self.index]
-        bare = self._with(Choice(), {})
+        bare = self.bridged(Choice(), {})
         if present != bare:
             yield {index: bare}
         for stretch in _STRETCHES:
             if len(self.gaps) > 1 and self.tensor.movable:
-                yield {index: self._with(present, dict.fromkeys(self.gaps, stretch))}
+                yield {index: self.bridged(present, dict.fromkeys(self.gaps, stretch))}
         for gap in self.gaps:
-            yield {index: self._with(present, {gap: None})}
+            yield {index: self.bridged(present, {gap: None})}
             if self.tensor.movable:
                 for stretch in _STRETCHES:
-                    yield {index: self._with(present, {gap: stretch})}
+                    yield {index: self.bridged(present, {gap: stretch})}
             yield from self._again(present, gap)
 
     def _again(
@@ -185,26 +189,27 @@ class _Ways:
         for use in (gap[1], gap[1] - 1):
             if use not in recipe.seconds:
                 continue
-            changes = {self.index: self._with(present, {gap: use})}
+            changes = {self.index: self.bridged(present, {gap: use})}
             yield changes
             # Its roots may have gone: they come back with it, by recomputation.
             roots = {
                 r: dataclasses.replace(choice, again=(*choice.again, use))
                 for r in recipe.roots
-                if self._may_come_back(r, use)
+                if self.may_come_back(r, use)
                 for choice in [self.ledger.choices[r]]
             }
             if roots:
                 yield roots | changes
 
-    def _may_come_back(self, root: int, use: int) -> bool:
+    def may_come_back(self, root: int, use: int) -> bool:
+        """Whether a root is not brought to segment `use`, but could be made there."""
         tensor, choice = self.ledger.problem.tensors[root], self.ledger.choices[root]
         if tensor.recipe is None or use not in tensor.recipe.seconds:
             return False
         arrives = {*tensor.touches, *choice.again, *(f.use for f in choice.fetches)}
         return use not in arrives
 
-    def _with(
+    def bridged(
         self, present: Choice, ways: Mapping[tuple[int, int], float | int | None]
     ) -> Choice:
         """A choice with some gaps bridged otherwise.
@@ -226,7 +231,8 @@ class _Ways:
                 stretch = way if stretch is None else stretch
                 goal = self.clock[b] - way * tensor.nbytes / link.h2d
                 start = int(np.searchsorted(self.clock, goal, side="right")) - 1
-                fetches.append(Fetch(tensor.value, min(max(start, a + 2), b - 1), b))
+                start = min(max(start, a + 2), b - 1) if way > 0 else b
+                fetches.append(Fetch(tensor.value, start, b))
             elif way is not None:
                 again.append(way)
         if not fetches:
@@ -244,6 +250,8 @@ class _Ways:
         if stretch is None and present.stores and present.stores[0].after == after:
             if present.stores[0].done <= first.start:
                 return present.stores
+        if stretch == 0.0:
+            return (Store(self.tensor.value, after, after + 1),)
         need = (stretch or 0.0) * self.tensor.nbytes / self.ledger.problem.link.d2h
         done = int(np.searchsorted(self.clock, self.clock[after + 1] + need))
         done = min(max(done, after + 2), max(first.start, after + 2))

@@ -37,6 +37,11 @@ class Choice:
 class Ledger:
     """The running sums of a schedule on a problem.
 
+    - `choices`: by tensor, what the schedule does with it.
+    - `reads`: by tensor, how often each segment computes something again from it.
+    - `clock`: seconds of compute before each segment, and of all of them.
+    - `faults`: how many rules are broken, other than the limits.
+
     **Arguments:**
 
     - `problem`: with the limits to keep.
@@ -48,11 +53,10 @@ class Ledger:
         count, tensors = problem.segments, problem.tensors
         self.choices = _choices(problem, schedule)
         self.picks = schedule.picks
-        # By tensor, how often each segment computes something again from it.
         self.reads: list[Counter[int]] = [Counter() for _ in tensors]
         # Copies are spread over the segments as they run by themselves.
         self._spread = np.array(problem.compute)
-        self._clock = np.concatenate([[0.0], np.cumsum(self._spread)])
+        self.clock = np.concatenate([[0.0], np.cumsum(self._spread)])
         self._compute = self._spread.copy()
         self._workspace = np.array(problem.workspace, dtype=float)
         for pick in self.picks:
@@ -65,7 +69,7 @@ class Ledger:
         self._device = problem.resident.copy()
         self._host, self._out, self._into, self._again = np.zeros((4, count))
         self._delay = 0.0
-        self._faults = 0
+        self.faults = 0
         # By segment, the workspace of each recomputation before it.
         self._while_again: list[Counter[int]] = [Counter() for _ in range(count)]
         # By segment, the tensors that it finds or leaves on the host.
@@ -96,7 +100,7 @@ class Ledger:
         The price is in multiples of the step, for each fault and for each segment in
         which twice the limit is used.
         """
-        return self.seconds() + price * self.excess() * float(self._clock[-1])
+        return self.seconds() + price * self.excess() * float(self.clock[-1])
 
     def seconds(self) -> float:
         """The makespan of the step."""
@@ -114,10 +118,23 @@ class Ledger:
     def excess(self) -> float:
         """What breaks the rules: nothing, for a schedule that may be used."""
         problem = self.problem
-        over = np.maximum(0.0, self._peak() - problem.device_limit).sum()
+        over = np.maximum(0.0, self.device() - problem.device_limit).sum()
         over = float(over) / max(1.0, problem.device_limit)
-        host = max(0.0, self._host.max(initial=0.0) - problem.host_limit)
-        return over + host / max(1.0, problem.host_limit) + self._faults
+        host = max(0.0, self.host_peak() - problem.host_limit)
+        return over + host / max(1.0, problem.host_limit) + self.faults
+
+    def device(self) -> np.ndarray:
+        """Device bytes per segment, also while something is computed again."""
+        peak = self._device + self._workspace
+        for k, extra in enumerate(self._while_again):
+            if extra:
+                before = self._device[k] - self._born[k] + max(extra)
+                peak[k] = max(peak[k], before)
+        return peak
+
+    def host_peak(self) -> float:
+        """The largest number of host bytes at any segment."""
+        return float(self._host.max(initial=0.0))
 
     def schedule(self) -> Schedule:
         """The schedule that the choices make."""
@@ -130,14 +147,6 @@ class Ledger:
             self.picks,
         )
 
-    def _peak(self) -> np.ndarray:
-        peak = self._device + self._workspace
-        for k, extra in enumerate(self._while_again):
-            if extra:
-                before = self._device[k] - self._born[k] + max(extra)
-                peak[k] = max(peak[k], before)
-        return peak
-
     def _stream(self, index: int, segment: int) -> None:
         # Takes a tensor in or out of what a segment streams.
         tensor = self.problem.tensors[index]
@@ -149,7 +158,7 @@ class Ledger:
             host = self._streamed[segment]
             if host:
                 found = [c for c in known if c.host == host]
-                self._faults += 0 if found else sign
+                self.faults += 0 if found else sign
                 for configuration in found:
                     self._again[segment] += sign * configuration.seconds
                     self._workspace[segment] += sign * configuration.staging
@@ -164,7 +173,7 @@ class Ledger:
             return
         for use in choice.again:
             if use not in recipe.seconds:
-                self._faults += sign
+                self.faults += sign
                 continue
             self._again[use] += sign * recipe.seconds[use]
             extra = self._while_again[use]
@@ -190,7 +199,7 @@ class Ledger:
     def _add(self, index: int, found: Footprint, sign: int) -> None:
         link = self.problem.link
         nbytes = sign * self.problem.tensors[index].nbytes
-        self._faults += sign * len(found.faults)
+        self.faults += sign * len(found.faults)
         for first, end in found.stays:
             self._device[first:end] += nbytes
         if found.host is not None:
@@ -207,7 +216,7 @@ class Ledger:
     def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
         if end <= first:
             return
-        total = self._clock[end] - self._clock[first]
+        total = self.clock[end] - self.clock[first]
         if total > 0:
             lane[first:end] += nbytes * (self._spread[first:end] / total)
         else:

@@ -91,20 +91,20 @@ class BooleanProgram(abc.ABC):
             return float(self.problem.floor())
         return answer.bound * MIB
 
-    def relaxation(self, limit: float, options: SolverOptions) -> float:
-        """The optimum of the linear relaxation, a bound of every plan's seconds.
+    def relaxation(self, limit: float) -> float | None:
+        """Seconds of the step if tensors could be divided: what plans cannot reach.
 
         **Arguments:**
 
         - `limit`: device bytes of temporaries.
-        - `options`: what the solver may take.
 
         **Returns:**
 
-        Seconds; infinity if nothing fits, not a number if the solver did not finish.
+        Seconds, infinite if even so nothing keeps the limit; or `None` if the solver
+        took too long.
         """
-        answer = self.relaxed.run(limit, options)
-        return float("nan") if answer is None else answer.objective / MS
+        answer = self.relaxed.run(limit, SolverOptions(_BOUND_SECONDS))
+        return None if answer is None else answer.objective / MS
 
     def least_memory(self, options: SolverOptions) -> Solution:
         """The plan with the smallest device peak, however slow.
