@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import graphlib
+import heapq
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -81,27 +81,29 @@ def uniform(problem: Problem) -> Schedule | None:
     A `Schedule` that passes the checker, or `None` if none is found so.
     """
     unlimited = dataclasses.replace(problem, device_limit=float("inf"))
-    open_classes = _classes(problem)
+    pairs = itertools.product(_classes(problem), (_Way.OFFLOAD, _Way.RECOMPUTE))
+    # By price. Prices rise as others are taken, so only the lowest are looked at again.
+    queue = [(0.0, -np.inf, i, members, way) for i, (members, way) in enumerate(pairs)]
     chosen: list[list[int]] = []
     ways: dict[int, _Way] = {}
     state = replay(unlimited, Schedule())
     while (over := _over(problem, state.device)) > 0:
-        best: tuple[Any, ...] | None = None
-        kinds = itertools.product(open_classes, (_Way.OFFLOAD, _Way.RECOMPUTE))
-        for kind, way in kinds:
-            trial = ways | dict.fromkeys(open_classes[kind], way)
-            found = replay(unlimited, _Treatment(problem, trial).schedule())
-            relief = over - _over(problem, found.device)
-            if found.faults or relief <= 0:
-                continue
-            more = max(0.0, found.makespan - state.makespan)
-            price = more / relief, -relief
-            if best is None or price < best[0]:
-                best = price, kind, trial, found
-        if best is None:
+        if not queue:
             return None
-        _, kind, ways, state = best
-        chosen.append(open_classes.pop(kind))
+        _, _, number, members, way = heapq.heappop(queue)
+        if members in chosen:
+            continue  # in the other way
+        trial = ways | dict.fromkeys(members, way)
+        found = replay(unlimited, _Treatment(problem, trial).schedule())
+        relief = over - _over(problem, found.device)
+        if found.faults or relief <= 0:
+            continue
+        price = max(0.0, found.makespan - state.makespan) / relief
+        if queue and (price, -relief) > queue[0][:2]:
+            heapq.heappush(queue, (price, -relief, number, members, way))
+        else:
+            ways, state = trial, found
+            chosen.append(members)
     schedule = _Treatment(problem, _needed(problem, ways, chosen)).schedule()
     return None if replay(problem, schedule).faults else schedule
 
@@ -220,17 +222,19 @@ def _gaps(uses: Sequence[int]) -> list[Gap]:
     return [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 2]
 
 
-def _classes(problem: Problem) -> dict[Hashable, list[int]]:
-    # The same tensor in every layer, by what a problem says about it.
+def _classes(problem: Problem) -> list[list[int]]:
+    # The same tensor in every layer, by what a problem says about it: bytes, and the
+    # seconds that it takes to compute it again where it is wanted.
     classes: dict[Hashable, list[int]] = {}
     for index, tensor in enumerate(problem.tensors):
-        if not _gaps(tensor.touches):
+        gaps = _gaps(tensor.touches)
+        if not gaps:
             continue
-        recipe = tensor.recipe
-        seconds = None if recipe is None else tuple(sorted(recipe.seconds.values()))
+        known = tensor.recipe.seconds if tensor.recipe is not None else {}
+        seconds = tuple(known.get(use) for _, use in gaps)
         kind = tensor.nbytes, len(tensor.touches), tensor.movable, seconds
         classes.setdefault(kind, []).append(index)
-    return classes
+    return list(classes.values())
 
 
 def _over(problem: Problem, device: np.ndarray) -> float:
