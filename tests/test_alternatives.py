@@ -205,7 +205,7 @@ def test_host_memory_may_be_short_as_well():
 
 def test_a_way_that_there_is_not_is_missing():
     fixed = dataclasses.replace(WAITS, movable=False)
-    brief = Tensor(1, KIB, (3, 4, 6))
+    brief = Tensor(1, KIB, (3, 4, 5))
     one = problem([fixed, brief], 10)
     first, second = decisions(one, Schedule())
     assert (first.has_gap, first.others) == (True, ())

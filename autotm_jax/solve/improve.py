@@ -94,7 +94,7 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     choosable = [
         i
         for i, t in enumerate(problem.tensors)
-        if any(b - a > 2 for a, b in zip(t.touches, t.touches[1:], strict=False))
+        if any(b - a > 1 for a, b in zip(t.touches, t.touches[1:], strict=False))
     ]
     total = _TRIALS * len(choosable)
     best: tuple[float, Schedule] | None = None
@@ -163,7 +163,7 @@ class Ways:
         self.ledger, self.clock, self.index = ledger, ledger.clock, index
         self.tensor = ledger.problem.tensors[index]
         uses = sorted({*self.tensor.touches, *ledger.reads[index]})
-        self.gaps = [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 2]
+        self.gaps = [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 1]
 
     def __iter__(self) -> Iterator[Mapping[int, Choice]]:
         index, present = self.index, self.ledger.choices[self.index]
@@ -231,7 +231,9 @@ class Ways:
                 stretch = way if stretch is None else stretch
                 goal = self.clock[b] - way * tensor.nbytes / link.h2d
                 start = int(np.searchsorted(self.clock, goal, side="right")) - 1
-                start = min(max(start, a + 2), b - 1) if way > 0 else b
+                # One segment is too few for both copies to run beside it.
+                is_hidden = way > 0 and b - a > 2
+                start = min(max(start, a + 2), b - 1) if is_hidden else b
                 fetches.append(Fetch(tensor.value, start, b))
             elif way is not None:
                 again.append(way)
@@ -250,7 +252,7 @@ class Ways:
         if stretch is None and present.stores and present.stores[0].after == after:
             if present.stores[0].done <= first.start:
                 return present.stores
-        if stretch == 0.0:
+        if stretch == 0.0 or first.start == first.use == after + 2:
             return (Store(self.tensor.value, after, after + 1),)
         need = (stretch or 0.0) * self.tensor.nbytes / self.ledger.problem.link.d2h
         done = int(np.searchsorted(self.clock, self.clock[after + 1] + need))
