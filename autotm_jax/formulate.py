@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from . import compat
 from .machine import Machine
@@ -13,8 +16,9 @@ from .solve import Configuration, Link, Problem, Recipe, Tensor
 from .trace import Program
 
 
-# A value below this fraction of the peak stays where it is.
-_SMALLEST_TENSOR = 1 / 1500
+# The smallest values stay where they are, as many as never hold more than this fraction
+# of the peak together.
+_SMALL_TOGETHER = 1 / 200
 
 # How far a chain of recomputations may reach: equations' results deep, and seconds as
 # a fraction of the step.
@@ -45,13 +49,7 @@ def formulate(
         for value, at in program.touches().items()
         if value not in program.returned
     }
-    count = len(program.segments)
-    live = [0] * count
-    for value, at in touches.items():
-        for k in range(at[0], at[-1] + 1):
-            live[k] += program.values[value].nbytes
-    smallest = _SMALLEST_TENSOR * max(live, default=0)
-    large = [v for v in touches if program.values[v].nbytes >= max(1, smallest)]
+    large = _large(program, touches)
     chains = _Chains(program, costs, touches, set(large))
     small = []
     for value, at in touches.items():
@@ -93,6 +91,28 @@ def formulate(
         host_limit,
         configurations=_configurations(program, costs, tensors),
     )
+
+
+def _large(program: Program, touches: Mapping[int, Sequence[int]]) -> list[int]:
+    """The values that are worth deciding about, in program order."""
+    sizes = {v: program.values[v].nbytes for v in touches}
+    count = len(program.segments)
+
+    def peak(chosen: Iterable[int]) -> int:
+        changes = np.zeros(count + 1, dtype=np.int64)
+        for v in chosen:
+            changes[touches[v][0]] += sizes[v]
+            changes[touches[v][-1] + 1] -= sizes[v]
+        return int(np.cumsum(changes).max(initial=0))
+
+    allowed = _SMALL_TOGETHER * peak(touches)
+    thresholds = sorted(set(sizes.values()) | {1})
+    # The largest threshold below which all values together are small.
+    number = bisect.bisect_right(
+        thresholds, allowed, key=lambda t: peak(v for v in touches if sizes[v] < t)
+    )
+    smallest = thresholds[max(0, number - 1)]
+    return [v for v in touches if sizes[v] >= max(1, smallest)]
 
 
 def _configurations(
