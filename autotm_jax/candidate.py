@@ -35,13 +35,14 @@ from .solve import (
     Status,
     Store,
     Stream,
+    best_policy,
     greedy,
     offload_everything,
     packed_bytes,
     repack,
     replay,
 )
-from .trace import Program
+from .trace import Kind, Program
 
 
 # How often a plan that packs badly is solved again with a lower limit.
@@ -89,6 +90,11 @@ class Candidate:
         self.program = program
         self._measured, self._formulation = measured, formulation
         self._target, self._host_limit, self._solver = target, host_limit, solver
+
+    def of(self, formulation: Formulation) -> Candidate:
+        """The same program, to be placed by another boolean program."""
+        rest = self._host_limit, self._solver, self._measured
+        return Candidate(self.program, self._target, *rest, formulation)
 
     @functools.cached_property
     def costs(self) -> Costs:
@@ -272,7 +278,7 @@ class Candidate:
             budget,
             found.status,
             found.schedule,
-            note=note,
+            note="; ".join(filter(None, (note, found.note))),
             device_bytes=self.fixed_bytes + packed_bytes(problem, state),
             host_bytes=state.host_peak,
             seconds=state.makespan,
@@ -307,7 +313,7 @@ class Candidate:
         solution = self._placement.fastest(problem.device_limit, options)
         if solution.status is Status.INFEASIBLE:
             return None
-        found = _sound(problem, solution)
+        found = self._or_policy(problem, solution, _sound(problem, solution))
         if found is None:
             return self._greedily(problem, solution)
         # A search that was cut short may find more with the time that the key names.
@@ -315,13 +321,32 @@ class Candidate:
             cache.store("plan", key, _write(found))
         return found
 
+    def _or_policy(
+        self, problem: Problem, solution: Solution, found: Found | None
+    ) -> Found | None:
+        # Never worse than what a person would write down. A plan that is proved good
+        # is not compared with what takes seconds to find.
+        if self._formulation is not Formulation.JOINT:
+            return found
+        is_proved = found is not None and found.status is Status.OPTIMAL
+        policy = best_policy(problem, thorough=not is_proved)
+        if policy is None:
+            return found
+        name, schedule = policy
+        seconds = replay(problem, schedule).makespan
+        if found is not None and found.objective <= seconds:
+            return found
+        bound, taken = min(solution.bound, seconds), solution.seconds
+        return Found(Status.POLICY, schedule, seconds, bound, taken, name)
+
     def _greedily(self, problem: Problem, solution: Solution) -> Found | None:
         schedule = greedy(problem)
         if schedule is None:
             return None
         warnings.warn(
             "The solver returned no sound plan within "
-            f"{self._solver.time_limit:g} s, so a greedy plan is used. A longer time "
+            f"{self._solver.time_limit:g} s{_because(solution)}, so a greedy plan is "
+            "used. A longer time "
             "limit may give a faster step: "
             "autotm.jit(..., solver=autotm.SolverOptions(time_limit=60)).",
             AutoTMWarning,
@@ -331,6 +356,17 @@ class Candidate:
         bound, taken = solution.bound, solution.seconds
         return Found(Status.GREEDY, schedule, seconds, bound, taken)
 
+    def _said(self, segment: int) -> str:
+        """What a segment does, and where the user wrote that."""
+        body = self.program.segments[segment].body
+        equations = [self.program.equations[i] for i in body.equations]
+        kernels = [e for e in equations if e.kind is Kind.KERNEL and e.outputs]
+        if not kernels:
+            return ""
+        first = kernels[0]
+        source = self.program.values[first.outputs[0]].source
+        return f" ({first.eqn.primitive.name} at {source})"
+
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
         state = replay(self.problem, self.least.schedule)
@@ -338,7 +374,7 @@ class Candidate:
         lines = "\n".join(largest(self.program, self._alive(state, worst)))
         return (
             f"The largest values alive at the tightest point, segment {worst} of "
-            f"{self.problem.segments}:\n{lines}"
+            f"{self.problem.segments}{self._said(worst)}:\n{lines}"
         )
 
     def _alive(self, state: Replay, segment: int) -> set[int]:
@@ -360,6 +396,10 @@ def _warn_not_measured(what: str, error: Exception) -> None:
     )
 
 
+def _because(solution: Solution) -> str:
+    return f" ({solution.note})" if solution.note else ""
+
+
 def _sound(problem: Problem, solution: Solution) -> Found | None:
     schedule = solution.schedule
     if schedule is None or replay(problem, schedule).faults:
@@ -374,6 +414,7 @@ def _write(found: Found) -> dict[str, Any]:
         "status": found.status.name,
         "objective": found.objective,
         "bound": found.bound,
+        "note": found.note,
         "stores": [dataclasses.astuple(s) for s in schedule.stores],
         "fetches": [dataclasses.astuple(f) for f in schedule.fetches],
         "recomputes": [dataclasses.astuple(r) for r in schedule.recomputes],
@@ -392,6 +433,7 @@ def _read(entry: Any) -> Found | None:
             tuple(Pick(*p) for p in entry["picks"]),
         )
         status = Status[entry["status"]]
-        return Found(status, schedule, entry["objective"], entry["bound"], 0.0)
+        figures = entry["objective"], entry["bound"]
+        return Found(status, schedule, *figures, 0.0, entry["note"])
     except (TypeError, KeyError):
         return None

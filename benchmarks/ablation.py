@@ -33,6 +33,8 @@ if __name__ == "__main__":
 import autotm_jax as autotm
 from autotm_jax.candidate import Candidate
 from autotm_jax.solve import (
+    PROGRAMS,
+    Formulation,
     JointProgram,
     Problem,
     Schedule,
@@ -53,14 +55,29 @@ MIB = 2**20
 FRACTIONS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)
 """Budgets, as fractions of what the step needs when it is only cut."""
 
+# A difference of plans that is none.
+_A_TIE = 5e-4
+
 Policy = Callable[[Problem], Schedule | None]
 """A plan for a problem with a device limit, or `None`; it need not keep the limit."""
 
 
-def joint(free: Problem, options: SolverOptions) -> Policy:
-    """The joint program, built once for all limits."""
-    program = JointProgram(free)
-    return lambda problem: program.fastest(problem.device_limit, options).schedule
+def solved(formulation: Formulation) -> Callable[[Problem, SolverOptions], Policy]:
+    """One of the boolean programs, built once for all limits."""
+
+    def policy(free: Problem, options: SolverOptions) -> Policy:
+        if formulation is Formulation.JOINT:  # as it is posed: without streams
+            free = dataclasses.replace(free, configurations={})
+        program = PROGRAMS[formulation](free)
+        return lambda problem: program.fastest(problem.device_limit, options).schedule
+
+    return policy
+
+
+def rounding(free: Problem, options: SolverOptions) -> Policy:
+    """The joint program's relaxation, rounded and repaired."""
+    program = JointProgram(dataclasses.replace(free, configurations={}))
+    return lambda problem: program.rounding(problem.device_limit, options)
 
 
 def _direct(policy: Policy) -> Callable[[Problem, SolverOptions], Policy]:
@@ -68,7 +85,11 @@ def _direct(policy: Policy) -> Callable[[Problem, SolverOptions], Policy]:
 
 
 POLICIES: Mapping[str, Callable[[Problem, SolverOptions], Policy]] = {
-    "joint": joint,
+    "joint": solved(Formulation.JOINT),
+    "asynchronous": solved(Formulation.ASYNCHRONOUS),
+    "synchronous": solved(Formulation.SYNCHRONOUS),
+    "static": solved(Formulation.STATIC),
+    "LP rounding": rounding,
     "greedy": _direct(greedy),
     "uniform per layer": _direct(uniform),
     "recompute everything": _direct(recompute_everything),
@@ -129,6 +150,12 @@ def budgets(posed: Candidate, least: int) -> Iterator[tuple[str, int]]:
     yield "least", least
 
 
+def with_streams(posed: Candidate) -> Problem:
+    """The problem, with what AutoTM's programs may also do: stream operands."""
+    configured = posed.of(Formulation.STATIC).problem.configurations
+    return dataclasses.replace(posed.problem, configurations=configured)
+
+
 def table(
     posed: Candidate, least: int, options: SolverOptions, names: Sequence[str]
 ) -> Iterator[Row]:
@@ -141,7 +168,7 @@ def table(
     - `options`: what a solver may take for each budget.
     - `names`: of policies.
     """
-    free = posed.problem
+    free = with_streams(posed)
     policies = {name: POLICIES[name](free, options) for name in names}
     for budget, limit in budgets(posed, least):
         problem = dataclasses.replace(free, device_limit=float(limit))
@@ -150,6 +177,27 @@ def table(
             print(f"{budget}: {name} ...", file=sys.stderr, flush=True)
             outcomes[name] = outcome(policy, problem)
         yield Row(budget, limit + posed.fixed_bytes, limit, outcomes)
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """Where the joint program wins and where it does not, in sentences."""
+    lines = []
+    for row in rows:
+        known = {n: o.seconds for n, o in row.outcomes.items() if o.seconds is not None}
+        ours = known.pop("joint", None)
+        if ours is None:
+            found = f"finds nothing; so do {len(row.outcomes) - 1 - len(known)} others"
+        elif not known:
+            found = "is the only one with a plan"
+        else:
+            name = min(known, key=known.__getitem__)
+            part = known[name] / ours - 1
+            than = "faster" if part >= 0 else "slower"
+            found = f"is {abs(part):.1%} {than} than the next best, {name}"
+            if abs(part) < _A_TIE:
+                found = f"is as fast as the next best, {name}"
+        lines.append(f"At {row.budget} joint {found}.")
+    return lines
 
 
 def line(row: Row) -> str:
@@ -217,6 +265,8 @@ def main() -> None:
         rows.append(row)
         if given.json:
             _write(given.json, head, rows)
+    if "joint" in given.policies:
+        print("", *verdict(rows), sep="\n")
 
 
 def _write(path: Path, head: dict[str, Any], rows: Sequence[Row]) -> None:

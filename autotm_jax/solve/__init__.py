@@ -21,6 +21,9 @@ from .improve import anneal as anneal
 from .improve import descend as descend
 from .joint import JointProgram as JointProgram
 from .policies import (
+    best_policy as best_policy,
+)
+from .policies import (
     offload_everything as offload_everything,
 )
 from .policies import (

@@ -55,7 +55,7 @@ class JointProgram(BooleanProgram):
         seconds = replay(problem, schedule).makespan
         taken = found.seconds + time.perf_counter() - start
         bound = sum(problem.compute)
-        return Solution(Status.TIME_LIMIT, schedule, seconds, bound, taken)
+        return Solution(Status.GREEDY, schedule, seconds, bound, taken, found.note)
 
     def columns_of(self, problem: Problem) -> Columns:
         """See `network.py`."""

@@ -121,6 +121,35 @@ def _needed(
     return ways
 
 
+def best_policy(problem: Problem, thorough: bool) -> tuple[str, Schedule] | None:
+    """The fastest of the plans that a person would write down.
+
+    **Arguments:**
+
+    - `problem`: with the limits to keep.
+    - `thorough`: whether to try those as well that take seconds to find.
+
+    **Returns:**
+
+    Its name and the plan, which passes the checker; `None` if none does.
+    """
+    plans: dict[str, Schedule | None] = {
+        "everything stays": Schedule(),
+        "everything is offloaded": offload_everything(problem),
+        "everything is recomputed": recompute_everything(problem),
+    }
+    if thorough:
+        plans["every layer is treated alike"] = uniform(problem)
+    states = {n: replay(problem, s) for n, s in plans.items() if s is not None}
+    sound = {n: state.makespan for n, state in states.items() if not state.faults}
+    if not sound:
+        return None
+    name = min(sound, key=sound.__getitem__)
+    found = plans[name]
+    assert found is not None
+    return name, found
+
+
 def at_leisure(
     tensor: Tensor, gap: Gap, clock: np.ndarray, link: Link
 ) -> tuple[Store, Fetch]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -136,6 +137,17 @@ class Problem:
     configurations: Mapping[int, tuple[Configuration, ...]] = dataclasses.field(
         default_factory=dict
     )
+
+    def __post_init__(self) -> None:
+        for name, unit in (("compute", "seconds"), ("workspace", "bytes")):
+            for segment, cost in enumerate(getattr(self, name)):
+                is_negative = name == "compute" and cost < 0
+                if not math.isfinite(cost) or is_negative:
+                    raise ValueError(
+                        f"Segment {segment} is said to take {cost} {unit} of {name}, "
+                        "which nothing can. Measure it again, or leave it to the "
+                        "roofline (measure=False)."
+                    )
 
     @property
     def segments(self) -> int:

@@ -7,11 +7,14 @@ import dataclasses
 import functools
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 
 from .columns import Columns
-from .model import INFEASIBLE, MIB, MS, Model
+from .improve import descend
+from .model import INFEASIBLE, MIB, MS, Answer, Model
 from .problem import Problem
+from .schedule import Pick, Schedule
 from .search import Search
 from .solution import Solution, SolverOptions, Status
 from .symmetry import tied
@@ -54,6 +57,40 @@ class BooleanProgram(abc.ABC):
     def alike(self) -> Model:
         """The program with these decisions."""
         return Model(self.columns, self.timing, boolean=True, tie=self.tie)
+
+    def decoded(self, x: np.ndarray, picks: tuple[Pick, ...]) -> Schedule:
+        """The schedule of a 0/1 vector of columns."""
+        return dataclasses.replace(self.columns.decode(x), picks=picks)
+
+    def rounded(self, relaxed: Answer) -> Schedule:
+        """Every tensor on the path that carries most of it. It may break any limit."""
+        x = np.zeros(len(self.columns.edges))
+        for tensor in range(len(self.problem.tensors)):
+            x[self.columns.main_path(tensor, relaxed.x)] = 1.0
+        return self.decoded(x, relaxed.picks)
+
+    def rounding(self, limit: float, options: SolverOptions) -> Schedule | None:
+        """The relaxation rounded to whole tensors, and repaired by a descent.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+        - `options`: what the solver may take.
+
+        **Returns:**
+
+        A `Schedule` that passes the checker, or `None`.
+        """
+        relaxed = self.relaxed.run(limit, options)
+        if relaxed is None or relaxed is INFEASIBLE:
+            return None
+        problem = dataclasses.replace(self.problem, device_limit=limit)
+        return descend(problem, self.rounded(relaxed), options.time_limit)
+
+    def built(self) -> list[Model]:
+        """The boolean models that have been needed so far."""
+        names = ("boolean", "alike")
+        return [self.__dict__[name] for name in names if name in self.__dict__]
 
     @abc.abstractmethod
     def columns_of(self, problem: Problem) -> Columns:

@@ -20,7 +20,6 @@ import numpy as np
 from .checker import replay
 from .improve import anneal
 from .model import INFEASIBLE, MIB, MS, Answer, Model
-from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 
 
@@ -101,7 +100,10 @@ class Search:
             if every is not None and every is not INFEASIBLE:
                 self.bound = max(self.bound, every.bound)
                 self._consider(every)
-        return self._solution(Status.OPTIMAL if self._is_good() else Status.TIME_LIMIT)
+        if self._is_good():
+            return self._solution(Status.OPTIMAL)
+        is_rounded = self.best is not None and self.best.schedule is not None
+        return self._solution(Status.ROUNDED if is_rounded else Status.TIME_LIMIT)
 
     def _within(self, part: float, gap: float = 1.0) -> SolverOptions:
         """Options with a part of the time that is left, and of the gap."""
@@ -128,20 +130,23 @@ class Search:
         taken = time.perf_counter() - self.start
         bound = self.bound * self.unit
         if self.best is None:
-            return Solution(status, None, float("inf"), bound, taken)
+            note = self._failure()
+            return Solution(status, None, float("inf"), bound, taken, note)
         schedule = self.best.schedule
         if schedule is None:
-            schedule = self._decoded(self.best.x, self.best)
+            schedule = self.program.decoded(self.best.x, self.best.picks)
         objective = self.best.objective * self.unit
         return Solution(status, schedule, objective, min(bound, objective), taken)
 
-    def _decoded(self, x: np.ndarray, answer: Answer) -> Schedule:
-        return dataclasses.replace(self.columns.decode(x), picks=answer.picks)
+    def _failure(self) -> str:
+        models = [self.relaxed, *self.program.built()]
+        failures = [m.failure for m in models if m.failure]
+        return f"HiGHS failed: {failures[0]}" if failures else ""
 
     def _attempts(self, relaxed: Answer) -> Iterator[Answer | None]:
         """Boolean solutions near the relaxation, the cheapest to find first."""
         broken = self._split_tensors(relaxed.x)
-        if broken.mean() <= _FEW_SPLIT:
+        if broken.sum() <= _FEW_SPLIT * broken.size:
             # Only what is split.
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
             yield self._restricted(upper, _SPLIT_SECONDS / self._left())
@@ -167,17 +172,15 @@ class Search:
         return self.boolean.run(self.limit, options, upper)
 
     def _annealed(self, relaxed: Answer, limit: float) -> Answer | None:
-        # From every tensor's main path; outside of the network, so with finer windows.
+        # Outside of the network, so with finer windows.
         problem = dataclasses.replace(self.program.problem, device_limit=limit)
-        rounded = np.zeros(len(self.columns.edges))
-        for tensor in range(len(problem.tensors)):
-            rounded[self.columns.main_path(tensor, relaxed.x)] = 1.0
-        start = self._decoded(rounded, relaxed)
+        start = self.program.rounded(relaxed)
         schedule = anneal(problem, start, max(_ANNEAL_SECONDS, self._left() / 3))
         if schedule is None:
             return None
         objective = replay(problem, schedule).makespan * MS
-        return Answer(rounded, (), objective, self.bound, rounded, schedule)
+        x = relaxed.x
+        return Answer(x, (), objective, self.bound, x, schedule)
 
     def _split_tensors(self, x: np.ndarray) -> np.ndarray:
         split = np.abs(x - np.round(x)) > 1e-6

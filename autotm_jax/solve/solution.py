@@ -18,6 +18,8 @@ class Status(enum.Enum):
     OPTIMAL = "solved to within the MIP gap"
     REPACKED = "solved, then changed until it packs: no gap is proved for that"
     TIME_LIMIT = "the solver stopped at its time limit: its best incumbent is used"
+    ROUNDED = "no boolean solution in time: the rounded and repaired relaxation is used"
+    POLICY = "a simple policy is faster than what the solver found, and is used"
     GREEDY = "the solver found no plan in time: a greedy plan is used"
     INFEASIBLE = "no plan meets the limits"
 
@@ -57,6 +59,7 @@ class Solution:
     - `schedule`: `None` if there is none.
     - `objective`, `bound`: seconds (or bytes, for least memory), found and proved.
     - `seconds`: wall time of the search.
+    - `note`: what else there is to say: the policy that won, or how a solver failed.
     """
 
     status: Status
@@ -64,6 +67,7 @@ class Solution:
     objective: float
     bound: float
     seconds: float
+    note: str = ""
 
     @property
     def gap(self) -> float:

@@ -1,0 +1,182 @@
+"""What a search does when a solver fails it, and what it says."""
+
+import dataclasses
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+from autotm_jax.solve import (
+    PROGRAMS,
+    Formulation,
+    JointProgram,
+    Problem,
+    Recipe,
+    Schedule,
+    SolverOptions,
+    Status,
+    Tensor,
+    best_policy,
+    replay,
+)
+from autotm_jax.solve.model import Model
+from autotm_jax.solve.symmetry import tied
+
+from .problems import KIB, limit_between, problem, random_problem
+
+
+EXACT = SolverOptions(time_limit=60.0, gap=1e-5)
+
+
+def layers(count: int) -> Problem:
+    """A chain of equal layers, forth and back, that could all be computed again."""
+    last = 2 * count
+    tensors = [
+        Tensor(0, 40 * KIB, (0, last), tuple(range(count + 1, last))),
+        *(
+            Tensor(i, 40 * KIB, (i, last - i), recipe=Recipe({last - i: 1e-3}, 0, (0,)))
+            for i in range(1, count)
+        ),
+    ]
+    return problem(tensors, last + 1)
+
+
+def test_a_solver_that_crashes_is_survived_and_named(monkeypatch: pytest.MonkeyPatch):
+    def crash(*args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(cp.Problem, "get_problem_data", crash)
+    monkeypatch.setattr(cp.Problem, "solve", crash)
+    free = random_problem(3)
+    for formulation in (Formulation.ASYNCHRONOUS, Formulation.JOINT):
+        solution = PROGRAMS[formulation](free).fastest(3 * free.floor(), EXACT)
+        assert solution.note == "HiGHS failed: RuntimeError: out of luck"
+        if formulation is Formulation.JOINT:
+            assert solution.status is Status.GREEDY
+            assert solution.schedule is not None
+        else:
+            assert solution.status is Status.TIME_LIMIT
+            assert solution.schedule is None
+            assert solution.gap == float("inf")
+
+
+def test_a_rounded_relaxation_says_so(monkeypatch: pytest.MonkeyPatch):
+    whole = Model.run
+
+    def only_relaxations(model: Model, *args: Any, **kwargs: Any) -> Any:
+        return None if model._is_boolean else whole(model, *args, **kwargs)
+
+    monkeypatch.setattr(Model, "run", only_relaxations)
+    free = layers(8)
+    limit = limit_of(free)
+    options = SolverOptions(time_limit=5.0, gap=1e-9)
+    solution = JointProgram(free).fastest(limit, options)
+    assert solution.status is Status.ROUNDED
+    assert solution.schedule is not None
+    bounded = dataclasses.replace(free, device_limit=limit)
+    assert replay(bounded, solution.schedule).faults == ()
+
+
+def limit_of(free: Problem) -> float:
+    """About half of what all tensors take."""
+    return replay(free, Schedule()).device_peak * 0.55
+
+
+@pytest.mark.parametrize("name", ["compute", "workspace"])
+def test_costs_that_are_none_are_refused(name: str):
+    for cost in (float("nan"), float("inf"), -1.0):
+        if name == "workspace" and cost < 0:
+            continue  # a result may take the place of an operand
+        costs = {name: [cost, 1.0]}
+        with pytest.raises(ValueError, match=rf"Segment 0 is said to take {cost} "):
+            problem([], 2, **costs)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("formulation", Formulation)
+def test_tensors_of_no_bytes_and_of_terabytes(formulation: Formulation):
+    huge = 3 * 2**40
+    tensors = [Tensor(0, 0, (0, 5)), Tensor(1, huge, (0, 5)), Tensor(2, huge, (2, 3))]
+    one = problem(tensors, 6)
+    program = PROGRAMS[formulation](one)
+    loose = program.fastest(2.0 * huge + 1, EXACT)
+    assert loose.schedule is not None
+    assert loose.objective == pytest.approx(6e-3)
+    tight = program.fastest(1.5 * huge, EXACT)
+    is_static = formulation is Formulation.STATIC
+    assert (tight.schedule is None) == is_static
+    if tight.schedule is not None:
+        assert {s.value for s in tight.schedule.stores} == {1}
+
+
+@pytest.mark.parametrize("formulation", Formulation)
+def test_one_kernel_and_nothing_to_decide(formulation: Formulation):
+    one = problem([], 1, workspace=[10 * KIB])
+    program = PROGRAMS[formulation](one)
+    assert program.fastest(10 * KIB, EXACT).schedule == Schedule()
+    assert program.fastest(9 * KIB, EXACT).status is Status.INFEASIBLE
+
+
+def test_layers_that_are_alike_are_decided_together():
+    free = layers(33)
+    program = JointProgram(free)
+    tie = program.tie
+    columns, decisions = tie.shape
+    assert columns == len(program.columns.edges)
+    assert decisions < columns / 2
+    assert np.array_equal(np.asarray(tie.sum(axis=1)).ravel(), np.ones(columns))
+    assert (tied(program.columns) != tie).nnz == 0
+
+
+@pytest.mark.parametrize("count", [4, 6, 9])
+@pytest.mark.parametrize("part", [0.5, 0.7])
+def test_the_program_of_groups_against_the_full_one(count: int, part: float):
+    free = layers(count)
+    limit = replay(free, Schedule()).device_peak * part
+    program = JointProgram(free)
+    full, found = (m.run(limit, EXACT) for m in (program.boolean, program.alike))
+    assert full is not None
+    assert found is not None
+    bounded = dataclasses.replace(free, device_limit=limit)
+    state = replay(bounded, program.decoded(found.x, found.picks))
+    assert state.faults == ()
+    # Some sum of groups is any number of layers: next to nothing is lost here.
+    assert full.objective * (1 - 2e-5) <= found.objective <= full.objective * 1.02
+    assert state.makespan * 1e3 == pytest.approx(found.objective, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+def test_no_policy_is_faster_than_the_optimum(seed: int):
+    free = random_problem(seed)
+    limit = limit_between(free, 0.5)
+    bounded = dataclasses.replace(free, device_limit=limit)
+    policy = best_policy(bounded, thorough=True)
+    optimum = JointProgram(free).fastest(limit, EXACT).objective
+    if policy is not None:
+        name, schedule = policy
+        state = replay(bounded, schedule)
+        assert state.faults == (), name
+        assert optimum <= state.makespan * (1 + 2e-5), name
+
+
+def test_the_policies_are_named():
+    free = layers(6)
+    loose = dataclasses.replace(free, device_limit=1e9)
+    assert best_policy(loose, thorough=True) == ("everything stays", Schedule())
+    found = best_policy(dataclasses.replace(free, device_limit=limit_of(free)), True)
+    assert found is not None
+    assert found[0] in ("everything is recomputed", "every layer is treated alike")
+    assert best_policy(dataclasses.replace(free, device_limit=1.0), True) is None
+
+
+@pytest.mark.parametrize("seed", range(0, 30, 3))
+def test_a_rounding_passes_the_checker(seed: int):
+    free = random_problem(seed)
+    limit = limit_between(free, 0.5)
+    program = JointProgram(free)
+    schedule = program.rounding(limit, EXACT)
+    if schedule is not None:
+        state = replay(dataclasses.replace(free, device_limit=limit), schedule)
+        assert state.faults == ()
+        assert state.makespan >= program.fastest(limit, EXACT).objective * (1 - 2e-5)
+    assert program.rounding(0.0, EXACT) is None
