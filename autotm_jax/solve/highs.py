@@ -13,7 +13,7 @@ A problem is a dictionary, as the process knows no class of this package:
 - `indptr`, `indices`, `data`: A, by columns.
 - `integer`: the indices of the variables that are integers.
 - `options`: of HiGHS, by name.
-- `start`: a vector to start from, or `None`.
+- `start`: a vector to start from if there are integers, or `None`.
 
 The answer is a dictionary as well: `status` (HiGHS's name of it), `x`, `duals`,
 `objective`, `bound`.
@@ -83,9 +83,6 @@ def solve(problem: dict[str, Any], report: Report) -> dict[str, Any]:
     solver = highspy.Highs()
     solver.setOptionValue("log_to_console", False)
     for name, value in problem["options"].items():
-        if name == "threads":
-            # All solvers of a process share their threads: of the solve before, too.
-            highspy.Highs.resetGlobalScheduler(True)
         if solver.setOptionValue(name, value) == highspy.HighsStatus.kError:
             raise ValueError(f"HiGHS refuses the option {name}={value!r}.")
     if solver.passModel(_model(problem)) == highspy.HighsStatus.kError:
@@ -96,7 +93,7 @@ def solve(problem: dict[str, Any], report: Report) -> dict[str, Any]:
             start = highspy.HighsSolution()
             start.col_value = problem["start"]
             solver.setSolution(start)
-        _subscribe(solver, report)
+        _subscribe(solver, report, len(problem["cost"]))
     solver.run()
     info, found = solver.getInfo(), solver.getSolution()
     status, objective = solver.getModelStatus().name, info.objective_function_value
@@ -133,12 +130,13 @@ def _model(problem: dict[str, Any]) -> Any:
     return model
 
 
-def _subscribe(solver: Any, report: Report) -> None:
+def _subscribe(solver: Any, report: Report, columns: int) -> None:
     last = [time.monotonic(), -float("inf")]
 
     def better(event: Any) -> None:
         out = event.data_out
-        x = np.array(out.mip_solution)
+        found = out.mip_solution  # HiGHS 1.8 says no more of it than its values
+        x = np.fromiter((found[i] for i in range(columns)), float, columns)
         report("incumbent", x, out.objective_function_value, out.mip_dual_bound)
 
     def checks_limits(event: Any) -> None:
@@ -156,7 +154,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     # Whatever a library prints does not get between the messages.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    import highspy  # noqa: F401 - before there is a problem that waits for it
+    import highspy  # before there is a problem that waits for it
 
     problems: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
@@ -174,8 +172,13 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     report("ready")
+    threads = None
     while True:
         problem = problems.get()
+        if problem["options"].get("threads") != threads:
+            # HiGHS keeps its threads from solve to solve, and refuses another number.
+            threads = problem["options"].get("threads")
+            highspy.Highs.resetGlobalScheduler(True)
         try:
             report("answer", solve(problem, report))
         except Exception as error:  # noqa: BLE001 - for the other process to judge

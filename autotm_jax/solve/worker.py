@@ -295,4 +295,5 @@ WORKER = Worker(_python())
 """The one that this process has."""
 
 atexit.register(WORKER.close)
-os.register_at_fork(after_in_child=WORKER.forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=WORKER.forget)
