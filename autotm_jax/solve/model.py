@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from typing import Any, Protocol
 
 import cvxpy as cp
@@ -34,13 +33,18 @@ import scipy.sparse as sp
 
 from ..errors import SolverError
 from .columns import Columns
+from .matrices import Matrices
 from .problem import Problem
 from .schedule import Pick, Schedule
 from .solution import SolverOptions
+from .worker import WORKER
 
 
 MIB = float(2**20)
 MS = 1e3
+
+# What HiGHS calls it if there is no solution. No program here is unbounded.
+_NONE = ("kInfeasible", "kUnboundedOrInfeasible")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +105,9 @@ class Model:
             _, decisions = tie.shape  # pyright: ignore[reportGeneralTypeIssues]
             self.x = tie @ cp.Variable(decisions, boolean=boolean)
         x = self.x
+        WORKER.prepare()  # while the program is built
         self.failure = ""  # what a solver said that crashed
+        self._found: dict[cp.Problem, np.ndarray] = {}  # the last solver's vectors
         # What a column may be at most, and the device limit in MiB. As parameters they
         # leave a program as it is compiled, and a solve may start from the one before.
         self._upper = cp.Parameter(edges, nonneg=True, value=np.ones(edges))
@@ -302,37 +308,40 @@ class Model:
         self._upper.value = every if upper is None else upper.astype(float)
         if limit is not None:
             self._limit.value = max(0.0, limit / MIB)
-        program = self._least_memory if limit is None else self._fastest
         taken: dict[str, Any] = {"time_limit": options.time_limit}
         if options.threads is not None:
             taken["threads"] = options.threads
         if self._is_boolean:
+            taken["mip_rel_gap"] = options.gap
+        program = self._least_memory if limit is None else self._fastest
+        try:
+            matrices = Matrices(program)
             # From the solution of the solve before, if there is one.
-            taken |= {"mip_rel_gap": options.gap, "warm_start": True}
-        with warnings.catch_warnings():
-            # "Solution may be inaccurate": stopped at a limit, judged below.
-            warnings.simplefilter("ignore", UserWarning)
-            try:
-                program.solve(solver=cp.HIGHS, **taken)
-            except Exception as error:  # noqa: BLE001 - whatever a solver does, there are others
-                self.failure = f"{type(error).__name__}: {error}"
+            problem = matrices.problem(taken, start=self._found.get(program))
+            outcome = WORKER.solve(problem, options.time_limit)
+            self.failure = outcome.failure
+            if outcome.status in _NONE:
+                return INFEASIBLE
+            if outcome.x is None:
                 return None
-        if program.status.startswith(cp.INFEASIBLE):
-            return INFEASIBLE
+            self._found[program] = outcome.x
+            matrices.unpack(outcome)
+        except Exception as error:  # noqa: BLE001 - whatever a solver does, there are others
+            self.failure = f"{type(error).__name__}: {error}"
+            return None
         if self.x.value is None or not self._is_path(self.x.value):
             return None
         value: Any = program.objective.value
         objective = float(value)
         if not np.isfinite(objective):
             return None
-        stats: Any = program.solver_stats
         x = np.asarray(self.x.value)
         if self._is_boolean:
             # The solver does not know of constants in the objective.
-            constant = objective - stats.extra_stats.objective_function_value
-            bound = min(stats.extra_stats.mip_dual_bound + constant, objective)
+            constant = objective - outcome.objective
+            bound = min(outcome.bound + constant, objective)
             return Answer(np.round(x), self._picks(), objective, bound, x)
-        if program.status != cp.OPTIMAL:
+        if outcome.status != "kOptimal":
             return None
         reduced = np.abs(np.asarray(self._at_least.dual_value))
         return Answer(x, self._picks(), objective, objective, reduced)

@@ -1,0 +1,107 @@
+"""A CVXPY program as the matrices that a solver gets, and the way back.
+
+`Problem.get_problem_data` and `Problem.unpack_results` are CVXPY's documented way to
+call a solver oneself. What they hold and take is what CVXPY's interface to HiGHS makes
+of it.
+"""
+
+from __future__ import annotations
+
+import types
+import warnings
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+
+from .worker import Outcome
+
+
+# What CVXPY sums up as the number of iterations.
+_COUNTS = ("ipm", "crossover", "pdlp", "qp", "simplex")
+
+
+class Matrices:
+    """The matrices of a program at the present values of its parameters.
+
+    **Arguments:**
+
+    - `program`: a linear program with or without integers.
+    """
+
+    def __init__(self, program: cp.Problem):
+        self._program = program
+        # Any, as CVXPY's annotations allow for chains that are not there.
+        parts: Any = program.get_problem_data(cp.HIGHS)
+        self._data, self._chain, self._inverse = parts
+
+    def problem(
+        self, options: dict[str, Any], start: np.ndarray | None = None
+    ) -> dict[str, Any]:
+        """The problem, as `highs.py` takes it.
+
+        **Arguments:**
+
+        - `options`: of HiGHS, by name.
+        - `start`: the vector of an outcome of the same program.
+        """
+        data = self._data
+        # CVXPY orders the rows: A x == b, then A x <= b.
+        if "q" in data:  # CVXPY 1.7 takes a linear program for a quadratic one
+            cost, matrix = data["q"], sp.vstack([data["A"], data["F"]]).tocsc()
+            right = np.concatenate([data["b"], data["G"]])
+        else:
+            cost, matrix, right = data["c"], data["A"].tocsc(), data["b"]
+        left = right.copy()
+        left[data["dims"].zero :] = -np.inf
+        lower = np.full(len(cost), -np.inf)
+        upper = np.full(len(cost), np.inf)
+        if data.get("lower_bounds") is not None:
+            lower[:] = data["lower_bounds"]
+        if data.get("upper_bounds") is not None:
+            upper[:] = data["upper_bounds"]
+        boolean = np.array(data["bool_vars_idx"], dtype=int)
+        lower[boolean] = np.maximum(lower[boolean], 0.0)
+        upper[boolean] = np.minimum(upper[boolean], 1.0)
+        return {
+            "cost": cost,
+            "lower": lower,
+            "upper": upper,
+            "row_lower": left,
+            "row_upper": right,
+            "indptr": matrix.indptr,
+            "indices": matrix.indices,
+            "data": matrix.data,
+            "integer": np.array([*boolean, *data["int_vars_idx"]], dtype=int),
+            "options": options,
+            "start": start,
+        }
+
+    def unpack(self, outcome: Outcome) -> None:
+        """Gives the program's variables, and its rows' duals, their values.
+
+        **Arguments:**
+
+        - `outcome`: of the problem, with a solution.
+        """
+        assert outcome.x is not None
+        duals = outcome.duals
+        if duals is None:
+            duals = np.zeros(0)  # not looked at
+        result = {
+            # A solution, whatever else the solver says of it.
+            "model_status": "kOptimal"
+            if outcome.status == "kOptimal"
+            else "kTimeLimit",
+            "solution": types.SimpleNamespace(col_value=outcome.x, row_dual=duals),
+            "info": types.SimpleNamespace(
+                objective_function_value=outcome.objective,
+                **{f"{kind}_iteration_count": 0 for kind in _COUNTS},
+            ),
+            "run_time": 0.0,
+        }
+        with warnings.catch_warnings():
+            # "Solution may be inaccurate": stopped at a limit.
+            warnings.simplefilter("ignore", UserWarning)
+            self._program.unpack_results(result, self._chain, self._inverse)
