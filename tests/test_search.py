@@ -150,7 +150,7 @@ def test_no_policy_is_faster_than_the_optimum(seed: int):
     free = random_problem(seed)
     limit = limit_between(free, 0.5)
     bounded = dataclasses.replace(free, device_limit=limit)
-    policy = best_policy(bounded, thorough=True)
+    policy = best_policy(bounded, 60.0)
     optimum = JointProgram(free).fastest(limit, EXACT).objective
     if policy is not None:
         name, schedule = policy
@@ -162,11 +162,11 @@ def test_no_policy_is_faster_than_the_optimum(seed: int):
 def test_the_policies_are_named():
     free = layers(6)
     loose = dataclasses.replace(free, device_limit=1e9)
-    assert best_policy(loose, thorough=True) == ("everything stays", Schedule())
-    found = best_policy(dataclasses.replace(free, device_limit=limit_of(free)), True)
+    assert best_policy(loose, 60.0) == ("everything stays", Schedule())
+    found = best_policy(dataclasses.replace(free, device_limit=limit_of(free)), 60.0)
     assert found is not None
     assert found[0] in ("everything is recomputed", "every layer is treated alike")
-    assert best_policy(dataclasses.replace(free, device_limit=1.0), True) is None
+    assert best_policy(dataclasses.replace(free, device_limit=1.0), 60.0) is None
 
 
 @pytest.mark.parametrize("seed", range(0, 30, 3))

@@ -30,8 +30,9 @@ from .program import BooleanProgram
 from .solution import Solution, SolverOptions, Status
 
 
-# Seconds for the descent from a plan that moves everything.
+# Seconds at most, and at least, for the descent from a plan that moves everything.
 _DESCENT_SECONDS = 3.0
+_LEAST_SECONDS = 0.5
 
 
 class JointProgram(BooleanProgram):
@@ -42,20 +43,23 @@ class JointProgram(BooleanProgram):
     def fastest(self, limit: float, options: SolverOptions) -> Solution:
         """As of every program; copies at once are tried where there is no plan."""
         found = super().fastest(limit, options)
-        return self._at_once(limit, found) if found.schedule is None else found
+        if found.schedule is not None:
+            return found
+        left = max(_LEAST_SECONDS, options.time_limit - found.seconds)
+        return self._at_once(limit, found, min(left, _DESCENT_SECONDS))
 
-    def _at_once(self, limit: float, found: Solution) -> Solution:
+    def _at_once(self, limit: float, found: Solution, seconds: float) -> Solution:
         # Where the columns have no plan there may still be one that moves all there is
         # at once, if a slow one.
         start = time.perf_counter()
         problem = dataclasses.replace(self.problem, device_limit=limit)
-        schedule = descend(problem, offload_everything(problem), _DESCENT_SECONDS)
+        schedule = descend(problem, offload_everything(problem), seconds)
         if schedule is None:
             return found
-        seconds = replay(problem, schedule).makespan
+        makespan = replay(problem, schedule).makespan
         taken = found.seconds + time.perf_counter() - start
         bound = sum(problem.compute)
-        return Solution(Status.GREEDY, schedule, seconds, bound, taken, found.note)
+        return Solution(Status.GREEDY, schedule, makespan, bound, taken, found.note)
 
     def columns_of(self, problem: Problem) -> Columns:
         """See `network.py`."""

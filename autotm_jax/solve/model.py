@@ -56,6 +56,7 @@ class Answer:
     - `objective`, `bound`: milliseconds, or MiB for least memory.
     - `reduced_costs`: per column, of a relaxation.
     - `schedule`: where it is not what the columns stand for.
+    - `policy`: the name of the simple policy that it is, or an empty string.
     """
 
     x: np.ndarray
@@ -64,6 +65,7 @@ class Answer:
     bound: float
     reduced_costs: np.ndarray
     schedule: Schedule | None = None
+    policy: str = ""
 
 
 INFEASIBLE = Answer(np.zeros(0), (), float("inf"), float("inf"), np.zeros(0))

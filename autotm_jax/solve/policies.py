@@ -7,6 +7,7 @@ import enum
 import graphlib
 import heapq
 import itertools
+import time
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
@@ -64,7 +65,7 @@ def recompute_everything(problem: Problem) -> Schedule:
     return _Treatment(problem, dict.fromkeys(every, _Way.RECOMPUTE)).schedule()
 
 
-def uniform(problem: Problem) -> Schedule | None:
+def uniform(problem: Problem, seconds: float = float("inf")) -> Schedule | None:
     """A plan that treats tensors that look alike in the same way, in all layers.
 
     As with the policies of `jax.checkpoint`, a class of tensors stays, is moved or is
@@ -75,11 +76,13 @@ def uniform(problem: Problem) -> Schedule | None:
     **Arguments:**
 
     - `problem`: the placement problem.
+    - `seconds`: wall time to spend at most.
 
     **Returns:**
 
     A `Schedule` that passes the checker, or `None` if none is found so.
     """
+    deadline = time.perf_counter() + seconds
     unlimited = dataclasses.replace(problem, device_limit=float("inf"))
     pairs = itertools.product(_classes(problem), (_Way.OFFLOAD, _Way.RECOMPUTE))
     # By price. Prices rise as others are taken, so only the lowest are looked at again.
@@ -88,7 +91,7 @@ def uniform(problem: Problem) -> Schedule | None:
     ways: dict[int, _Way] = {}
     state = replay(unlimited, Schedule())
     while (over := _over(problem, state.device)) > 0:
-        if not queue:
+        if not queue or time.perf_counter() > deadline:
             return None
         _, _, number, members, way = heapq.heappop(queue)
         if members in chosen:
@@ -121,13 +124,13 @@ def _needed(
     return ways
 
 
-def best_policy(problem: Problem, thorough: bool) -> tuple[str, Schedule] | None:
+def best_policy(problem: Problem, seconds: float) -> tuple[str, Schedule] | None:
     """The fastest of the plans that a person would write down.
 
     **Arguments:**
 
     - `problem`: with the limits to keep.
-    - `thorough`: whether to try those as well that take seconds to find.
+    - `seconds`: wall time to spend at most on one that takes seconds to find.
 
     **Returns:**
 
@@ -138,8 +141,8 @@ def best_policy(problem: Problem, thorough: bool) -> tuple[str, Schedule] | None
         "everything is offloaded": offload_everything(problem),
         "everything is recomputed": recompute_everything(problem),
     }
-    if thorough:
-        plans["every layer is treated alike"] = uniform(problem)
+    if seconds > 0:
+        plans["every layer is treated alike"] = uniform(problem, seconds)
     states = {n: replay(problem, s) for n, s in plans.items() if s is not None}
     sound = {n: state.makespan for n, state in states.items() if not state.faults}
     if not sound:

@@ -3,9 +3,9 @@
 The relaxation is solved first: it is fast, and its optimum is the bound that gaps are
 measured from. It is nearly integral, so boolean solutions are looked for near it: with
 boolean programs that leave only what the relaxation splits, or only the columns that
-cost nothing there, or little, then by a local search that starts from the relaxation
-rounded to whole tensors. Only if the gap is still too large is the whole boolean
-program solved.
+cost nothing there, or little, and by local searches that start from simple policies and
+from the relaxation rounded to whole tensors. Only if the gap is still too large is the
+whole boolean program solved.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checker import replay
-from .improve import anneal
+from .improve import anneal, descend
 from .model import INFEASIBLE, MIB, MS, Answer, Model
+from .policies import best_policy
+from .problem import Problem
+from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 
 
@@ -46,9 +49,17 @@ _ALIKE = 0.6
 # split than this fraction.
 _FEW_SPLIT = 0.15
 
-# Seconds for that, and the least that an annealing gets.
+# The part of the time that is left for the simple policies, and for a descent from the
+# best of them.
+_SIMPLE = 0.4
+
+# Seconds for that.
 _SPLIT_SECONDS = 3.0
-_ANNEAL_SECONDS = 3.0
+
+# The part of the time that is left for an annealing (the descents that follow take half
+# as long again), and the seconds with which it is not worth beginning.
+_ANNEAL = 0.4
+_ANNEAL_SECONDS = 2.0
 
 # The relative MIP gap at which programs near the relaxation are left, as a part of the
 # one that is wanted: where that takes longer there is nothing to be found.
@@ -102,8 +113,9 @@ class Search:
                 self._consider(every)
         if self._is_good():
             return self._solution(Status.OPTIMAL)
-        is_rounded = self.best is not None and self.best.schedule is not None
-        return self._solution(Status.ROUNDED if is_rounded else Status.TIME_LIMIT)
+        if self.best is None or self.best.schedule is None:
+            return self._solution(Status.TIME_LIMIT)
+        return self._solution(Status.POLICY if self.best.policy else Status.ROUNDED)
 
     def _within(self, part: float, gap: float = 1.0) -> SolverOptions:
         """Options with a part of the time that is left, and of the gap."""
@@ -136,7 +148,8 @@ class Search:
         if schedule is None:
             schedule = self.program.decoded(self.best.x, self.best.picks)
         objective = self.best.objective * self.unit
-        return Solution(status, schedule, objective, min(bound, objective), taken)
+        bound, name = min(bound, objective), self.best.policy
+        return Solution(status, schedule, objective, bound, taken, name)
 
     def _failure(self) -> str:
         models = [self.relaxed, *self.program.built()]
@@ -150,9 +163,12 @@ class Search:
             # Only what is split.
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
             yield self._restricted(upper, _SPLIT_SECONDS / self._left())
+        is_free = self.limit is not None and self.program.allows_everything
         for cheap, part in _NEAR:
             upper = self._cheap(relaxed, cheap)
             yield self._restricted(upper, part)
+            if is_free and cheap == _NEAR[0][0]:
+                yield from self._simple(self.limit or 0.0)
         tie = self.program.tie
         columns, decisions = map(int, tie.shape)  # pyright: ignore[reportArgumentType]
         if decisions <= _ALIKE * columns:
@@ -160,8 +176,8 @@ class Search:
             upper = tie @ (tie.T @ self._cheap(relaxed, _NEAR[-1][0])) > 0
             options = self._within(_TIED, _GAP_NEARBY)
             yield self.program.alike.run(self.limit, options, upper)
-        if self.limit is not None and self.program.allows_everything:
-            yield self._annealed(relaxed, self.limit)
+        if is_free and self._left() >= _ANNEAL_SECONDS:
+            yield self._annealed(relaxed, self.limit or 0.0)
 
     def _cheap(self, relaxed: Answer, part: float) -> np.ndarray:
         limit = part * abs(relaxed.objective)
@@ -171,16 +187,29 @@ class Search:
         options = self._within(min(1.0, part), _GAP_NEARBY)
         return self.boolean.run(self.limit, options, upper)
 
+    def _simple(self, limit: float) -> Iterator[Answer | None]:
+        """The best of the simple policies, and what a descent makes of it."""
+        problem = dataclasses.replace(self.program.problem, device_limit=limit)
+        policy = best_policy(problem, _SIMPLE * self._left())
+        if policy is None:
+            return
+        name, schedule = policy
+        yield dataclasses.replace(self._told(problem, schedule), policy=name)
+        better = descend(problem, schedule, _SIMPLE * self._left())
+        yield None if better is None else self._told(problem, better)
+
+    def _told(self, problem: Problem, schedule: Schedule) -> Answer:
+        objective, nothing = replay(problem, schedule).makespan * MS, np.zeros(0)
+        return Answer(nothing, (), objective, self.bound, nothing, schedule)
+
     def _annealed(self, relaxed: Answer, limit: float) -> Answer | None:
         # Outside of the network, so with finer windows.
         problem = dataclasses.replace(self.program.problem, device_limit=limit)
         start = self.program.rounded(relaxed)
-        schedule = anneal(problem, start, max(_ANNEAL_SECONDS, self._left() / 3))
+        schedule = anneal(problem, start, _ANNEAL * self._left())
         if schedule is None:
             return None
-        objective = replay(problem, schedule).makespan * MS
-        x = relaxed.x
-        return Answer(x, (), objective, self.bound, x, schedule)
+        return self._told(problem, schedule)
 
     def _split_tensors(self, x: np.ndarray) -> np.ndarray:
         split = np.abs(x - np.round(x)) > 1e-6

@@ -18,7 +18,7 @@ class Status(enum.Enum):
     OPTIMAL = "solved to within the MIP gap"
     REPACKED = "solved, then changed until it packs: no gap is proved for that"
     TIME_LIMIT = "the solver stopped at its time limit: its best incumbent is used"
-    ROUNDED = "no boolean solution in time: the rounded and repaired relaxation is used"
+    ROUNDED = "a local search found more than the solver in its time, and is used"
     POLICY = "a simple policy is faster than what the solver found, and is used"
     GREEDY = "the solver found no plan in time: a greedy plan is used"
     INFEASIBLE = "no plan meets the limits"
