@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Columns whose reduced cost exceeds such a part of the objective are left out of the
 # first boolean programs, and the part of the time that is left which those may take.
 # Near the relaxation there is next to nothing to decide, and most often a good plan.
-_NEAR = ((1e-6, 0.25), (2e-4, 0.3))
+_NEAR = ((1e-6, 0.2), (2e-4, 0.3))
 
 # The same for the program in which layers are decided together.
 _TIED = 0.5
@@ -51,7 +51,7 @@ _FEW_SPLIT = 0.15
 
 # The part of the time that is left for the simple policies, and for a descent from the
 # best of them.
-_SIMPLE = 0.4
+_SIMPLE = 0.5
 
 # Seconds for that.
 _SPLIT_SECONDS = 3.0
