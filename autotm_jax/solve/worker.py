@@ -3,8 +3,9 @@
 HiGHS looks at the clock only between its steps, and one step may take many times the
 limit; and a solver that crashes takes its process with it. So it runs in another
 process (`highs.py`), which reports every better solution as it is found, and which is
-ended when it is late. The process is kept for the next solve. Where there can be none,
-HiGHS runs in this process, with neither promise.
+ended when it is late. The process is kept for the next solve; its start, a fraction of
+a second, is not a part of the limit. Where there can be no process, HiGHS runs in this
+one: then a limit may be overrun, and a crash is not survived.
 """
 
 from __future__ import annotations
