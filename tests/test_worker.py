@@ -263,6 +263,17 @@ def test_threads_do_not_wait_for_each_other(real):
     assert outcomes[400].status == "kTimeLimit" and len(outcomes[400].x) == 400
 
 
+def test_an_interrupt_ends_the_solve(real):
+    real.prepare()
+    first = real._idle
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        real.solve(knapsack(400, 40), 30.0)
+    assert not first.is_alive()
+    assert real.solve(knapsack(), 20.0).status == "kOptimal"
+
+
 def test_the_process_ends_with_its_input():
     process = Process(WORKER._command)
     assert process.is_ready()

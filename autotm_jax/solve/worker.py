@@ -3,8 +3,9 @@
 HiGHS looks at the clock only between its steps, and one step may take many times the
 limit; and a solver that crashes takes its process with it. So it runs in another
 process (`highs.py`), which reports every better solution as it is found, and which is
-ended when it is late. The process is kept for the next solve. Where there can be none,
-HiGHS runs in this process, with neither promise.
+ended when it is late. The process is kept for the next solve; its start, a fraction of
+a second, is not a part of the limit. Where there can be no process, HiGHS runs in this
+one: then a limit may be overrun, and a crash is not survived.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ _MOMENT = 0.3
 
 # Seconds that a process gets to import HiGHS.
 _START_SECONDS = 20.0
+
+# Stands for: no message in time.
+_NOTHING_YET = ("nothing yet",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +119,7 @@ class Process:
         """Waits until it can take a problem; `False` if it never does."""
         if not self._is_ready:
             message = self._next(_START_SECONDS)
-            self._is_ready = message is not None and message[0] == "ready"
+            self._is_ready = message == ("ready",)
         return self._is_ready
 
     def is_alive(self) -> bool:
@@ -151,11 +155,11 @@ class Process:
         found = _Found()
         while True:
             message = self._next(late - time.monotonic())
-            if message is None:
-                is_late = time.monotonic() >= late
+            if message is _NOTHING_YET:
                 self.end()
-                if is_late:
-                    return found.stopped("", "kTimeLimit")
+                return found.stopped("", "kTimeLimit")
+            if message is None:
+                self.end()
                 code = self._process.returncode
                 sentence = f"The solver's process died: exit status {code}."
                 return found.stopped(sentence, "kInterrupt")
@@ -167,11 +171,11 @@ class Process:
             found.report(kind, *what)
 
     def _next(self, seconds: float) -> Any:
-        # `None` at the end of its messages, or if there is none in time.
+        # `None` at the end of its messages.
         try:
             return self._messages.get(timeout=max(0.0, seconds))
         except queue.Empty:
-            return None
+            return _NOTHING_YET
 
 
 def _forward(stream: IO[bytes], messages: queue.SimpleQueue[Any]) -> None:
