@@ -67,7 +67,7 @@ class Candidate:
 
     **Arguments:**
 
-    - `program`: the step, in one order of its equations.
+    - `program`: the step, in one order of its equations; kept as `traced`.
     - `target`: what to compile for.
     - `host_limit`: bytes of host memory.
     - `solver`: what the solver may take.
@@ -82,7 +82,7 @@ class Candidate:
         solver: SolverOptions,
         measured: bool = False,
     ):
-        self.program = program
+        self.traced = program
         self._measured = measured
         self._target, self._host_limit, self._solver = target, host_limit, solver
 
@@ -91,10 +91,16 @@ class Candidate:
         """What the program costs on the target."""
         if self._measured:
             try:
-                return estimate_costs(self.program, self._target, measured=True)
+                return estimate_costs(self.traced, self._target, measured=True)
             except Exception as error:  # noqa: BLE001 - the step can do without
                 _warn_not_measured("The step's segments", error)
-        return estimate_costs(self.program, self._target)
+        return estimate_costs(self.traced, self._target)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The step with those variants that can be had on the target."""
+        names = {k: {n for n, _ in had} for k, had in self.costs.variants.items()}
+        return self.traced.keeping(names)
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -207,11 +213,21 @@ class Candidate:
         # With the workspace of the segments as they are emitted.
         pairs = [(r.value, r.use) for r in schedule.recomputes]
         pairs = [pair for pair in pairs if pair in self.program.joined]
-        changes = joined_bytes(self.program, self.costs, pairs, self._target)
-        workspace = list(problem.workspace)
+        picks = {p.segment: p.variant for p in schedule.picks}
+        program, costs = self.program, self.costs
+        changes = joined_bytes(program, costs, pairs, picks, self._target)
+        workspace, variants = list(problem.workspace), dict(problem.variants)
         for k, change in changes.items():
-            workspace[k] += change
-        return dataclasses.replace(problem, workspace=tuple(workspace))
+            if k in picks:
+                variants[k] = tuple(
+                    dataclasses.replace(v, workspace=v.workspace + change)
+                    for v in variants[k]
+                )
+            else:
+                workspace[k] += change
+        return dataclasses.replace(
+            problem, workspace=tuple(workspace), variants=variants
+        )
 
     @functools.cached_property
     def least(self) -> Found:

@@ -53,6 +53,13 @@ def has_context(eqn: jex_core.JaxprEqn) -> bool:
     )
 
 
+def closed(jaxpr: Any) -> Any:
+    """A jaxpr without constants as a closed one; closed ones are returned."""
+    # JAX >= 0.11: every jaxpr is.
+    is_closed = isinstance(jaxpr, jex_core.ClosedJaxpr)
+    return jaxpr if is_closed else jex_core.ClosedJaxpr(jaxpr, ())
+
+
 def has_ordered_effects(closed: Any) -> bool:
     """Whether a program has effects that threads a token through its calls."""
     # No public name tells ordered effects from unordered ones.

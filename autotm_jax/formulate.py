@@ -8,7 +8,7 @@ from collections import deque
 from . import compat
 from .machine import Machine
 from .profile import Costs
-from .solve import Link, Problem, Recipe, Tensor
+from .solve import Link, Problem, Recipe, Tensor, Variant
 from .trace import Program
 
 
@@ -82,6 +82,10 @@ def formulate(
         machine.transfer_latency,
         machine.copy_reach,
     )
+    variants = {
+        k: tuple(Variant(name, cost.seconds, cost.workspace) for name, cost in others)
+        for k, others in costs.variants.items()
+    }
     return Problem(
         tuple(c.seconds for c in costs.segments),
         tuple(c.workspace for c in costs.segments),
@@ -90,6 +94,7 @@ def formulate(
         link,
         device_limit,
         host_limit,
+        variants,
     )
 
 

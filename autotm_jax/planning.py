@@ -210,7 +210,7 @@ class Planner:
         if self.request.budget == "min":
             return None
         other = self._candidate(Order.AS_TRACED)
-        same = other.program.signature == self._usual.program.signature
+        same = other.traced.signature == self._usual.traced.signature
         return None if same else other
 
     def _candidates(self) -> Iterator[Candidate]:

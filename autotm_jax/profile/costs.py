@@ -32,6 +32,8 @@ class Costs:
     - `time_source`, `memory_source`: where the figures come from.
     - `not_timed`: why fragments could not be timed, and how many kinds each.
     - `is_measured`: whether the seconds are, but for what could not be timed.
+    - `variants`: by segment, the names and costs of the other ways to run it.
+    - `left_out`: which variants cannot be had and why, and of how many segments.
     """
 
     segments: tuple[Cost, ...]
@@ -41,6 +43,16 @@ class Costs:
     memory_source: str
     not_timed: dict[str, int] = dataclasses.field(default_factory=dict)
     is_measured: bool = False
+    variants: dict[int, tuple[tuple[str, Cost], ...]] = dataclasses.field(
+        default_factory=dict
+    )
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def by(self, segment: int, variant: int) -> Cost:
+        """The cost of a segment run by one of its variants; 0 is the default."""
+        if not variant:
+            return self.segments[segment]
+        return self.variants[segment][variant - 1][1]
 
     def again(self, value: int, segment: int) -> float:
         """Seconds of computing a value again right before a segment."""

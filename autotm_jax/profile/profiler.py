@@ -24,7 +24,7 @@ from tqdm import tqdm
 from .. import compat
 from ..trace import LOCAL, Fragment, Program
 from . import cache
-from .alone import RETURNED_NAN, Measurement, measure_alone
+from .alone import CANNOT_RUN, RETURNED_NAN, Measurement, measure_alone
 from .configurations import ON_DEVICE, Configuration, configurations
 from .timing import Timing, measure
 
@@ -80,6 +80,12 @@ class Profile:
         # A CPU runs a program while its caller waits; a GPU while it calls the next.
         is_serial = self.device.startswith("cpu")
         return seconds - self.call_seconds if is_serial else seconds
+
+    def cannot_run(self, fragment: Fragment) -> str | None:
+        """Why the device does not run a fragment; `None` if it does, as far as seen."""
+        found = self.measurements.get((fragment.signature, ON_DEVICE))
+        failure = "" if found is None else found.failure or ""
+        return failure if failure.startswith(CANNOT_RUN) else None
 
     def _is_lost(self, found: Measurement) -> bool:
         seconds = 0.0 if found.timing is None else found.timing.seconds

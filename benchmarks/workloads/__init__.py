@@ -17,6 +17,7 @@ there, which is long enough to be timed.
     ```
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +28,13 @@ from ._workload import Workload as Workload
 _REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
     "gpt-12": (gpt.workload, gpt.Config()),
     "gpt-12-dropout": (gpt.workload, gpt.Config(dropout=0.1)),
+    "gpt-12-variants": (gpt.workload, gpt.Config(variants=True)),
     "gpt-small": (gpt.workload, gpt.SMALL),
     "gpt-tiny": (gpt.workload, gpt.TINY),
+    "gpt-tiny-variants": (
+        gpt.workload,
+        dataclasses.replace(gpt.TINY, variants=True),
+    ),
     "resnet-50": (resnet.workload, resnet.Config()),
     "resnet-small": (resnet.workload, resnet.SMALL),
     "resnet-tiny": (resnet.workload, resnet.TINY),
