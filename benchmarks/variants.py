@@ -3,13 +3,15 @@
 `python -m benchmarks.variants` prints, for each kind of segment that has variants, the
 seconds and the workspace of each, then what the whole step needs on an H100 when its
 segments run by the default, when the loss layer runs by the variant with the least
-workspace, and when every segment does. No GPU is needed: bytes are those of compiled
-executables, seconds are modelled. Nothing is moved and nothing computed again.
+workspace, and when every segment does: with all values on the device, and with every
+one moved to the host as soon as it may be. No GPU is needed: bytes are those of
+compiled executables, seconds are modelled.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +29,7 @@ import autotm_jax as autotm
 from autotm_jax.candidate import Candidate
 from autotm_jax.compile import compiler_options
 from autotm_jax.emit import emit
-from autotm_jax.solve import Pick, Schedule, replay
+from autotm_jax.solve import Pick, Schedule, offload_everything, replay
 from autotm_jax.trace import Program, Segment, build_program
 
 from . import workloads
@@ -122,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     target = autotm.target(options.target)
     program = program_of(workloads.get(options.workload))
-    candidate = Candidate(program, target, 0, autotm.SolverOptions())
+    host = target.machine.host_bytes or 2**62
+    candidate = Candidate(program, target, host, autotm.SolverOptions())
     print(f"{options.workload}, compiled for {target.machine.name}; seconds modelled")
     print(f"\n{'segment':<26}{'by':<16}{'segments':>9}{'ms':>9}{'workspace MiB':>15}")
     for of, name, count, seconds, nbytes in kinds(candidate):
@@ -130,19 +133,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{of:<26}{name:<16}{count:>9}{ms:>9.2f}{mib:>15,.0f}")
     for reason, count in sorted(candidate.costs.left_out.items()):
         print(f"left out: {count} x {reason}")
-    print(f"\n{'picked':<26}{'model ms':>9}{'predicted MiB':>15}{'compiled MiB':>15}")
-    for title, schedule in (
-        ("nothing", Schedule()),
-        ("the loss layer", frugal(candidate, is_loss)),
-        ("all", frugal(candidate)),
-    ):
-        ms = replay(candidate.problem, schedule).makespan * 1e3
-        predicted = candidate.fixed_bytes + candidate.allocation(schedule)
-        found = compiled_bytes(candidate.program, schedule, target)
-        print(
-            f"{title:<26}{ms:>9.1f}{predicted / MIB:>15,.0f}{found / MIB:>15,.0f}",
-            flush=True,
-        )
+    head = f"{'model ms':>9}{'predicted MiB':>15}{'compiled MiB':>15}"
+    print(f"\n{'moved':<14}{'picked':<18}{head}")
+    picked = {
+        "nothing": (),
+        "the loss layer": frugal(candidate, is_loss).picks,
+        "all": frugal(candidate).picks,
+    }
+    moved = {"nothing": Schedule(), "everything": offload_everything(candidate.problem)}
+    for what, copies in moved.items():
+        for title, picks in picked.items():
+            schedule = dataclasses.replace(copies, picks=picks)
+            ms = replay(candidate.problem, schedule).makespan * 1e3
+            predicted = candidate.fixed_bytes + candidate.allocation(schedule)
+            found = compiled_bytes(candidate.program, schedule, target)
+            row = f"{ms:>9.1f}{predicted / MIB:>15,.0f}{found / MIB:>15,.0f}"
+            print(f"{what:<14}{title:<18}{row}", flush=True)
     return 0
 
 
