@@ -8,6 +8,8 @@ import time
 import warnings
 from typing import Any
 
+import numpy as np
+
 from .budget import format_bytes
 from .errors import AutoTMWarning
 from .formulate import formulate
@@ -275,7 +277,7 @@ class Candidate:
             device_bytes=self.fixed_bytes + packed_bytes(problem, state),
             host_bytes=state.host_peak,
             seconds=state.makespan,
-            unconstrained_seconds=sum(problem.compute),
+            unconstrained_seconds=_fastest(problem),
             gap=found.gap,
             solve_seconds=found.seconds,
             program=self.program,
@@ -289,10 +291,15 @@ class Candidate:
         self, limit: int, options: SolverOptions, deadline: float
     ) -> Found | None:
         problem = dataclasses.replace(self.problem, device_limit=float(limit))
-        if not replay(problem, Schedule()).faults:
-            seconds = sum(problem.compute)
-            return Found(Status.OPTIMAL, Schedule(), seconds, seconds, 0.0)
-        if problem.device_limit < problem.floor() or not problem.tensors:
+        at_rest, fastest = _at_rest(problem), _fastest(problem)
+        state = replay(problem, at_rest)
+        is_near = state.makespan * (1 - options.gap) <= fastest
+        if not state.faults and (is_near or not problem.tensors):
+            bound = fastest if is_near else state.makespan
+            return Found(Status.OPTIMAL, at_rest, state.makespan, bound, 0.0)
+        # With variants, the floor is not that of the default.
+        is_hopeless = not problem.variants and problem.device_limit < problem.floor()
+        if is_hopeless or not problem.tensors:
             return None
         key = cache.cache_key("plan", problem, options)
         known = _read(cache.load("plan", key))
@@ -352,6 +359,31 @@ class Candidate:
             f"{program.values[v].describe()}"
             for v in ranked
         ]
+
+
+def _at_rest(problem: Problem) -> Schedule:
+    # Nothing moves; each segment runs by the fastest variant that fits then.
+    device = replay(problem, Schedule()).device - np.array(problem.workspace)
+    picks = []
+    for k, others in sorted(problem.variants.items()):
+        ways = [(problem.compute[k], problem.workspace[k])]
+        ways += [(variant.seconds, variant.workspace) for variant in others]
+        fitting = [
+            (seconds, number)
+            for number, (seconds, nbytes) in enumerate(ways)
+            if device[k] + nbytes <= problem.device_limit
+        ]
+        if fitting and min(fitting)[1]:
+            picks.append(Pick(k, min(fitting)[1]))
+    return Schedule(picks=tuple(picks))
+
+
+def _fastest(problem: Problem) -> float:
+    # Seconds without a limit, each segment by its fastest variant.
+    return sum(
+        min([seconds, *(v.seconds for v in problem.variants.get(k, ()))])
+        for k, seconds in enumerate(problem.compute)
+    )
 
 
 def _warn_not_measured(what: str, error: Exception) -> None:
