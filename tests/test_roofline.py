@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -150,6 +151,22 @@ def test_of_variants_the_default_counts():
     both = variants(lambda x: x @ x, lambda x: x @ x @ x @ x, names=("one", "three"))
     assert flops_of(both, (8, 8)) == 2 * 8**3
     assert flops_of(jax.checkpoint(lambda x: both(x)), (8, 8)) == 2 * 8**3
+
+
+@pytest.mark.parametrize(("mask", "share"), [("NO_MASK", 1.0), ("CAUSAL", 0.5)])
+def test_attention_of_cudnn(mask: str, share: float):
+    def of(name: str) -> float:
+        queries, keys = jnp.zeros((2, 5, 3, 8)), jnp.zeros((2, 7, 3, 8))
+        return flops(
+            SimpleNamespace(
+                primitive=SimpleNamespace(name=f"dot_product_attention_{name}_wrapper"),
+                invars=[SimpleNamespace(aval=x) for x in (queries, keys, keys)],
+                params={"mask_type": f"MaskType.{mask}"},
+            )
+        )
+
+    assert of("fwd") == share * 2 * (2 * 2 * 3 * 5 * 7 * 8)
+    assert of("bwd") == share * 5 * (2 * 2 * 3 * 5 * 7 * 8)
 
 
 def test_a_kernel_takes_at_least_its_launch():

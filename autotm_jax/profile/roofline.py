@@ -72,6 +72,20 @@ def _scan_flops(eqn: Any) -> float:
     return eqn.params["length"] * _flops_of(eqn.params["jaxpr"])
 
 
+@register_flops("dot_product_attention_fwd_wrapper")
+def _cudnn_forward_flops(eqn: Any) -> float:
+    # Of `jax.nn.dot_product_attention`: (batch, length, heads, size), two products.
+    queries, keys = (v.aval for v in eqn.invars[:2])
+    # What a causal mask hides is not computed.
+    share = 0.5 if "CAUSAL" in str(eqn.params["mask_type"]) else 1.0
+    return share * 4.0 * queries.size * keys.shape[1]
+
+
+@register_flops("dot_product_attention_bwd_wrapper")
+def _cudnn_backward_flops(eqn: Any) -> float:
+    return 2.5 * _cudnn_forward_flops(eqn)  # five products
+
+
 @register_flops(VARIANTS)
 def _default_flops(eqn: Any) -> float:
     return _flops_of(eqn.params["branches"][0])
