@@ -118,22 +118,22 @@ class Candidate:
     def problem(self) -> Problem:
         """The placement problem, without a limit on the device."""
         machine, nothing = self._machine, float("inf")
-        return formulate(self.program, self.costs, machine, nothing, self._host_limit)
+        return formulate(self.traced, self.costs, machine, nothing, self._host_limit)
 
     @functools.cached_property
     def sketch(self) -> Problem:
         """The same problem, with times that are only modelled."""
         if not self._measured:
             return self.problem
-        costs = estimate_costs(self.program, self._target)
+        costs = estimate_costs(self.traced, self._target)
         machine, nothing = self._target.machine, float("inf")
-        return formulate(self.program, costs, machine, nothing, self._host_limit)
+        return formulate(self.traced, costs, machine, nothing, self._host_limit)
 
     @functools.cached_property
     def fixed_bytes(self) -> int:
         """Bytes of the arguments and results, which are not part of the problem."""
-        results, aliased = self.program.result_bytes()
-        return self.program.argument_bytes() + results - aliased
+        results, aliased = self.traced.result_bytes()
+        return self.traced.argument_bytes() + results - aliased
 
     @functools.cached_property
     def cut_bytes(self) -> int:
@@ -250,6 +250,8 @@ class Candidate:
             solution = self._joint.least_memory(self._solver)
         if solution.schedule is not None:
             schedules.append(solution.schedule)
+        picks = _least_workspace(problem)
+        schedules += [dataclasses.replace(s, picks=picks) for s in schedules]
         best = min(schedules, key=taken)
         peak = float(taken(best))
         is_proved = solution.status is Status.OPTIMAL
@@ -376,6 +378,15 @@ def _at_rest(problem: Problem) -> Schedule:
         if fitting and min(fitting)[1]:
             picks.append(Pick(k, min(fitting)[1]))
     return Schedule(picks=tuple(picks))
+
+
+def _least_workspace(problem: Problem) -> tuple[Pick, ...]:
+    picks = []
+    for k, others in sorted(problem.variants.items()):
+        ways = [problem.workspace[k], *(variant.workspace for variant in others)]
+        if least := ways.index(min(ways)):
+            picks.append(Pick(k, least))
+    return tuple(picks)
 
 
 def _fastest(problem: Problem) -> float:

@@ -151,7 +151,7 @@ class Planner:
         return plan
 
     def _plain_may_fit(self, nbytes: int) -> bool:
-        if isinstance(self.request.budget, float) or not self._usual.program.segments:
+        if isinstance(self.request.budget, float) or not self._usual.traced.segments:
             return True  # compiled anyway, or nothing to judge by
         if self._plain.known is not None:
             return True  # no need to guess

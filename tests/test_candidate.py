@@ -67,3 +67,10 @@ def test_a_plan_is_measured_against_the_fastest_variants():
     plan = one.plan(slow, 8 * 2**20, 8 * 2**20, "")
     assert plan.unconstrained_seconds == fast.objective
     assert plan.seconds == slow.objective > fast.objective
+
+
+def test_the_least_plan_picks_the_least_workspace():
+    one = candidate(slow_first=False)
+    assert one.least.schedule == Schedule(picks=(Pick(0, 1),))
+    assert one.least.objective < 0.1 * replay(one.problem, Schedule()).device_peak
+    assert candidate(slow_first=True).least.schedule == Schedule()
