@@ -25,6 +25,9 @@ from .errors import (
 from .errors import (
     TargetError as TargetError,
 )
+from .errors import (
+    VariantError as VariantError,
+)
 from .jit import jit as jit
 from .machine import (
     Machine as Machine,
@@ -53,6 +56,9 @@ from .trace import (
 )
 from .trace import (
     register_kind as register_kind,
+)
+from .trace import (
+    variants as variants,
 )
 
 

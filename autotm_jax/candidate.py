@@ -8,6 +8,8 @@ import time
 import warnings
 from typing import Any
 
+import numpy as np
+
 from .errors import AutoTMWarning
 from .formulate import formulate
 from .machine import Machine, Target
@@ -70,7 +72,7 @@ class Candidate:
 
     **Arguments:**
 
-    - `program`: the step, in one order of its equations.
+    - `program`: the step, in one order of its equations; kept as `traced`.
     - `target`: what to compile for.
     - `host_limit`: bytes of host memory.
     - `solver`: what the solver may take.
@@ -87,14 +89,14 @@ class Candidate:
         measured: bool = False,
         formulation: Formulation = Formulation.JOINT,
     ):
-        self.program = program
+        self.traced = program
         self._measured, self._formulation = measured, formulation
         self._target, self._host_limit, self._solver = target, host_limit, solver
 
     def of(self, formulation: Formulation) -> Candidate:
         """The same program, to be placed by another boolean program."""
         rest = self._host_limit, self._solver, self._measured
-        return Candidate(self.program, self._target, *rest, formulation)
+        return Candidate(self.traced, self._target, *rest, formulation)
 
     @functools.cached_property
     def costs(self) -> Costs:
@@ -103,10 +105,16 @@ class Candidate:
         streams = self._formulation is not Formulation.JOINT
         if self._measured:
             try:
-                return estimate_costs(self.program, self._target, True, streams)
+                return estimate_costs(self.traced, self._target, True, streams)
             except Exception as error:  # noqa: BLE001 - the step can do without
                 _warn_not_measured("The step's segments", error)
-        return estimate_costs(self.program, self._target, False, streams)
+        return estimate_costs(self.traced, self._target, False, streams)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The step with those variants that can be had on the target."""
+        names = {k: {n for n, _ in had} for k, had in self.costs.variants.items()}
+        return self.traced.keeping(names)
 
     @functools.cached_property
     def _machine(self) -> Machine:
@@ -125,7 +133,7 @@ class Candidate:
 
     def _formulated(self, costs: Costs, machine: Machine) -> Problem:
         nothing = float("inf")
-        found = formulate(self.program, costs, machine, nothing, self._host_limit)
+        found = formulate(self.traced, costs, machine, nothing, self._host_limit)
         if self._formulation is Formulation.JOINT:
             return found
         # AutoTM's programs do not compute anything again.
@@ -139,14 +147,14 @@ class Candidate:
         """The same problem, with times that are only modelled."""
         if not self._measured:
             return self.problem
-        costs = estimate_costs(self.program, self._target)
+        costs = estimate_costs(self.traced, self._target)
         return self._formulated(costs, self._target.machine)
 
     @functools.cached_property
     def fixed_bytes(self) -> int:
         """Bytes of the arguments and results, which are not part of the problem."""
-        results, aliased = self.program.result_bytes()
-        return self.program.argument_bytes() + results - aliased
+        results, aliased = self.traced.result_bytes()
+        return self.traced.argument_bytes() + results - aliased
 
     @functools.cached_property
     def cut_bytes(self) -> int:
@@ -230,11 +238,21 @@ class Candidate:
         # With the workspace of the segments as they are emitted.
         pairs = [(r.value, r.use) for r in schedule.recomputes]
         pairs = [pair for pair in pairs if pair in self.program.joined]
-        changes = joined_bytes(self.program, self.costs, pairs, self._target)
-        workspace = list(problem.workspace)
+        picks = {p.segment: p.variant for p in schedule.picks}
+        program, costs = self.program, self.costs
+        changes = joined_bytes(program, costs, pairs, picks, self._target)
+        workspace, variants = list(problem.workspace), dict(problem.variants)
         for k, change in changes.items():
-            workspace[k] += change
-        return dataclasses.replace(problem, workspace=tuple(workspace))
+            if k in picks:
+                variants[k] = tuple(
+                    dataclasses.replace(v, workspace=v.workspace + change)
+                    for v in variants[k]
+                )
+            else:
+                workspace[k] += change
+        return dataclasses.replace(
+            problem, workspace=tuple(workspace), variants=variants
+        )
 
     @functools.cached_property
     def least(self) -> Found:
@@ -255,6 +273,8 @@ class Candidate:
             solution = self._placement.least_memory(self._solver)
         if solution.schedule is not None:
             schedules.append(solution.schedule)
+        picks = _least_workspace(problem)
+        schedules += [dataclasses.replace(s, picks=picks) for s in schedules]
         best = min(schedules, key=taken)
         peak = float(taken(best))
         is_proved = solution.status is Status.OPTIMAL
@@ -282,7 +302,7 @@ class Candidate:
             device_bytes=self.fixed_bytes + packed_bytes(problem, state),
             host_bytes=state.host_peak,
             seconds=state.makespan,
-            unconstrained_seconds=sum(problem.compute),
+            unconstrained_seconds=_fastest(problem),
             gap=found.gap,
             solve_seconds=found.seconds,
             program=self.program,
@@ -297,10 +317,15 @@ class Candidate:
         self, limit: int, options: SolverOptions, deadline: float
     ) -> Found | None:
         problem = dataclasses.replace(self.problem, device_limit=float(limit))
-        if not replay(problem, Schedule()).faults:
-            seconds = sum(problem.compute)
-            return Found(Status.OPTIMAL, Schedule(), seconds, seconds, 0.0)
-        if problem.device_limit < problem.floor() or not problem.tensors:
+        at_rest, fastest = _at_rest(problem), _fastest(problem)
+        state = replay(problem, at_rest)
+        is_near = state.makespan * (1 - options.gap) <= fastest
+        if not state.faults and (is_near or not problem.tensors):
+            bound = fastest if is_near else state.makespan
+            return Found(Status.OPTIMAL, at_rest, state.makespan, bound, 0.0)
+        # With variants, the floor is not that of the default.
+        is_hopeless = not problem.variants and problem.device_limit < problem.floor()
+        if is_hopeless or not problem.tensors:
             return None
         key = cache.cache_key("plan", self._formulation, problem, options)
         known = _read(cache.load("plan", key))
@@ -383,6 +408,40 @@ class Candidate:
         equations = program.segments[segment].body.equations
         alive |= {v for e in equations for v in program.equations[e].outputs}
         return alive - program.resident
+
+
+def _at_rest(problem: Problem) -> Schedule:
+    # Nothing moves; each segment runs by the fastest variant that fits then.
+    device = replay(problem, Schedule()).device - np.array(problem.workspace)
+    picks = []
+    for k, others in sorted(problem.variants.items()):
+        ways = [(problem.compute[k], problem.workspace[k])]
+        ways += [(variant.seconds, variant.workspace) for variant in others]
+        fitting = [
+            (seconds, number)
+            for number, (seconds, nbytes) in enumerate(ways)
+            if device[k] + nbytes <= problem.device_limit
+        ]
+        if fitting and min(fitting)[1]:
+            picks.append(Pick(k, min(fitting)[1]))
+    return Schedule(picks=tuple(picks))
+
+
+def _least_workspace(problem: Problem) -> tuple[Pick, ...]:
+    picks = []
+    for k, others in sorted(problem.variants.items()):
+        ways = [problem.workspace[k], *(variant.workspace for variant in others)]
+        if least := ways.index(min(ways)):
+            picks.append(Pick(k, least))
+    return tuple(picks)
+
+
+def _fastest(problem: Problem) -> float:
+    # Seconds without a limit, each segment by its fastest variant.
+    return sum(
+        min([seconds, *(v.seconds for v in problem.variants.get(k, ()))])
+        for k, seconds in enumerate(problem.compute)
+    )
 
 
 def _warn_not_measured(what: str, error: Exception) -> None:

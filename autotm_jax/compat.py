@@ -53,6 +53,23 @@ def has_context(eqn: jex_core.JaxprEqn) -> bool:
     )
 
 
+def closed(jaxpr: Any) -> Any:
+    """A jaxpr without constants as a closed one; closed ones are returned."""
+    # JAX >= 0.11: every jaxpr is.
+    is_closed = isinstance(jaxpr, jex_core.ClosedJaxpr)
+    return jaxpr if is_closed else jex_core.ClosedJaxpr(jaxpr, ())
+
+
+def scan_operands(eqn: jex_core.JaxprEqn) -> tuple[int, int]:
+    """How many operands of a `scan` its body reads whole, and how many it carries."""
+    # JAX >= 0.11: the trees of constants, carries and slices instead of counts.
+    trees = eqn.params.get("ft_in")
+    if trees is None:
+        return eqn.params["num_consts"], eqn.params["num_carry"]
+    constants, carries, _ = (len(tree) for tree in trees.unpack())
+    return constants, carries
+
+
 def has_ordered_effects(closed: Any) -> bool:
     """Whether a program has effects that threads a token through its calls."""
     # No public name tells ordered effects from unordered ones.

@@ -29,6 +29,10 @@ class TargetError(AutoTMError, ValueError):
     """A machine that is not known, or cannot be compiled for here."""
 
 
+class VariantError(AutoTMError, TypeError):
+    """Functions that cannot stand in for each other."""
+
+
 class SolverError(AutoTMError):
     """The solver is missing, crashed, or returned nonsense."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from . import compat
 from .machine import Machine
 from .profile import Costs
-from .solve import Configuration, Link, Problem, Recipe, Tensor
+from .solve import Configuration, Link, Problem, Recipe, Tensor, Variant
 from .trace import Program
 
 
@@ -81,6 +81,10 @@ def formulate(
         machine.transfer_latency,
         machine.copy_reach,
     )
+    variants = {
+        k: tuple(Variant(name, cost.seconds, cost.workspace) for name, cost in others)
+        for k, others in costs.variants.items()
+    }
     return Problem(
         tuple(c.seconds for c in costs.segments),
         tuple(c.workspace for c in costs.segments),
@@ -89,6 +93,7 @@ def formulate(
         link,
         device_limit,
         host_limit,
+        variants,
         configurations=_configurations(program, costs, tensors),
     )
 

@@ -153,7 +153,7 @@ class Planner:
         return plan
 
     def _plain_may_fit(self, nbytes: int) -> bool:
-        if isinstance(self.request.budget, float) or not self._usual.program.segments:
+        if isinstance(self.request.budget, float) or not self._usual.traced.segments:
             return True  # compiled anyway, or nothing to judge by
         if self._plain.known is not None:
             return True  # no need to guess
@@ -212,7 +212,7 @@ class Planner:
         if self.request.budget == "min":
             return None
         other = self._candidate(Order.AS_TRACED)
-        same = other.program.signature == self._usual.program.signature
+        same = other.traced.signature == self._usual.traced.signature
         return None if same else other
 
     def _candidates(self) -> Iterator[Candidate]:

@@ -10,9 +10,13 @@ import pytest
 
 import autotm_jax as autotm
 from autotm_jax import AutoTMWarning, Plan
+from autotm_jax.candidate import Candidate
 from autotm_jax.compile.verify import examine
 from autotm_jax.emit import emit
+from autotm_jax.profile import estimate_costs, joined_bytes
 from autotm_jax.solve import Schedule, offload_everything, packed_bytes, replay
+from autotm_jax.trace import build_program
+from benchmarks.variants import compiled_bytes, frugal, kinds, program_of
 from benchmarks.workloads import Workload, gpt
 
 from .compiling import needs_cuda_plugin
@@ -177,3 +181,81 @@ def test_a_budget_above_the_least_is_met():
     step = autotm.jit(moving_step, budget="34MiB", target="h100-sxm")
     compiled = step.lower(*args).compile()  # the least is 31.2 MiB, plain takes 35
     assert autotm.device_bytes(compiled) <= 34 * 2**20
+
+
+WITH_VARIANTS = gpt.Config(
+    layers=1,
+    width=128,
+    heads=4,
+    vocabulary=8192,
+    length=256,
+    batch=16,
+    variants=True,
+)
+
+
+@functools.cache
+def with_variants() -> Candidate:
+    """A GPT whose attention and loss have variants, priced for an H100."""
+    program = program_of(gpt.workload(WITH_VARIANTS, "variants"))
+    target = autotm.target("h100-sxm")
+    return Candidate(program, target, 0, autotm.SolverOptions())
+
+
+def test_picked_variants_take_less():
+    candidate, target = with_variants(), autotm.target("h100-sxm")
+    picked = frugal(candidate)
+    # Each layer and the loss, forward and backward.
+    assert len(picked.picks) == 2 * (WITH_VARIANTS.layers + 1)
+    found = []
+    for schedule in (Schedule(), picked):
+        nbytes = compiled_bytes(candidate.program, schedule, target)
+        predicted = candidate.fixed_bytes + candidate.allocation(schedule)
+        assert predicted == pytest.approx(nbytes, rel=0.03)
+        found.append(nbytes)
+    default, less = found
+    assert less < 0.9 * default
+
+
+def test_what_the_variants_of_a_loss_take():
+    rows = {(of, name): row for of, name, *row in kinds(with_variants())}
+    for of in ("cross_entropy", "gradient of cross_entropy"):
+        count, seconds, nbytes = rows[of, "the default"]
+        few, many = rows[of, "in 4 chunks"], rows[of, "in 16 chunks"]
+        assert count == few[0] == many[0] == 1
+        assert seconds < few[1] < many[1]
+        assert nbytes > few[2] > many[2]
+
+
+def test_a_recomputation_joins_the_variant_that_is_picked():
+    wide = jnp.ones((1024, 8192), jnp.bfloat16)
+
+    def at_once(x: Any) -> Any:
+        return jnp.square(x @ wide).sum(-1)
+
+    def in_chunks(x: Any) -> Any:
+        return jax.lax.map(at_once, x.reshape(8, -1, 1024)).reshape(-1)
+
+    both = autotm.variants(at_once, in_chunks)
+
+    def step(x: Any, w: Any) -> Any:
+        y = x @ w
+        a = jnp.tanh(y)
+        z = (a @ w) @ w
+        return z, both(a)[:, None] * y
+
+    x = jax.ShapeDtypeStruct((8192, 1024), jnp.bfloat16)
+    w = jax.ShapeDtypeStruct((1024, 1024), jnp.bfloat16)
+    traced = jax.jit(step).trace(x, w)
+    target = autotm.target("h100-sxm")
+    program = build_program(traced.jaxpr, [False, False])
+    costs = estimate_costs(program, target)
+    pairs = [(v, k) for v, k in program.joined if k in costs.variants]
+    assert pairs
+    for v, k in pairs:
+        default = joined_bytes(program, costs, [(v, k)], {}, target)
+        picked = joined_bytes(program, costs, [(v, k)], {k: 1}, target)
+        # Against the workspace of what runs: neither is off by the products.
+        products = 2 * 8192 * 8192
+        assert abs(default[k]) < products / 2
+        assert abs(picked[k]) < products / 2

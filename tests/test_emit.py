@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import autotm_jax as autotm
 from autotm_jax import SolverOptions
 from autotm_jax.emit import emit
 from autotm_jax.formulate import formulate
@@ -14,6 +15,7 @@ from autotm_jax.machine import Target, describe
 from autotm_jax.profile import estimate_costs
 from autotm_jax.solve import (
     JointProgram,
+    Pick,
     Problem,
     Schedule,
     offload_everything,
@@ -124,6 +126,43 @@ def test_an_empty_schedule_only_cuts(name: str):
     names = primitives(program, Schedule())
     assert "device_put" not in names
     assert names.count("optimization_barrier") >= len(program.segments) - 1
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("variant", [1, 2])
+def test_picked_variants_give_the_same_values(variant: int, moved: bool):
+    program, problem, _ = tiny("gpt-tiny-variants")
+    wide = [k for k, others in problem.variants.items() if len(others) >= variant]
+    # The batch of 4 is cut into 4 chunks; the rows of the loss into 16, too.
+    assert len(wide) == (6 if variant == 1 else 2)
+    start = offload_everything(problem) if moved else Schedule()
+    picks = tuple(Pick(k, variant) for k in wide)
+    schedule = dataclasses.replace(start, picks=picks)
+    assert replay(problem, schedule).faults == ()
+    check("gpt-tiny-variants", schedule)
+    names = primitives(program, schedule)
+    assert "scan" not in primitives(program, start)
+    assert names.count("scan") == len(wide)
+    bodies = [program.segments[p.segment].body.by(p.variant) for p in picks]
+    assert all("scan" in _names(program, body.equations) for body in bodies)
+
+
+def _names(program: Program, indices: Any) -> list[str]:
+    return [program.equations[i].eqn.primitive.name for i in indices]
+
+
+def test_a_branch_may_read_constants_of_its_own():
+    table = jnp.arange(64.0).reshape(8, 8)
+    both = autotm.variants(
+        lambda x: jnp.cumsum(x @ x.T, 0),
+        lambda x: jax.lax.map(lambda row: row @ table, x) * 0 + jnp.cumsum(x @ x.T, 0),
+        names=("plain", "with a table"),
+    )
+    x = jax.random.normal(jax.random.key(0), (8, 8))
+    program = program_of(lambda x: jnp.tanh(both(jnp.tanh(x @ x))), x)
+    (k,) = (s.index for s in program.segments if s.body.branches)
+    found = emit(program, Schedule(picks=(Pick(k, 1),)))(x)
+    assert_close(found, emit(program, Schedule())(x))
 
 
 def test_copies_stand_between_the_cuts_they_belong_to():

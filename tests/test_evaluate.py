@@ -98,3 +98,33 @@ def test_source_lines_and_scopes_are_kept():
     text = lowered.as_text(debug_info=True)
     assert "here_it_is" in text
     assert "test_evaluate.py" in text
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_stacks_of_loops_are_made_behind_a_barrier(reverse: bool):
+    def step(x: Any, w: Any) -> Any:
+        def body(carry: Any, row: Any) -> Any:
+            carry = jnp.tanh(carry @ w + row)
+            return carry, (carry.sum(), {"twice": 2 * carry, "bits": carry > 0})
+
+        return jax.lax.scan(body, x[0], x, reverse=reverse)
+
+    x = jax.random.normal(jax.random.key(1), (5, 4))
+    w = jax.random.normal(jax.random.key(2), (4, 4))
+    program = program_of(step, x, w)
+    text = str(jax.make_jaxpr(lambda *a: run(program, *a))(x, w))
+    assert text.count("optimization_barrier") == 3
+    assert_close(run(program, x, w), jax.tree.leaves(step(x, w)), 1e-6)
+
+
+def test_loops_that_stack_nothing_or_keys_are_bound_as_they_are():
+    def step(x: Any, key: Any) -> Any:
+        keys = jax.lax.scan(lambda k, _: (jax.random.fold_in(k, 1), k), key, None, 3)[1]
+        return jax.lax.fori_loop(0, 3, lambda _, c: c @ c, x), keys
+
+    x, key = jnp.eye(3), jax.random.key(0)
+    program = program_of(step, x, key)
+    assert "optimization_barrier" not in str(
+        jax.make_jaxpr(lambda *a: run(program, *a))(x, key)
+    )
+    assert_close(run(program, x, key), list(step(x, key)))

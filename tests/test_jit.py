@@ -702,3 +702,33 @@ def test_a_plan_that_does_not_compile_is_given_up(monkeypatch: pytest.MonkeyPatc
         found = step(*args)
     assert_close(found, chain_step(*args))
     assert step.plan(*args).status is Status.UNSUPPORTED
+
+
+def test_variants_are_picked_where_memory_is_tight(strict: None):
+    def by_rows(x: Any, w: Any) -> Any:
+        once = jax.checkpoint(lambda row: jax.nn.logsumexp(row @ w))
+        return jax.lax.map(once, x)
+
+    norms = autotm.variants(
+        lambda x, w: jax.nn.logsumexp(x @ w, -1), by_rows, names=("at once", "by rows")
+    )
+
+    def step(x: Any, w: Any) -> Any:
+        return jax.value_and_grad(lambda w: norms(jnp.tanh(x @ x.T) @ x, w).mean())(w)
+
+    x = jax.random.normal(jax.random.key(0), (256, 8))
+    w = jax.random.normal(jax.random.key(1), (8, 4096))
+    wanted = jax.jit(step)(x, w)
+    planned = min_jit(step)
+    assert_close(planned(x, w), wanted)
+    plan = planned.plan(x, w)
+    assert plan.program is not None
+    titles = [
+        plan.program.segments[p.segment].body.branches[p.variant - 1].title
+        for p in plan.schedule.picks
+    ]
+    assert titles == ["<lambda>, by rows", "gradient of <lambda>, by rows"]
+    assert "1 x gradient of <lambda>, by rows" in str(plan)
+    default = autotm.device_bytes(jax.jit(step).lower(x, w).compile())
+    assert plan.realised is not None
+    assert plan.realised.device_bytes < default / 2

@@ -24,6 +24,7 @@ NAMES = [
     "Step",
     "Target",
     "TargetError",
+    "VariantError",
     "device_bytes",
     "host_bytes",
     "jit",
@@ -33,6 +34,7 @@ NAMES = [
     "register_flops",
     "register_kind",
     "target",
+    "variants",
 ]
 
 

@@ -1,11 +1,15 @@
+import dataclasses
 import re
 import warnings
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import autotm_jax as autotm
 from autotm_jax import Plan, Status
+from autotm_jax.solve import Pick
 
 from .steps import TINY, chain_arguments, chain_step, get
 
@@ -106,3 +110,34 @@ def test_sums_of_bytes():
     assert plan.recomputed_bytes == sum(values[v].nbytes for v in again)
     assert plan.moved_bytes + plan.recomputed_bytes > 0
     assert Plan(None, Status.UNTOUCHED).moved_bytes == 0
+
+
+def test_variants_that_run_and_that_do_not():
+    def nowhere(x: Any) -> Any:
+        raise NotImplementedError("it is for another chip")
+
+    wide = jnp.ones((8, 4096))
+    norm = autotm.variants(
+        lambda x: (x @ wide).sum(-1),
+        lambda x: jax.lax.map(lambda row: (row @ wide).sum(), x),
+        nowhere,
+        names=("at once", "by rows", "by magic"),
+        of="norm",
+    )
+
+    def step(x: Any) -> Any:
+        for _ in range(3):
+            x = jnp.tanh(x) * norm(x)[:, None]
+        return x
+
+    plan = autotm.jit(step, budget="min").plan(jnp.ones((512, 8)))
+    assert plan.program is not None and plan.problem is not None
+    assert len(plan.problem.variants) == 3
+    picks = tuple(Pick(k, 1) for k in sorted(plan.problem.variants)[:2])
+    schedule = dataclasses.replace(plan.schedule, picks=picks)
+    rows = rows_of(str(dataclasses.replace(plan, schedule=schedule)))
+    assert rows["runs by"] == "2 x norm, by rows"
+    assert rows["left out"] == "3 x norm, by magic: it is for another chip"
+    plan = autotm.jit(chain_step, budget="min").plan(*chain_arguments())
+    assert "runs by" not in rows_of(str(plan))
+    assert "left out" not in rows_of(str(plan))

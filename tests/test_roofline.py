@@ -1,11 +1,12 @@
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from autotm_jax import register_flops
+from autotm_jax import register_flops, variants
 from autotm_jax.machine import describe
 from autotm_jax.profile.roofline import _rules, flops, seconds
 
@@ -126,6 +127,46 @@ def test_element_wise_work_is_one_pass():
     many = time_of(lambda x: jnp.sin(jnp.cos(x) * 2 + 1), big)
     assert one == pytest.approx(2 * 4 * 2**24 / 2.7e12 + 3e-6, rel=0.02)
     assert many == pytest.approx(one, rel=1e-6)
+
+
+def test_a_loop_takes_what_its_body_does():
+    width, length = 1024, 8
+    x = jax.ShapeDtypeStruct((8 * width, width), jnp.bfloat16)
+    w = jax.ShapeDtypeStruct((width, width), jnp.bfloat16)
+
+    def layer(x: Any, w: Any) -> Any:
+        return jax.nn.softmax(x @ w, -1)
+
+    def looped(x: Any, w: Any) -> Any:
+        return jax.lax.scan(lambda c, _: (layer(c, w), None), x, None, length=length)[0]
+
+    once = time_of(layer, x, w)
+    assert time_of(looped, x, w) == pytest.approx(length * once, rel=0.01)
+    # Not only its flops: a softmax passes through memory.
+    assert once > 1.5 * 2 * 8 * width**3 / 600e12
+    assert time_of(jax.checkpoint(layer), x, w) == pytest.approx(once, rel=0.05)
+
+
+def test_of_variants_the_default_counts():
+    both = variants(lambda x: x @ x, lambda x: x @ x @ x @ x, names=("one", "three"))
+    assert flops_of(both, (8, 8)) == 2 * 8**3
+    assert flops_of(jax.checkpoint(lambda x: both(x)), (8, 8)) == 2 * 8**3
+
+
+@pytest.mark.parametrize(("mask", "share"), [("NO_MASK", 1.0), ("CAUSAL", 0.5)])
+def test_attention_of_cudnn(mask: str, share: float):
+    def of(name: str) -> float:
+        queries, keys = jnp.zeros((2, 5, 3, 8)), jnp.zeros((2, 7, 3, 8))
+        return flops(
+            SimpleNamespace(
+                primitive=SimpleNamespace(name=f"dot_product_attention_{name}_wrapper"),
+                invars=[SimpleNamespace(aval=x) for x in (queries, keys, keys)],
+                params={"mask_type": f"MaskType.{mask}"},
+            )
+        )
+
+    assert of("fwd") == share * 2 * (2 * 2 * 3 * 5 * 7 * 8)
+    assert of("bwd") == share * 5 * (2 * 2 * 3 * 5 * 7 * 8)
 
 
 def test_a_kernel_takes_at_least_its_launch():

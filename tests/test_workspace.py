@@ -1,9 +1,10 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax.extend.core import Primitive
 
 import autotm_jax as autotm
-from autotm_jax.profile.workspace import Probe, estimate, workspaces
+from autotm_jax.profile.workspace import Probe, ask, estimate, workspaces
 from autotm_jax.trace import Program
 
 from .compiling import needs_cuda_plugin
@@ -69,3 +70,29 @@ def test_a_cpu_that_is_the_device_is_asked():
     found, source = workspaces(program, probes, autotm.target(), always=True)
     assert source.startswith("XLA, ")
     assert found[0] >= TABLE.nbytes
+
+
+def test_some_have_to_compile_even_on_a_cpu():
+    x = jnp.ones((32, 32))
+    program = program_of(lambda x: jnp.sin(x @ x) @ x, x)
+    first, second = (s.body for s in program.segments)
+    probes = [Probe(first, frozenset()), Probe(second, frozenset(), must_compile=True)]
+    found, source = ask(program, probes, autotm.target())
+    assert source == "XLA, 1 kinds of segment, 1 compiled now, the others estimated"
+    assert found[0] == estimate(program, first)
+    assert isinstance(found[1], int)
+
+
+def test_why_something_does_not_compile():
+    nowhere = Primitive("nowhere")
+    nowhere.def_abstract_eval(lambda x: x)
+    program = program_of(lambda x: nowhere.bind(x @ x), jnp.ones((4, 4)))
+    probe = Probe(program.segments[-1].body, frozenset())
+    target = autotm.target()
+    (found,), source = ask(program, [probe], target, always=True)
+    assert isinstance(found, str)
+    assert found.startswith("it does not compile (NotImplementedError: ")
+    assert "nowhere" in found
+    assert source == "XLA, 1 kinds of segment, 1 compiled now, 1 estimated"
+    (guess,), _ = workspaces(program, [probe], target, always=True)
+    assert guess == estimate(program, probe.fragment)

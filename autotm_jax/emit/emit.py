@@ -71,14 +71,15 @@ class _Emission:
                 self.begin_fetch[first].append(fetch.value)
                 if end < fetch.use:
                     self.end_fetch[end].append(fetch.value)
+        variants = {p.segment: p.variant for p in schedule.picks}
+        self.bodies = [s.body.by(variants.get(s.index, 0)) for s in program.segments]
         self.again: dict[int, list[int]] = defaultdict(list)
         for item in sorted(schedule.recomputes, key=self._program_order):
             self.again[item.use].append(item.value)
         self.last_read: dict[int, int] = {}
-        for segment in program.segments:
-            k = segment.index
+        for k, body in enumerate(self.bodies):
             fragments = (program.recomputations[v] for v in self.again[k])
-            for fragment in (segment.body, *fragments):
+            for fragment in (body, *fragments):
                 self.last_read.update(dict.fromkeys(fragment.reads, k))
         self.returned = program.returned
         self.device: dict[int, Any] = dict(program.constants)
@@ -108,11 +109,10 @@ class _Emission:
     def run(self, arguments: Sequence[Any]) -> list[Any]:
         self.device.update(zip(self.program.arguments, arguments, strict=True))
         made: tuple[int, ...] = ()
-        for segment in self.program.segments:
-            k = segment.index
+        for k, body in enumerate(self.bodies):
             again = self.again[k]
             fragments = [self.program.recomputations[v] for v in again]
-            needed = set(segment.body.reads).union(*(f.reads for f in fragments))
+            needed = set(body.reads).union(*(f.reads for f in fragments))
             needed -= set(again)
             fetched, stored = self.fetch_at[k], self.store_at[k]
             needed.difference_update(fetched)
@@ -132,11 +132,11 @@ class _Emission:
                 # XLA joins what reads the same; anything else is kept apart.
                 if (value, k) not in self.program.joined:
                     self._cut({*needed, *again[: again.index(value) + 1]}, ())
-            self._evaluate(segment.body)
+            self._evaluate(body)
             wanted = [v for v in again if self.last_read.get(v, k) > k]
-            made = (*segment.body.writes, *wanted)
-            if segment is not self.program.segments[-1]:
-                self._settle(segment.body.writes)
+            made = (*body.writes, *wanted)
+            if body is not self.bodies[-1]:
+                self._settle(body.writes)
         return [
             self.device[r] if isinstance(r, int) else r.val
             for r in self.program.results

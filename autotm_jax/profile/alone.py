@@ -33,6 +33,7 @@ _SHARE_OF_FREE = 0.5
 _FOREIGN = {"custom_call", "ffi_call", "pallas_call", "triton_kernel_call"}
 
 RETURNED_NAN = "it returned NaN for random inputs"
+CANNOT_RUN = "it cannot run alone"
 
 # Distinct random bytes per input; larger ones repeat them.
 _RANDOM_BYTES = 2**20
@@ -90,7 +91,7 @@ def _reason(error: Exception) -> str:
     first = text[0] if text else "no message"
     if "RESOURCE_EXHAUSTED" in first or isinstance(error, MemoryError):
         return "it does not fit into memory alone"
-    return f"it cannot run alone ({type(error).__name__}: {first[:200]})"
+    return f"{CANNOT_RUN} ({type(error).__name__}: {first[:200]})"
 
 
 def _measured(

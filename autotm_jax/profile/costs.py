@@ -46,6 +46,8 @@ class Costs:
     - `is_measured`: whether the seconds are, but for what could not be timed.
     - `streaming`: by segment, what it takes longer with values on the host; only if it
         was asked for.
+    - `variants`: by segment, the names and costs of the other ways to run it.
+    - `left_out`: which variants cannot be had and why, and of how many segments.
     """
 
     segments: tuple[Cost, ...]
@@ -58,6 +60,16 @@ class Costs:
     streaming: dict[int, tuple[Streaming, ...]] = dataclasses.field(
         default_factory=dict, repr=False
     )
+    variants: dict[int, tuple[tuple[str, Cost], ...]] = dataclasses.field(
+        default_factory=dict
+    )
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def by(self, segment: int, variant: int) -> Cost:
+        """The cost of a segment run by one of its variants; 0 is the default."""
+        if not variant:
+            return self.segments[segment]
+        return self.variants[segment][variant - 1][1]
 
     def again(self, value: int, segment: int) -> float:
         """Seconds of computing a value again right before a segment."""

@@ -7,7 +7,7 @@ the ratio of all that was timed to its roofline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..machine import Target
 from ..machine import target as find_target
@@ -16,7 +16,7 @@ from .costs import Cost, Costs, Streaming
 from .profiler import Profile, profile
 from .roofline import seconds
 from .streaming import streaming
-from .workspace import Probe, estimate, workspaces
+from .workspace import Probe, ask, estimate, workspaces
 
 
 def estimate_costs(
@@ -25,7 +25,7 @@ def estimate_costs(
     measured: bool = False,
     streams: bool = False,
 ) -> Costs:
-    """Prices every segment and every recomputation of a program.
+    """Prices every segment, its variants, and every recomputation of a program.
 
     **Arguments:**
 
@@ -38,17 +38,40 @@ def estimate_costs(
 
     `Costs`.
     """
-    probes = [Probe(s.body, frozenset(s.dying)) for s in program.segments]
-    memory, source = workspaces(program, probes, target, always=measured)
+    # Whether a variant can be had at all is for XLA to say.
+    probes = [
+        Probe(fragment, frozenset(s.dying), must_compile=bool(s.body.branches))
+        for s in program.segments
+        for fragment in (s.body, *(b.fragment for b in s.body.branches))
+    ]
+    asked, source = ask(program, probes, target, always=measured)
+    workspace = {id(p.fragment): w for p, w in zip(probes, asked, strict=True)}
     times = _Times(program, target)
     if measured:
         bodies = [s.body for s in program.segments]
-        times.measure([*bodies, *program.recomputations.values()], bodies)
+        fragments = [p.fragment for p in probes]
+        times.measure([*fragments, *program.recomputations.values()], bodies)
     time = times.of
-    segments = tuple(
-        Cost(time(probe.fragment), workspace, times.source_of(probe.fragment))
-        for probe, workspace in zip(probes, memory, strict=True)
-    )
+
+    def cost(fragment: Fragment) -> Cost:
+        found = workspace[id(fragment)]
+        nbytes = estimate(program, fragment) if isinstance(found, str) else found
+        return Cost(time(fragment), nbytes, times.source_of(fragment))
+
+    segments = tuple(cost(s.body) for s in program.segments)
+    variants: dict[int, tuple[tuple[str, Cost], ...]] = {}
+    left_out = dict(program.left_out)
+    for k, body in enumerate(s.body for s in program.segments):
+        for branch in body.branches:
+            found = workspace[id(branch.fragment)]
+            reason = times.failure(branch.fragment, body)
+            reason = found if isinstance(found, str) else reason
+            if reason is None:
+                priced = branch.name, cost(branch.fragment)
+                variants[k] = (*variants.get(k, ()), priced)
+            else:
+                said = f"{branch.title}: {reason}"
+                left_out[said] = left_out.get(said, 0) + 1
     again = {
         value: Cost(
             time(fragment),
@@ -63,7 +86,9 @@ def estimate_costs(
     }
     streamed = _streamed(program, target, measured) if streams else {}
     sources = times.source, source, times.failures
-    return Costs(segments, again, joined, *sources, measured, streamed)
+    return Costs(
+        segments, again, joined, *sources, measured, streamed, variants, left_out
+    )
 
 
 def _streamed(
@@ -122,6 +147,12 @@ class _Times:
         """Why fragments could not be timed, and how many kinds each."""
         return {} if self._profile is None else self._profile.failures()
 
+    def failure(self, branch: Fragment, default: Fragment) -> str | None:
+        """Why a branch did not run where the default did, if that is so."""
+        if self._profile is None or self._profile.cannot_run(default):
+            return None
+        return self._profile.cannot_run(branch)
+
     def added(self, joined: Fragment, body: Fragment) -> float:
         """Seconds that a segment takes longer when joined with a recomputation."""
         more = self._roofline(joined) - self._roofline(body)
@@ -150,7 +181,11 @@ class _Times:
 
 
 def joined_bytes(
-    program: Program, costs: Costs, pairs: Sequence[tuple[int, int]], target: Target
+    program: Program,
+    costs: Costs,
+    pairs: Sequence[tuple[int, int]],
+    picks: Mapping[int, int],
+    target: Target,
 ) -> dict[int, int]:
     """What joining recomputations with segments changes in the segments' workspace.
 
@@ -161,6 +196,7 @@ def joined_bytes(
 
     - `program`, `costs`: what runs.
     - `pairs`: values and segments, in `program.joined`.
+    - `picks`: by segment, the variant that runs it, if not the default.
     - `target`: where.
 
     **Returns:**
@@ -173,7 +209,7 @@ def joined_bytes(
     kept = program.resident | program.returned
     probes = []
     for value, k in pairs:
-        fragment = program.joined[value, k]
+        fragment = program.joined[value, k].by(picks.get(k, 0))
         dying = (v for v in fragment.reads if v not in kept and touches[v][-1] <= k)
         probes.append(Probe(fragment, frozenset(dying)))
     found, _ = workspaces(program, probes, target)
@@ -182,7 +218,7 @@ def joined_bytes(
         is_counted = value not in program.joined[value, k].writes
         is_counted &= not program.dissolves(value, k)
         counted = program.values[value].nbytes if is_counted else 0
-        change = workspace - costs.segments[k].workspace - counted
+        change = workspace - costs.by(k, picks.get(k, 0)).workspace - counted
         out[k] = out.get(k, 0) + change
     return out
 

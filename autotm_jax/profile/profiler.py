@@ -24,13 +24,13 @@ from tqdm import tqdm
 from .. import compat
 from ..trace import LOCAL, Fragment, Program
 from . import cache
-from .alone import RETURNED_NAN, Measurement, measure_alone
+from .alone import CANNOT_RUN, RETURNED_NAN, Measurement, measure_alone
 from .configurations import ON_DEVICE, Configuration, configurations
 from .timing import Timing, measure
 
 
 # Part of every cache key: raise it when a fragment is run or timed differently.
-_HARNESS = 2
+_HARNESS = 3
 
 # A fragment that takes no longer than this many calls of an empty program is lost in
 # the time of the call itself.
@@ -92,6 +92,12 @@ class Profile:
         if timings[0] is None or timings[1] is None:
             return None
         return max(0.0, timings[1].seconds - timings[0].seconds)
+
+    def cannot_run(self, fragment: Fragment) -> str | None:
+        """Why the device does not run a fragment; `None` if it does, as far as seen."""
+        found = self.measurements.get((fragment.signature, ON_DEVICE))
+        failure = "" if found is None else found.failure or ""
+        return failure if failure.startswith(CANNOT_RUN) else None
 
     def _is_lost(self, found: Measurement) -> bool:
         seconds = 0.0 if found.timing is None else found.timing.seconds

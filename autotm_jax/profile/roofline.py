@@ -2,7 +2,8 @@
 
 Seconds of a fragment are the sum over its kernels of
 `max(flops / flop rate, bytes / bandwidth)`, plus the traffic of the fused work and the
-reductions around them, plus the launches. Modelled, not measured.
+reductions around them, plus the launches. A `scan` takes what its body does, as often
+as it runs; so does a `jax.checkpoint` region, once. Modelled, not measured.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from typing import Any
 
 from jax.extend.core import jaxprs_in_params
 
+from .. import compat
 from ..machine import Machine
-from ..trace import Equation, Fragment, Kind, Program
+from ..trace import VARIANTS, Equation, Fragment, Kind, Order, Program, build_program
 
 
 FlopsRule = Callable[[Any], float]
 
 _rules: dict[str, FlopsRule] = {}
+
+# What runs the jaxpr that it holds, a known number of times.
+_BODIES = {"checkpoint", "remat", "remat2", "scan"}
 
 
 def register_flops(name: str) -> Callable[[FlopsRule], FlopsRule]:
@@ -65,6 +70,25 @@ def _conv_flops(eqn: Any) -> float:
 @register_flops("scan")
 def _scan_flops(eqn: Any) -> float:
     return eqn.params["length"] * _flops_of(eqn.params["jaxpr"])
+
+
+@register_flops("dot_product_attention_fwd_wrapper")
+def _cudnn_forward_flops(eqn: Any) -> float:
+    # Of `jax.nn.dot_product_attention`: (batch, length, heads, size), two products.
+    queries, keys = (v.aval for v in eqn.invars[:2])
+    # What a causal mask hides is not computed.
+    share = 0.5 if "CAUSAL" in str(eqn.params["mask_type"]) else 1.0
+    return share * 4.0 * queries.size * keys.shape[1]
+
+
+@register_flops("dot_product_attention_bwd_wrapper")
+def _cudnn_backward_flops(eqn: Any) -> float:
+    return 2.5 * _cudnn_forward_flops(eqn)  # five products
+
+
+@register_flops(VARIANTS)
+def _default_flops(eqn: Any) -> float:
+    return _flops_of(eqn.params["branches"][0])
 
 
 def flops(eqn: Any) -> float:
@@ -186,7 +210,19 @@ def _kernel_seconds(program: Program, equation: Equation, machine: Machine) -> f
     except TypeError:  # a key or another extended dtype
         rate = machine.flops["default"]
     compute = flops(equation.eqn) / rate
-    return max(compute, _nbytes(program, values) / machine.device_bandwidth)
+    inside = _body_seconds(equation.eqn, machine)
+    return max(compute, inside, _nbytes(program, values) / machine.device_bandwidth)
+
+
+def _body_seconds(eqn: Any, machine: Machine) -> float:
+    # What passes through memory within a loop is in neither its flops nor its operands.
+    if eqn.primitive.name not in _BODIES:
+        return 0.0
+    body = compat.closed(eqn.params["jaxpr"])
+    donated = [False] * len(body.jaxpr.invars)
+    program = build_program(body, donated, Order.AS_TRACED)
+    once = sum(seconds(program, s.body, machine) for s in program.segments)
+    return eqn.params.get("length", 1) * once
 
 
 def _nbytes(program: Program, values: Any) -> int:

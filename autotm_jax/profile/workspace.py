@@ -28,15 +28,21 @@ from . import cache
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 3
+_HARNESS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A fragment whose workspace is wanted, and which of its operands die in it."""
+    """A fragment whose workspace is wanted.
+
+    - `fragment`: what runs.
+    - `dying`: which of its operands nobody reads afterwards.
+    - `must_compile`: whether XLA is asked even where an estimate would do.
+    """
 
     fragment: Fragment
     dying: frozenset[int]
+    must_compile: bool = False
 
 
 def workspaces(
@@ -57,12 +63,27 @@ def workspaces(
     Bytes per probe (negative where results take the place of dying operands), and
     the source.
     """
-    if target.machine.platform == "cpu" and not always:
+    found, source = ask(program, probes, target, always)
+    out = [
+        estimate(program, p.fragment) if isinstance(w, str) else w
+        for w, p in zip(found, probes, strict=True)
+    ]
+    return out, source
+
+
+def ask(
+    program: Program, probes: Sequence[Probe], target: Target, always: bool = False
+) -> tuple[list[int | str], str]:
+    """As `workspaces`, with the reason in place of what does not compile."""
+    is_guessed = target.machine.platform == "cpu" and not always
+    asked = [p for p in probes if p.must_compile or not is_guessed]
+    if not asked:
         return [estimate(program, p.fragment) for p in probes], "estimated"
-    keys = [_key(program, p, target) for p in probes]
-    known: dict[str, int | None] = {}
+    keys = {id(p): _key(program, p, target) for p in asked}
+    known: dict[str, int | str] = {}
     missing: dict[str, Probe] = {}
-    for key, probe in zip(keys, probes, strict=True):
+    for probe in asked:
+        key = keys[id(probe)]
         if key in known or key in missing:
             continue
         entry = None if key.startswith(LOCAL) else cache.load("workspace", key)
@@ -74,14 +95,16 @@ def workspaces(
         found = pool.map(lambda p: _compile(program, p, target), missing.values())
         for key, workspace in zip(missing, found, strict=True):
             known[key] = workspace
-            if workspace is not None and not key.startswith(LOCAL):
+            if isinstance(workspace, int) and not key.startswith(LOCAL):
                 cache.store("workspace", key, {"workspace": workspace})
     out = [
-        estimate(program, p.fragment) if (w := known[k]) is None else w
-        for k, p in zip(keys, probes, strict=True)
+        known[keys[id(p)]] if id(p) in keys else estimate(program, p.fragment)
+        for p in probes
     ]
-    failed = sum(w is None for w in known.values())
+    failed = sum(isinstance(w, str) for w in known.values())
     source = f"XLA, {len(known)} kinds of segment, {len(missing)} compiled now"
+    if len(asked) < len(probes):
+        return out, f"{source}, the others estimated"
     return out, source + (f", {failed} estimated" if failed else "")
 
 
@@ -119,7 +142,7 @@ def _in_place(program: Program, fragment: Fragment) -> list[tuple[int, int]]:
     return [(found[a], a) for a in sorted(found)]
 
 
-def _compile(program: Program, probe: Probe, target: Target) -> int | None:
+def _compile(program: Program, probe: Probe, target: Target) -> int | str:
     # A tensor lives in temporary memory; arguments, constants and results do not.
     fragment = probe.fragment
     kept = program.resident | program.returned
@@ -165,7 +188,8 @@ def _compile(program: Program, probe: Probe, target: Target) -> int | None:
         )
         options = compiler_options(target.machine.platform)
         temp = temp_bytes(lowered.compile(options))
-    except Exception:  # noqa: BLE001 - cannot run alone (an effect, a mesh, a dtype)
-        return None
+    except Exception as error:  # noqa: BLE001 - an effect, a mesh, a missing library
+        text = str(error).strip().partition("\n")[0][:200].rstrip(".")
+        return f"it does not compile ({type(error).__name__}: {text})"
     counted = sum(program.values[v].nbytes for v in (*tensors, *made))
     return temp - counted

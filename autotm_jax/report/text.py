@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
@@ -52,6 +52,7 @@ def summary(plan: Plan) -> str:
         ]
         if plan.formulation is not Formulation.JOINT:
             rows.append(("program", plan.formulation.value))
+        rows += _variant_rows(plan)
         solver = f"MIP gap {plan.gap:.2%}, {plan.solve_seconds:.1f} s"
         rows.append(("solver", solver))
     if plan.costs is not None:
@@ -62,6 +63,10 @@ def summary(plan: Plan) -> str:
         rows += [
             ("not timed", f"{count} kinds: {reason}; priced by roofline")
             for reason, count in sorted(plan.costs.not_timed.items())
+        ]
+        rows += [
+            ("left out", f"{count} x {variant}")
+            for variant, count in sorted(plan.costs.left_out.items())
         ]
     width = max(len(name) for name, _ in rows)
     lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
@@ -80,6 +85,17 @@ def _time_rows(plan: Plan) -> list[tuple[str, str]]:
     how = "modelled from measured segments" if is_measured else "modelled"
     text = f"{plan.seconds * 1e3:,.2f} ms {how}, {ratio:.3f} x unconstrained"
     return [("step", text)]
+
+
+def _variant_rows(plan: Plan) -> list[tuple[str, str]]:
+    # The segments that do not run by the default.
+    if plan.program is None:
+        return []
+    picked = Counter(
+        plan.program.segments[pick.segment].body.branches[pick.variant - 1].title
+        for pick in plan.schedule.picks
+    )
+    return [("runs by", f"{n} x {title}") for title, n in sorted(picked.items())]
 
 
 def _classes(plan: Plan) -> list[str]:

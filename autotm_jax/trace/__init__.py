@@ -14,6 +14,9 @@ from .postpone import Order as Order
 from .primitives import Kind as Kind
 from .primitives import register_kind as register_kind
 from .program import (
+    Branch as Branch,
+)
+from .program import (
     Equation as Equation,
 )
 from .program import (
@@ -30,4 +33,10 @@ from .program import (
 )
 from .segments import (
     build_program as build_program,
+)
+from .variants import (
+    VARIANTS as VARIANTS,
+)
+from .variants import (
+    variants as variants,
 )

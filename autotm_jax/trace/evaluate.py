@@ -94,6 +94,43 @@ def _greatest(dtype: Any) -> Any:
     return jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
 
 
+@register_evaluation("scan")
+def _scan(anchor: Anchor, eqn: Any, *operands: Any) -> Sequence[Any]:
+    # XLA:GPU is given a buffer of zeros for each stack of results, which the loop fills
+    # slice by slice: as JAX lowers it, with the buffers as carries.
+    closed = eqn.params["jaxpr"]
+    shared, carried = compat.scan_operands(eqn)
+    stacked = closed.out_avals[carried:]
+    is_plain = not any(map(compat.is_key_type, stacked))
+    if not stacked or not is_plain or compat.has_context(eqn):
+        return compat.bind(eqn, *operands)
+    length, reverse = eqn.params["length"], eqn.params["reverse"]
+    body = jex_core.jaxpr_as_fun(closed)
+    constants, slices = operands[:shared], operands[shared + carried :]
+
+    def once(state: Any, slices: Any) -> tuple[Any, None]:
+        at, carries, stacks = state
+        results = body(*constants, *carries, *slices)
+        pairs = zip(stacks, results[carried:], strict=True)
+        stacks = [jax.lax.dynamic_update_index_in_dim(s, x, at, 0) for s, x in pairs]
+        return (at - 1 if reverse else at + 1, results[:carried], stacks), None
+
+    buffers = [
+        jnp.full((length, *a.shape), anchor(jnp.zeros((), a.dtype)), a.dtype)
+        for a in stacked
+    ]
+    first = jnp.int32(length - 1 if reverse else 0)
+    (_, carries, stacks), _ = jax.lax.scan(
+        once,
+        (first, list(operands[shared : shared + carried]), buffers),
+        list(slices),
+        length,
+        reverse,
+        eqn.params["unroll"],
+    )
+    return [*carries, *stacks]
+
+
 def evaluate(
     program: Program, fragment: Fragment, read: Callable[[int], Any]
 ) -> dict[int, Any]:

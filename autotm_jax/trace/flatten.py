@@ -1,20 +1,21 @@
 """Flattening: the jaxpr of a step with its calls written out.
 
 Each higher-order primitive that only groups equations (`jit`, `closed_call`,
-`custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out. A
-primitive without a rule (loops, `remat2`, sharded regions, custom kernels, whatever
-comes next) stays one equation.
+`custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out; of
+one with variants, that of the default. A primitive without a rule (loops, `remat2`,
+sharded regions, custom kernels, whatever comes next) stays one equation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax.extend.core as jex_core
 
 from .. import compat
+from .variants import VARIANTS
 
 
 Rule = Callable[[jex_core.JaxprEqn], Any | None]
@@ -70,6 +71,11 @@ def _flatten_call(eqn: jex_core.JaxprEqn) -> Any | None:
     return eqn.params.get("call_jaxpr")
 
 
+@register_flattening(VARIANTS)
+def _flatten_variants(eqn: jex_core.JaxprEqn) -> Any | None:
+    return eqn.params["branches"][0]
+
+
 @dataclasses.dataclass(frozen=True)
 class FlatEquation:
     """An equation with its inputs and outputs named by value number.
@@ -93,12 +99,13 @@ class Flat:
     results: tuple[Any, ...]
 
 
-def flatten(closed: Any) -> Flat:
+def flatten(closed: Any, whole: Collection[str] = ()) -> Flat:
     """Writes out the calls of a closed jaxpr and drops equations nobody reads.
 
     **Arguments:**
 
     - `closed`: a closed jaxpr, as `jax.jit(f).trace(*args).jaxpr`.
+    - `whole`: names of primitives that stay one equation, whatever their rule.
 
     **Returns:**
 
@@ -128,7 +135,8 @@ def flatten(closed: Any) -> Flat:
         env.update(zip(inner.jaxpr.invars, inputs, strict=True))
         for eqn in inner.jaxpr.eqns:
             operands = [read(v) for v in eqn.invars]
-            rule = _rules.get(eqn.primitive.name)
+            name = eqn.primitive.name
+            rule = None if name in whole else _rules.get(name)
             # A context (compute type, XLA metadata) belongs to the whole call.
             body = None if rule is None or compat.has_context(eqn) else rule(eqn)
             if body is not None and len(body.jaxpr.invars) == len(operands):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from .program import Equation, Fragment, Program, Value
+from .variants import VARIANTS
 
 
 # Marks signatures that mean nothing in another process.
@@ -33,7 +34,7 @@ class FragmentBuilder:
         self._equations = equations
         self._materialised = materialised
         self._resident = resident
-        self._texts: dict[int, str] = {}
+        self._signatures = Signatures(values, equations, resident)
 
     def reads_and_equations(
         self,
@@ -74,7 +75,7 @@ class FragmentBuilder:
     ) -> Fragment:
         """The fragment of the seeds' closure that makes `writes`."""
         reads, indices = self.reads_and_equations(seeds, own, at_hand)
-        return Fragment(indices, reads, writes, self._signature(indices, reads, writes))
+        return self._fragment(indices, reads, writes)
 
     def join(self, body: Fragment, again: Fragment, keep: bool) -> Fragment:
         """A segment's body with a recomputation before it, as one fragment.
@@ -85,11 +86,38 @@ class FragmentBuilder:
         indices = tuple(sorted({*body.equations, *again.equations}))
         reads = tuple(sorted({*body.reads, *again.reads} - made))
         writes = tuple(sorted({*body.writes, *made})) if keep else body.writes
-        return Fragment(indices, reads, writes, self._signature(indices, reads, writes))
+        return self._fragment(indices, reads, writes)
 
-    def _signature(
+    def _fragment(
+        self, indices: tuple[int, ...], reads: tuple[int, ...], writes: tuple[int, ...]
+    ) -> Fragment:
+        signature = self._signatures.of(indices, reads, writes)
+        return Fragment(indices, reads, writes, signature)
+
+
+class Signatures:
+    """Texts that are equal for structurally equal fragments.
+
+    **Arguments:**
+
+    - `values`, `equations`: the program.
+    - `resident`: arguments and constants.
+    """
+
+    def __init__(
+        self,
+        values: Sequence[Value],
+        equations: Sequence[Equation],
+        resident: frozenset[int],
+    ):
+        self._values, self._equations = values, equations
+        self._resident = resident
+        self._texts: dict[int, str] = {}
+
+    def of(
         self, indices: tuple[int, ...], reads: tuple[int, ...], writes: tuple[int, ...]
     ) -> str:
+        """The signature of the fragment that runs the equations at `indices`."""
         number = {v: n for n, v in enumerate(reads)}
         digest = hashlib.sha256()
         local = any(LOCAL in self._text(index) for index in indices)
@@ -130,11 +158,14 @@ def single_equations(program: Program) -> list[Fragment]:
 
     **Returns:**
 
-    A `Fragment` per equation; every operand is read and every result written.
+    A `Fragment` per equation; every operand is read and every result written. Of an
+    equation with variants, each equation of each branch.
     """
     made = frozenset(v for e in program.equations for v in e.outputs)
     values, equations = program.values, program.equations
     builder = FragmentBuilder(values, equations, made, program.resident)
     return [
-        builder.build([e.index], frozenset(e.outputs), e.outputs) for e in equations
+        builder.build([e.index], frozenset(e.outputs), e.outputs)
+        for e in equations
+        if e.eqn.primitive.name != VARIANTS
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from .. import compat
 from .flatten import Flat
 from .primitives import Kind
+from .variants import VARIANTS
 
 
 # A kernel smaller than this fraction of the largest one (bytes read and written)
@@ -26,16 +27,23 @@ def nbytes_of(aval: Any) -> int:
 
 
 def heavy_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
-    """Per equation, whether it is a kernel that may start a segment."""
+    """Per equation, whether it is a kernel that may start a segment.
+
+    One with variants always does, so that no segment has two.
+    """
     large = _large(flat, kinds)
-    return [k is Kind.KERNEL and n in large for n, k in enumerate(kinds)]
+    return [
+        (k is Kind.KERNEL and n in large) or e.eqn.primitive.name == VARIANTS
+        for n, (e, k) in enumerate(zip(flat.equations, kinds, strict=True))
+    ]
 
 
 def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
     """Per equation, whether it is no kernel but works in a large buffer of its own.
 
     A scatter into zeros does, for one. XLA fills all such buffers of a segment when
-    it begins, so no segment should have two.
+    it begins, so no segment should have two. Nor should one be beside an equation with
+    variants, whose workspace is what they differ in.
     """
     literals = {
         e.outputs[0]
@@ -45,7 +53,8 @@ def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
     }
     large = _large(flat, kinds)
     return [
-        k is Kind.MEMORY and n in large and not literals.isdisjoint(e.inputs)
+        (k is Kind.MEMORY and n in large and not literals.isdisjoint(e.inputs))
+        or e.eqn.primitive.name == VARIANTS
         for n, (e, k) in enumerate(zip(flat.equations, kinds, strict=True))
     ]
 

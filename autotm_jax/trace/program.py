@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict, deque
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .primitives import VIEWS, Kind
@@ -70,12 +71,37 @@ class Fragment:
     - `reads`: materialised values from outside.
     - `writes`: values made here that are read elsewhere or returned.
     - `signature`: equal for structurally equal fragments.
+    - `branches`: the other ways to run it, numbered from 1.
     """
 
     equations: tuple[int, ...]
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     signature: str
+    branches: tuple[Branch, ...] = ()
+
+    def by(self, variant: int) -> Fragment:
+        """The fragment run by one of its branches; 0 is the default."""
+        return self.branches[variant - 1].fragment if variant else self
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """Another way to run a fragment, with the same results.
+
+    - `of`: what is computed, as the user calls it.
+    - `name`: the variant that computes it here.
+    - `fragment`: what runs. It may read further constants.
+    """
+
+    of: str
+    name: str
+    fragment: Fragment
+
+    @property
+    def title(self) -> str:
+        """`attention, in 4 chunks`."""
+        return f"{self.of}, {self.name}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +130,7 @@ class Program:
     - `joined`: for such a value and a segment that reads it after others that do not,
         or the one before that segment: the segment's body and the recomputation as one
         fragment, where both read the same and the latter is nothing but fused work.
+    - `left_out`: variants that could not be traced, with the reason, and how often.
     """
 
     values: tuple[Value, ...]
@@ -115,6 +142,7 @@ class Program:
     segments: tuple[Segment, ...]
     recomputations: dict[int, Fragment]
     joined: dict[tuple[int, int], Fragment]
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def signature(self) -> tuple[str, ...]:
@@ -130,6 +158,29 @@ class Program:
     def returned(self) -> frozenset[int]:
         """Values the step returns."""
         return frozenset(r for r in self.results if isinstance(r, int))
+
+    def keeping(self, names: Mapping[int, Collection[str]]) -> Program:
+        """The program with these branches of each segment and no others.
+
+        **Arguments:**
+
+        - `names`: of the branches to keep, by segment.
+
+        **Returns:**
+
+        A `Program`.
+        """
+
+        def only(fragment: Fragment, segment: int) -> Fragment:
+            kept = names.get(segment, ())
+            branches = tuple(b for b in fragment.branches if b.name in kept)
+            return dataclasses.replace(fragment, branches=branches)
+
+        segments = (
+            dataclasses.replace(s, body=only(s.body, s.index)) for s in self.segments
+        )
+        joined = {(v, k): only(f, k) for (v, k), f in self.joined.items()}
+        return dataclasses.replace(self, segments=tuple(segments), joined=joined)
 
     def dissolves(self, value: int, segment: int) -> bool:
         """Whether a value computed again for a segment is never written to memory.

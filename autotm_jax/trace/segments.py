@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import compat
+from .branches import write_out
 from .flatten import Flat, flatten
 from .fragments import FragmentBuilder
 from .hasten import hasten
@@ -15,6 +16,7 @@ from .onehot import select_one_hot
 from .postpone import Order, postpone
 from .primitives import Kind, is_repeatable, kind_of
 from .program import Equation, Fragment, Program, Segment, Value
+from .variants import VARIANTS
 
 
 def build_program(
@@ -32,7 +34,7 @@ def build_program(
 
     A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
-    flat = select_one_hot(flatten(closed))
+    flat = select_one_hot(flatten(closed, whole={VARIANTS}))
     if order is Order.WEIGHTS_LAST:
         flat = postpone(flat)
     values = _values(flat)
@@ -46,7 +48,7 @@ def build_program(
     fragments = FragmentBuilder(values, equations, materialised, frozenset(resident))
     segments = _segments(equations, materialised, resident, returned, fragments)
     again = _recomputations(equations, materialised, segments, fragments)
-    return Program(
+    program = Program(
         values,
         equations,
         flat.arguments,
@@ -57,6 +59,7 @@ def build_program(
         again,
         _joined(equations, segments, again, resident, fragments),
     )
+    return write_out(program)
 
 
 def _values(flat: Flat) -> tuple[Value, ...]:

@@ -17,6 +17,7 @@ there, which is long enough to be timed.
     ```
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +31,13 @@ _REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
     "gpt-48": (gpt.workload, gpt.Config(layers=48)),
     "gpt-96": (gpt.workload, gpt.Config(layers=96)),
     "gpt-12-dropout": (gpt.workload, gpt.Config(dropout=0.1)),
+    "gpt-12-variants": (gpt.workload, gpt.Config(variants=True)),
     "gpt-small": (gpt.workload, gpt.SMALL),
     "gpt-tiny": (gpt.workload, gpt.TINY),
+    "gpt-tiny-variants": (
+        gpt.workload,
+        dataclasses.replace(gpt.TINY, variants=True),
+    ),
     "resnet-50": (resnet.workload, resnet.Config()),
     "resnet-200": (resnet.workload, resnet.Config(blocks=(3, 24, 36, 3), batch=32)),
     "resnet-small": (resnet.workload, resnet.SMALL),

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from autotm_jax import kernels
+
 from ._layers import attention, cross_entropy, layer_norm
 from ._optimizers import Adam, Optimizer
 from ._parameters import embedding, ones, weight
@@ -36,6 +38,8 @@ class Config:
     - `remat`: a policy of `jax.checkpoint_policies` to apply `jax.checkpoint` with to
         each layer, or `None` for no `jax.checkpoint`.
     - `optimizer`: owns the state.
+    - `variants`: attention and loss of `autotm_jax.kernels`, which a plan may run in
+        several ways. Without dropout.
     """
 
     layers: int = 12
@@ -48,6 +52,11 @@ class Config:
     dropout: float = 0.0
     remat: Callable[..., Any] | None = None
     optimizer: Optimizer = Adam()
+    variants: bool = False
+
+    def __post_init__(self) -> None:
+        if self.variants and self.dropout:
+            raise ValueError("The attention that has variants has no dropout.")
 
 
 SMALL = Config(
@@ -114,6 +123,8 @@ def loss(params: Any, batch: dict[str, jax.Array], config: Config) -> jax.Array:
     for layer_params, key in zip(params["layers"], rest, strict=True):
         x = layer(layer_params, x, key)
     x = layer_norm(x, params["final_norm"])
+    if config.variants:
+        return kernels.cross_entropy(x, params["tokens"].T, tokens[:, 1:])
     logits = (x @ params["tokens"].T).astype(jnp.float32)
     return cross_entropy(logits, tokens[:, 1:])
 
@@ -135,12 +146,22 @@ def _layer(
     weights_key, attention_key, mlp_key = _split(key, 3)
     drop = functools.partial(_dropout, rate=config.dropout)
     qkv = layer_norm(x, params["attention_norm"]) @ params["qkv"]
-    mixed = attention(
-        qkv, config.heads, causal=True, drop=lambda weights: drop(weights, weights_key)
-    )
+    if config.variants:
+        mixed = _attention_with_variants(qkv, config.heads)
+    else:
+        mixed = attention(
+            qkv, config.heads, True, lambda weights: drop(weights, weights_key)
+        )
     x = x + drop(mixed @ params["out"], attention_key)
     hidden = jax.nn.gelu(layer_norm(x, params["mlp_norm"]) @ params["up"])
     return x + drop(hidden @ params["down"], mlp_key)
+
+
+def _attention_with_variants(qkv: jax.Array, heads: int) -> jax.Array:
+    batch, length, triple = qkv.shape
+    q, k, v = jnp.split(qkv.reshape(batch, length, 3 * heads, -1), 3, 2)
+    mixed = kernels.attention(q, k, v, causal=True)
+    return mixed.reshape(batch, length, triple // 3)
 
 
 def _checkpoint(

@@ -1,0 +1,76 @@
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import autotm_jax as autotm
+from autotm_jax import SolverOptions, Status
+from autotm_jax.candidate import Candidate
+from autotm_jax.machine import Target, describe
+from autotm_jax.solve import Pick, Schedule, replay
+
+from .programs import program_of
+
+
+HERE = Target(describe("cpu"))
+X, W = jnp.ones((4096, 64)), jnp.ones((64, 4096))
+
+
+def by_rows(x: Any, w: Any) -> Any:
+    """Slow, and with little workspace."""
+    return jax.lax.map(lambda row: jax.nn.logsumexp(row @ w), x)
+
+
+def at_once(x: Any, w: Any) -> Any:
+    """Fast, and with 64 MiB of products."""
+    return jax.nn.logsumexp(x @ w, -1)
+
+
+@functools.cache
+def candidate(slow_first: bool) -> Candidate:
+    """A step of one call, in which nothing can be moved."""
+    functions = (by_rows, at_once) if slow_first else (at_once, by_rows)
+    program = program_of(autotm.variants(*functions), X, W)
+    return Candidate(program, HERE, 0, SolverOptions())
+
+
+def test_without_a_limit_the_fastest_variant_runs():
+    found = candidate(slow_first=True).within(2**40)
+    assert found is not None
+    assert found.schedule == Schedule(picks=(Pick(0, 1),))
+    assert found.status is Status.OPTIMAL
+    assert found.objective < sum(candidate(slow_first=True).problem.compute)
+    usual = candidate(slow_first=False).within(2**40)
+    assert usual is not None
+    assert usual.schedule == Schedule()
+    assert usual.objective == found.objective
+
+
+def test_what_fits_when_nothing_can_move():
+    for slow_first in (False, True):
+        one = candidate(slow_first)
+        assert not one.problem.tensors
+        found = one.within(8 * 2**20)
+        assert found is not None
+        variant = 0 if slow_first else 1
+        assert found.schedule.picks == ((Pick(0, 1),) if variant else ())
+        assert replay(one.problem, found.schedule).device_peak <= 8 * 2**20
+        assert one.within(2**10) is None
+
+
+def test_a_plan_is_measured_against_the_fastest_variants():
+    one = candidate(slow_first=True)
+    fast, slow = one.within(2**40), one.within(8 * 2**20)
+    assert fast is not None and slow is not None
+    assert slow.schedule == Schedule()
+    plan = one.plan(slow, 8 * 2**20, 8 * 2**20, "")
+    assert plan.unconstrained_seconds == fast.objective
+    assert plan.seconds == slow.objective > fast.objective
+
+
+def test_the_least_plan_picks_the_least_workspace():
+    one = candidate(slow_first=False)
+    assert one.least.schedule == Schedule(picks=(Pick(0, 1),))
+    assert one.least.objective < 0.1 * replay(one.problem, Schedule()).device_peak
+    assert candidate(slow_first=True).least.schedule == Schedule()
