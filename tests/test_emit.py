@@ -14,10 +14,13 @@ from autotm_jax.formulate import formulate
 from autotm_jax.machine import Target, describe
 from autotm_jax.profile import estimate_costs
 from autotm_jax.solve import (
+    Fetch,
     JointProgram,
     Pick,
     Problem,
     Schedule,
+    Store,
+    Stream,
     offload_everything,
     recompute_everything,
     replay,
@@ -190,3 +193,68 @@ def test_literal_and_forwarded_results():
     x = jnp.arange(16.0).reshape(4, 4) / 16
     found = emit(program_of(step, x), Schedule())(x)
     assert_close(jax.tree.map(jnp.asarray, found), jax.tree.leaves(jax.jit(step)(x)))
+
+
+def at_once(schedule: Schedule) -> Schedule:
+    """The same moves, each with everything waiting for it."""
+    return Schedule(
+        tuple(Store(s.value, s.after, s.after + 1) for s in schedule.stores),
+        tuple(Fetch(f.value, f.use, f.use) for f in schedule.fetches),
+    )
+
+
+def beside_one(schedule: Schedule) -> Schedule:
+    """The same moves, each beside one segment that is not the nearest."""
+    return Schedule(
+        tuple(Store(s.value, s.after, s.after + 3, s.after + 2) for s in far(schedule)),
+        tuple(
+            Fetch(f.value, f.use - 2, f.use, f.use - 1)
+            for f in schedule.fetches
+            if f.value in {s.value for s in far(schedule)}
+        ),
+    )
+
+
+def far(schedule: Schedule) -> list[Store]:
+    """Stores of values that are away for long, over one gap."""
+    uses = {f.value: f.use for f in schedule.fetches}
+    once = [f.value for f in schedule.fetches]
+    return [
+        s
+        for s in schedule.stores
+        if once.count(s.value) == 1 and uses[s.value] - s.after > 6
+    ]
+
+
+def streamed(problem: Problem) -> Schedule:
+    """Everything that may move is on the host for life."""
+    return Schedule(
+        streams=tuple(
+            sorted(
+                Stream(t.value, k)
+                for t in problem.tensors
+                if t.movable
+                for k in t.touches
+            )
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt-tiny", "resnet-tiny"])
+def test_other_windows_give_the_same_values(name: str):
+    program, problem, _ = tiny(name)
+    moved = offload_everything(problem)
+    for schedule in (at_once(moved), beside_one(moved)):
+        assert schedule.stores
+        assert replay(problem, schedule).faults == ()
+        check(name, schedule)
+        assert primitives(program, schedule).count("device_put") == schedule.copies
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_streams_give_the_same_values(name: str):
+    program, problem, _ = tiny(name)
+    schedule = streamed(problem)
+    assert schedule.streams
+    check(name, schedule)
+    assert primitives(program, schedule).count("device_put") == schedule.copies

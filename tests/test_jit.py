@@ -471,7 +471,8 @@ def test_the_least_budget_is_named(strict: None):
     assert re.match(
         r"No plan keeps the step within [\d.]+ KiB of device memory: the least budget "
         rf"that works is about [\d.]+ KiB \({least} bytes\)\.\n"
-        r"The largest values alive at the tightest point, segment \d+ of \d+:\n",
+        r"The largest values alive at the tightest point, segment \d+ of \d+ "
+        r"\([a-z_]+ at \S*steps\.py:\S+ \(.*\)\):\n",
         text,
     )
     assert "KiB  f32[256,32] from " in text
@@ -484,6 +485,27 @@ def test_the_least_budget_is_named(strict: None):
     assert plan.status is Status.OPTIMAL
     with pytest.raises(InfeasibleBudget):
         autotm.jit(chain_step, budget=int(0.9 * least)).plan(*args)
+
+
+@pytest.mark.parametrize("formulation", ["static", "synchronous", "asynchronous"])
+def test_each_formulation_gives_the_same_values(strict: None, formulation: str):
+    args = chain_arguments(batch=256)
+    step = autotm.jit(chain_step, budget="min", formulation=formulation)
+    plan = step.plan(*args)
+    assert plan.formulation.value == formulation
+    assert plan.schedule.recomputes == ()
+    assert plan.schedule.copies > 0
+    assert f"program         {formulation}" in str(plan)
+    assert_close(step(*args), jax.jit(chain_step)(*args))
+
+
+def test_a_formulation_that_is_none():
+    with pytest.raises(ValueError) as caught:
+        autotm.jit(chain_step, formulation="greedy")
+    assert str(caught.value) == (
+        "formulation is 'greedy'. The boolean programs are 'static', 'synchronous', "
+        "'asynchronous', 'joint'."
+    )
 
 
 def test_a_host_budget_of_zero_moves_nothing(strict: None):
