@@ -38,10 +38,6 @@ _NEAR = ((1e-6, 0.2), (2e-4, 0.3))
 # The same for the program in which layers are decided together.
 _TIED = 0.5
 
-# The whole program is solved if it has no more columns than this: a larger one stays in
-# its first relaxations, where a solver may also forget the time.
-_WHOLE = 15_000
-
 # Layers are decided together where that leaves this part of the decisions, or less.
 _ALIKE = 0.6
 
@@ -102,9 +98,8 @@ class Search:
                 self._consider(found)
                 if self._is_good() or (self.best and self._left() < 1.0):
                     break
-        is_small = len(self.columns.edges) <= _WHOLE
         is_over = self.best is not None and self._left() < 1.0
-        if is_small and not self._is_good() and not is_over:
+        if not self._is_good() and not is_over:
             every = self.boolean.run(self.limit, self._within(1.0))
             if every is INFEASIBLE and self.best is None:
                 return self._solution(Status.INFEASIBLE)
