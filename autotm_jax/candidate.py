@@ -384,7 +384,8 @@ class Candidate:
         """What a segment does, and where the user wrote that."""
         body = self.program.segments[segment].body
         equations = [self.program.equations[i] for i in body.equations]
-        kernels = [e for e in equations if e.kind is Kind.KERNEL and e.outputs]
+        made = [e for e in equations if e.outputs]
+        kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
         if not kernels:
             return ""
         first = kernels[0]

@@ -122,7 +122,7 @@ def test_everything_waits_for_a_copy_that_has_no_time():
     assert state.faults == ()
     gone = replay(PROBLEM, Schedule()).device - state.device
     assert gone.tolist() == [0, 100, 100, 100, 100, 0]
-    assert state.host.tolist() == [0, 100, 100, 100, 100, 0]
+    assert state.host.tolist() == [0, 100, 100, 100, 100, 100]
     # 0.25 s of latency each, 100 bytes at 100 and at 50 bytes per second
     assert state.makespan == 6.0 + 1.25 + 2.25
 

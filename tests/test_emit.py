@@ -251,6 +251,22 @@ def test_other_windows_give_the_same_values(name: str):
         assert primitives(program, schedule).count("device_put") == schedule.copies
 
 
+def test_a_fetch_may_begin_where_its_store_ends():
+    program, problem, _ = tiny("gpt-tiny")
+    moved = offload_everything(problem)
+    away = {s.value: s.after for s in far(moved)}
+    fetches = [f for f in moved.fetches if f.value in away]
+    for width in (0, 2):  # the copy to the host: no time, and two segments
+        schedule = Schedule(
+            tuple(Store(v, a, a + 1 + width) for v, a in sorted(away.items())),
+            tuple(Fetch(f.value, away[f.value] + 1 + width, f.use) for f in fetches),
+        )
+        assert replay(problem, schedule).faults == ()
+        check("gpt-tiny", schedule)
+        names = primitives(program, schedule)
+        assert names.count("device_put") == schedule.copies > 0
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_streams_give_the_same_values(name: str):
     program, problem, _ = tiny(name)

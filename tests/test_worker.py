@@ -261,8 +261,8 @@ def test_threads_do_not_wait_for_each_other(real):
     long.join()
     assert outcomes[12].status == "kOptimal" and len(outcomes[12].x) == 12
     late = outcomes[400]
-    assert (late.status, late.failure) == ("kTimeLimit", "")
-    assert len(late.x) == 400
+    assert late.status in ("kTimeLimit", "kOptimal")
+    assert (late.failure, len(late.x)) == ("", 400)
 
 
 def test_an_interrupt_ends_the_solve(real):

@@ -116,14 +116,15 @@ class _Emission:
             needed -= set(again)
             fetched, stored = self.fetch_at[k], self.store_at[k]
             needed.difference_update(fetched)
-            known = self.begin_fetch[k] + self.end_store[k]
-            known += [v for v in fetched if v not in stored]
+            coming = self.begin_fetch[k] + fetched
+            # What is stored right here is on the host only after this cut.
+            known = [v for v in coming if v not in stored] + self.end_store[k]
             leaving = self.begin_store[k] + stored
             self._cut({*needed, *made, *leaving, *self.end_fetch[k]}, known)
             for value in leaving:
                 self._to_host(value)
             self._wait({*needed, *made}.difference(stored), stored)
-            for value in self.begin_fetch[k] + fetched:
+            for value in coming:
                 self._to_device(value)
             needed.update(fetched)
             self._wait(needed, (), fetched)

@@ -161,7 +161,9 @@ class _Walk:
             begin = self.stores[0].window[0]
         else:
             return None
-        ends = [f.window[1] for f in self.fetches]
+        # Where everything waits, stores come before fetches.
+        windows = [f.window for f in self.fetches]
+        ends = [end + 1 if first == end else end for first, end in windows]
         ends += [s.done for s in self.stores]
         ends += [k + 1 for k in self.streams]
         return begin, max(ends)

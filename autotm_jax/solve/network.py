@@ -240,7 +240,8 @@ class _Tensor:
             action = Fetch(self.tensor.value, first, use, -1 if end == use else end)
             fetch = self._arrive(("away", a, cut), "clean", use, action)
             net._fill("device", fetch, first, use + 1, nbytes)
-            net._fill("host", fetch, cut, end, nbytes)
+            # Where everything waits, stores come before fetches.
+            net._fill("host", fetch, cut, end + 1 if first == end else end, nbytes)
             net._spread("in", fetch, action)
 
 
