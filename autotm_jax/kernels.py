@@ -71,14 +71,7 @@ def attention(
             f"The queries are {jax.typeof(q).str_short()}. Attention takes arrays of "
             "(batch, length, heads, size)."
         )
-    options = {"causal": causal, "scale": scale}
-    functions = [
-        functools.partial(_attention, **options),
-        *(functools.partial(_attention_in_chunks, n, **options) for n in chunks),
-        functools.partial(_attention_by_cudnn, **options),
-    ]
-    names = ["at once", *(f"in {n} chunks" for n in chunks), "cuDNN"]
-    return variants(*functions, names=names, of="attention")(q, k, v, mask)
+    return _attention_variants(causal, scale, tuple(chunks))(q, k, v, mask)
 
 
 def cross_entropy(
@@ -114,14 +107,34 @@ def cross_entropy(
             f"The labels are {jax.typeof(labels).str_short()} and what the layer reads "
             f"is {jax.typeof(hidden).str_short()}. Give one label for each row of it."
         )
+    losses = _losses_variants(tuple(chunks))
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    return losses(weights, rows, labels.reshape(-1)).mean()
+
+
+# The same functions at each call are traced once.
+@functools.lru_cache(maxsize=64)
+def _attention_variants(
+    causal: bool, scale: float | None, chunks: tuple[int, ...]
+) -> Callable[..., jax.Array]:
+    options = {"causal": causal, "scale": scale}
+    functions = [
+        functools.partial(_attention, **options),
+        *(functools.partial(_attention_in_chunks, n, **options) for n in chunks),
+        functools.partial(_attention_by_cudnn, **options),
+    ]
+    names = ["at once", *(f"in {n} chunks" for n in chunks), "cuDNN"]
+    return variants(*functions, names=names, of="attention")
+
+
+@functools.lru_cache(maxsize=64)
+def _losses_variants(chunks: tuple[int, ...]) -> Callable[..., jax.Array]:
     functions = [
         _losses,
         *(functools.partial(_losses_in_chunks, n) for n in chunks),
     ]
     names = ["at once", *(f"in {n} chunks" for n in chunks)]
-    losses = variants(*functions, names=names, of="cross_entropy")
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    return losses(weights, rows, labels.reshape(-1)).mean()
+    return variants(*functions, names=names, of="cross_entropy")
 
 
 def _attention(

@@ -155,13 +155,14 @@ def test_cudnn_is_offered_where_jax_has_it(monkeypatch: pytest.MonkeyPatch):
 
     def params(dtype: Any) -> Any:
         operands = [x.astype(dtype) for x in qkv()]
-        attend = functools.partial(kernels.attention, chunks=(), causal=True)
+        # A scale of its own: what is traced here is kept for calls that are equal.
+        attend = functools.partial(kernels.attention, chunks=(), scale=0.125)
         (eqn,) = equations_of(attend, *operands)
         return eqn.params
 
     found = params(jnp.bfloat16)
     assert (found["names"], found["left_out"]) == (("at once", "cuDNN"), ())
-    assert asked[-1] == ("cudnn", {"mask": None, "is_causal": True, "scale": None})
+    assert asked[-1] == ("cudnn", {"mask": None, "is_causal": False, "scale": 0.125})
     assert params(jnp.float32)["left_out"] == (
         ("cuDNN", "Q must be fp16/bf16, got float32"),
     )

@@ -54,6 +54,11 @@ def run_by(branch: int, eqn: Any) -> Callable[..., list[Any]]:
     return jax.extend.core.jaxpr_as_fun(eqn.params["branches"][branch])
 
 
+def _without_jit(function: Callable[..., Any], *args: Any) -> Any:
+    with jax.disable_jit():
+        return function(*args)
+
+
 TRANSFORMS: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "eager": lambda f: f,
     "jit": jax.jit,
@@ -77,6 +82,7 @@ TRANSFORMS: dict[str, Callable[[Any], Callable[..., Any]]] = {
             lambda c, _: (c - jax.grad(loss(f))(c, w), None), x, None, length=2
         )[0]
     ),
+    "without jit": lambda f: lambda x, w: _without_jit(jax.grad(loss(f)), x, w),
     "keywords": lambda f: lambda x, w: f(w=w, x=x),
 }
 
@@ -85,6 +91,25 @@ TRANSFORMS: dict[str, Callable[[Any], Callable[..., Any]]] = {
 def test_it_is_the_default(name: str):
     transform = TRANSFORMS[name]
     assert_close(transform(BOTH)(X, W), transform(at_once)(X, W), 1e-6)
+
+
+def test_equal_calls_are_traced_and_differentiated_once():
+    seen: list[Any] = []
+
+    def counted(x: Any, w: Any) -> Any:
+        seen.append(x)
+        return at_once(x, w)
+
+    both = autotm.variants(counted, by_rows)
+
+    def step(x: Any, w: Any) -> Any:
+        return jax.grad(lambda w: loss(both)(x, w) + loss(both)(2 * x, w))(w)
+
+    equations = equations_of(step, X, W)
+    assert len(equations) == 4
+    assert len(seen) == 1
+    branches = {id(b) for e in equations for b in e.params["branches"]}
+    assert len(branches) == 4  # two functions, and the gradients of both
 
 
 def test_shapes_without_arrays():

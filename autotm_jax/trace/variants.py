@@ -90,12 +90,12 @@ def variants(
     called = tuple(map(_name_of, functions) if names is None else names)
     _check_names(called, len(functions))
     computed = _name_of(default) if of is None else of
+    sketch = Choice(computed, called, tuple(map(_Function, functions)), ())
 
     @functools.wraps(default)
     def call(*args: Any, **kwargs: Any) -> Any:
-        operands, tree = jax.tree.flatten((args, kwargs))
-        sketch = Choice(computed, called, functions, ())
-        traced = sketch.each(lambda f: _trace(f, tree, operands))
+        operands = jax.tree.leaves((args, kwargs))
+        traced = sketch.each(lambda f: f.trace(args, kwargs))
         _check_results(traced)
         constants = {id(c): c for t in traced.branches for c in t.constants}
         operands = [*constants.values(), *operands]
@@ -112,7 +112,7 @@ class Choice:
 
     - `of`: what reports call that which is computed.
     - `names`: of the branches, the default first.
-    - `branches`: closed jaxprs without constants; functions, before they are traced.
+    - `branches`: closed jaxprs without constants; before they are traced, functions.
     - `left_out`: names of functions that are no branch here, and the reasons.
     """
 
@@ -200,8 +200,9 @@ def _differentiable(choice: Choice) -> Callable[..., tuple[Any, ...]]:
         gradients: list[Any] = [None] * len(saved.operands)
         if saved.wanted and given:
             operands = (*saved.operands, *given.values())
+            places = len(saved.operands), saved.wanted, tuple(given)
             choice_of_gradients = choice.each(
-                lambda b: _gradient(b, saved, tuple(given), operands),
+                lambda branch: _gradient(branch, *places).trace(*operands).jaxpr,
                 f"gradient of {choice.of}",
             )
             found = _differentiable(choice_of_gradients)(*operands)
@@ -217,24 +218,26 @@ def _is_real(x: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
+# Equal calls have one and the same branch, which is differentiated once.
+@functools.lru_cache(maxsize=256)
 def _gradient(
-    branch: Any, saved: _Saved, given: tuple[int, ...], operands: Sequence[Any]
+    branch: Any, count: int, wanted: tuple[int, ...], given: tuple[int, ...]
 ) -> Any:
-    """The jaxpr from the operands of a branch and cotangents to the gradients."""
+    """The jitted function from `count` operands and the cotangents to gradients."""
 
     def gradient(*operands: Any) -> Any:
-        inputs = list(operands[: len(saved.operands)])
+        inputs = list(operands[:count])
 
-        def forward(*wanted: Any) -> list[Any]:
-            for n, x in zip(saved.wanted, wanted, strict=True):
+        def forward(*chosen: Any) -> list[Any]:
+            for n, x in zip(wanted, chosen, strict=True):
                 inputs[n] = x
             results = jex_core.jaxpr_as_fun(branch)(*inputs)
             return [results[n] for n in given]
 
-        _, pull = jax.vjp(forward, *(inputs[n] for n in saved.wanted))
-        return pull(list(operands[len(inputs) :]))
+        _, pull = jax.vjp(forward, *(inputs[n] for n in wanted))
+        return pull(list(operands[count:]))
 
-    return jax.make_jaxpr(gradient)(*operands)
+    return jax.jit(gradient)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,20 +249,30 @@ class _Traced:
     tree: Any
 
 
-def _trace(function: Callable[..., Any], tree: Any, operands: Sequence[Any]) -> _Traced:
-    def flat(*operands: Any) -> Any:
-        args, kwargs = jax.tree.unflatten(tree, operands)
-        return jax.tree.map(_strong, function(*args, **kwargs))
+class _Function:
+    """A function of the user's, traced once for arguments of the same types."""
 
-    closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*operands)
-    if closed.effects:
-        raise VariantError(
-            f"The variant {_name_of(function)!r} has effects "
-            f"({', '.join(sorted(map(str, closed.effects)))}). What another function "
-            "may stand in for has none: take them out of it."
-        )
-    _, constants = compat.constants_of(closed)
-    return _Traced(closed, tuple(constants), jax.tree.structure(shapes))
+    def __init__(self, function: Callable[..., Any]):
+        def strong(*args: Any, **kwargs: Any) -> Any:
+            return jax.tree.map(_strong, function(*args, **kwargs))
+
+        self._function, self._strong = function, strong
+        self._jitted = jax.jit(strong)
+
+    def trace(self, args: Any, kwargs: Any) -> _Traced:
+        traced = self._jitted.trace(*args, **kwargs)
+        closed = traced.jaxpr
+        if len(closed.jaxpr.invars) > len(jax.tree.leaves((args, kwargs))):
+            # It closes over what is being traced, and that is not said by `jit`.
+            closed = jax.make_jaxpr(self._strong)(*args, **kwargs)
+        if closed.effects:
+            raise VariantError(
+                f"The variant {_name_of(self._function)!r} has effects "
+                f"({', '.join(sorted(map(str, closed.effects)))}). What another "
+                "function may stand in for has none: take them out of it."
+            )
+        _, constants = compat.constants_of(closed)
+        return _Traced(closed, tuple(constants), jax.tree.structure(traced.out_info))
 
 
 def _strong(x: Any) -> Any:
