@@ -83,6 +83,27 @@ def limit_of(free: Problem) -> float:
     return replay(free, Schedule()).device_peak * 0.55
 
 
+def test_an_asynchronous_search_without_an_answer_takes_the_synchronous_plan(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    whole, free = Model.run, random_problem(3)
+    limit = limit_between(free, 0.6)
+    reach = len(PROGRAMS[Formulation.ASYNCHRONOUS](free).columns.edges)
+
+    def only_small(model: Model, *args: Any, **kwargs: Any) -> Any:
+        return (
+            None if len(model.columns.edges) == reach else whole(model, *args, **kwargs)
+        )
+
+    synchronous = PROGRAMS[Formulation.SYNCHRONOUS](free).fastest(limit, EXACT)
+    assert synchronous.schedule is not None
+    monkeypatch.setattr(Model, "run", only_small)
+    found = PROGRAMS[Formulation.ASYNCHRONOUS](free).fastest(limit, EXACT)
+    assert found.schedule == synchronous.schedule
+    assert found.status is Status.TIME_LIMIT
+    assert found.note == "no copy runs beside a segment"
+
+
 @pytest.mark.parametrize("name", ["compute", "workspace"])
 def test_costs_that_are_none_are_refused(name: str):
     for cost in (float("nan"), float("inf"), -1.0):
