@@ -268,7 +268,9 @@ class Candidate:
             return float("inf") if state.faults else packed_bytes(problem, state)
 
         solution = Solution(Status.OPTIMAL, None, 0.0, 0.0, 0.0)
-        schedules = [Schedule(), offload_everything(problem)]
+        schedules = [Schedule()]
+        if self._formulation is Formulation.JOINT:
+            schedules.append(offload_everything(problem))
         if problem.tensors:
             solution = self._placement.least_memory(self._solver)
         if solution.schedule is not None:
@@ -279,7 +281,8 @@ class Candidate:
         peak = float(taken(best))
         is_proved = solution.status is Status.OPTIMAL
         status = Status.OPTIMAL if is_proved else Status.TIME_LIMIT
-        known = Found(status, best, peak, solution.bound, solution.seconds)
+        bound = solution.bound if problem.tensors else peak
+        known = Found(status, best, peak, bound, solution.seconds)
         cache.store("plan", key, _write(known))
         return known
 
@@ -302,7 +305,7 @@ class Candidate:
             device_bytes=self.fixed_bytes + packed_bytes(problem, state),
             host_bytes=state.host_peak,
             seconds=state.makespan,
-            unconstrained_seconds=_fastest(problem),
+            unconstrained_seconds=problem.fastest(),
             gap=found.gap,
             solve_seconds=found.seconds,
             program=self.program,
@@ -317,15 +320,13 @@ class Candidate:
         self, limit: int, options: SolverOptions, deadline: float
     ) -> Found | None:
         problem = dataclasses.replace(self.problem, device_limit=float(limit))
-        at_rest, fastest = _at_rest(problem), _fastest(problem)
+        at_rest, fastest = _at_rest(problem), problem.fastest()
         state = replay(problem, at_rest)
         is_near = state.makespan * (1 - options.gap) <= fastest
         if not state.faults and (is_near or not problem.tensors):
             bound = fastest if is_near else state.makespan
             return Found(Status.OPTIMAL, at_rest, state.makespan, bound, 0.0)
-        # With variants, the floor is not that of the default.
-        is_hopeless = not problem.variants and problem.device_limit < problem.floor()
-        if is_hopeless or not problem.tensors:
+        if problem.device_limit < problem.floor() or not problem.tensors:
             return None
         key = cache.cache_key("plan", self._formulation, problem, options)
         known = _read(cache.load("plan", key))
@@ -364,7 +365,9 @@ class Candidate:
         return Found(Status.POLICY, schedule, seconds, bound, taken, name)
 
     def _greedily(self, problem: Problem, solution: Solution) -> Found | None:
-        schedule = greedy(problem)
+        # A greedy plan would move by the rules of the joint program.
+        is_joint = self._formulation is Formulation.JOINT
+        schedule = greedy(problem) if is_joint else None
         if schedule is None:
             return None
         warnings.warn(
@@ -437,14 +440,6 @@ def _least_workspace(problem: Problem) -> tuple[Pick, ...]:
     return tuple(picks)
 
 
-def _fastest(problem: Problem) -> float:
-    # Seconds without a limit, each segment by its fastest variant.
-    return sum(
-        min([seconds, *(v.seconds for v in problem.variants.get(k, ()))])
-        for k, seconds in enumerate(problem.compute)
-    )
-
-
 def _warn_not_measured(what: str, error: Exception) -> None:
     warnings.warn(
         f"{what} could not be timed ({type(error).__name__}: {error}), so they are "
@@ -464,7 +459,8 @@ def _sound(problem: Problem, solution: Solution) -> Found | None:
     if schedule is None or replay(problem, schedule).faults:
         return None
     status, bound = solution.status, solution.bound
-    return Found(status, schedule, solution.objective, bound, solution.seconds)
+    figures = solution.objective, bound, solution.seconds
+    return Found(status, schedule, *figures, solution.note)
 
 
 def _write(found: Found) -> dict[str, Any]:

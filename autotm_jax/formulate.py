@@ -75,9 +75,10 @@ def formulate(
         mandatory = tuple(touches[value])
         tensors.append(Tensor(value, nbytes, mandatory, optional, movable, recipe))
     link = Link(
-        machine.d2h_bandwidth,
-        machine.h2d_bandwidth,
-        machine.duplex_bandwidth,
+        # A link that is not there carries nothing, and so takes no time.
+        machine.d2h_bandwidth or float("inf"),
+        machine.h2d_bandwidth or float("inf"),
+        machine.duplex_bandwidth or float("inf"),
         machine.transfer_latency,
         machine.copy_reach,
     )

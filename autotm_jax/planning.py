@@ -111,7 +111,8 @@ class Planner:
                 "(donate_argnums) if it is not donated, or raise the budget.",
                 least=None,
             )
-        if not usual.sketch.tensors:  # nothing crosses a cut
+        nothing = not usual.sketch.tensors  # crosses a cut
+        if nothing and not usual.sketch.variants:
             if budget is None or self._plain.nbytes <= budget:
                 return self._untouched(budget)
         if budget is None:

@@ -126,7 +126,8 @@ class _Ways:
     def _over(self, state: _State, a: int, b: int) -> Iterator[_State]:
         """Away after segment `a`; back, or streamed, at `b`."""
         recipe = self.tensor.recipe
-        if self.is_joint and recipe is not None and b in recipe.seconds:
+        is_fresh = state.is_here and not state.has_copy
+        if self.is_joint and is_fresh and recipe is not None and b in recipe.seconds:
             way = self._hold(state.way, b, b + 1, b)
             if state.is_here:
                 way = dataclasses.replace(way, again=(*way.again, b))

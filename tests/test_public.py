@@ -13,6 +13,7 @@ NAMES = [
     "AutoTMWarning",
     "BudgetError",
     "InfeasibleBudget",
+    "Formulation",
     "Kind",
     "Machine",
     "Plan",

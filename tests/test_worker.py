@@ -49,7 +49,6 @@ def knapsack(size=12, rows=2, seconds=20.0, **options):
         "data": matrix.data,
         "integer": np.arange(size),
         "options": {"time_limit": seconds, "mip_rel_gap": 0.0} | options,
-        "start": None,
     }
 
 
@@ -151,16 +150,6 @@ def test_every_better_solution_is_reported_as_it_is_found():
     objectives = [objective for _, objective, _ in found]
     assert objectives == sorted(objectives, reverse=True)
     assert objectives[-1] == pytest.approx(answer["objective"])
-
-
-def test_a_solve_starts_from_the_vector_it_is_given():
-    problem, reports = knapsack(60, 8, seconds=2.0), []
-    best = highs.solve(problem, lambda *what: None)
-    start = problem | {"start": best["x"]}
-    again = highs.solve(start, lambda *what: reports.append(what))
-    first = next(what for what in reports if what[0] == "incumbent")
-    assert first[2] == pytest.approx(best["objective"])
-    assert again["objective"] <= best["objective"] + 1e-6
 
 
 def test_the_process_is_kept_and_prints_nothing(real, capfd):
@@ -330,13 +319,25 @@ def test_a_model_survives_its_solver(worker, monkeypatch):
         says = f"say('incumbent', {vector}, 1.0, 0.0)"
         monkeypatch.setattr(model, "WORKER", worker(fake([TAKES, says, CRASHES])))
         assert program.boolean.run(limit, options) is None
+
     # One that is, is: with the bound that was proved until then.
-    steps = [TAKES, "start = problem['start']"]
-    steps += ["say('incumbent', start, float(problem['cost'] @ start), 0.0)", CRASHES]
-    fresh = JointProgram(random_problem(0))
-    best = fresh.boolean
-    monkeypatch.setattr(model, "WORKER", WORKER)
+    class Spy:
+        """The real worker, whose answers are looked at."""
+
+        def solve(self, problem, limit):
+            answers.append(WORKER.solve(problem, limit))
+            return answers[-1]
+
+        def prepare(self):
+            WORKER.prepare()
+
+    answers = []
+    best = JointProgram(random_problem(0)).boolean
+    monkeypatch.setattr(model, "WORKER", Spy())
     assert best.run(limit, options) is not None
+    vector = f"np.array({answers[-1].x.tolist()})"
+    steps = [TAKES, f"x = {vector}"]
+    steps += ["say('incumbent', x, float(problem['cost'] @ x), 0.0)", CRASHES]
     monkeypatch.setattr(model, "WORKER", worker(fake(steps)))
     again = best.run(limit, options)
     assert again is not None and best.failure == died

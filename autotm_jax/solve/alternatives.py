@@ -93,7 +93,7 @@ def decisions(problem: Problem, schedule: Schedule) -> tuple[Decision, ...]:
 
 
 def _way(choice: Choice) -> Way:
-    if choice.fetches or choice.stores:
+    if choice.fetches or choice.stores or choice.streams:
         return Way.BOTH if choice.again else Way.MOVES
     return Way.AGAIN if choice.again else Way.STAYS
 

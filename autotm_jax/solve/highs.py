@@ -13,7 +13,6 @@ A problem is a dictionary, as the process knows no class of this package:
 - `indptr`, `indices`, `data`: A, by columns.
 - `integer`: the indices of the variables that are integers.
 - `options`: of HiGHS, by name.
-- `start`: a vector to start from if there are integers, or `None`.
 
 The answer is a dictionary as well: `status` (HiGHS's name of it), `x`, `duals`,
 `objective`, `bound`.
@@ -89,10 +88,6 @@ def solve(problem: dict[str, Any], report: Report) -> dict[str, Any]:
         raise ValueError("HiGHS refuses the problem.")
     is_integer = len(problem["integer"]) > 0
     if is_integer:
-        if problem["start"] is not None:
-            start = highspy.HighsSolution()
-            start.col_value = problem["start"]
-            solver.setSolution(start)
         _subscribe(solver, report, len(problem["cost"]))
     solver.run()
     info, found = solver.getInfo(), solver.getSolution()

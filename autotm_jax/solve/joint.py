@@ -58,7 +58,7 @@ class JointProgram(BooleanProgram):
             return found
         makespan = replay(problem, schedule).makespan
         taken = found.seconds + time.perf_counter() - start
-        bound = sum(problem.compute)
+        bound = problem.fastest()
         return Solution(Status.GREEDY, schedule, makespan, bound, taken, found.note)
 
     def columns_of(self, problem: Problem) -> Columns:

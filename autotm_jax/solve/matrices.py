@@ -36,15 +36,12 @@ class Matrices:
         parts: Any = program.get_problem_data(cp.HIGHS)
         self._data, self._chain, self._inverse = parts
 
-    def problem(
-        self, options: dict[str, Any], start: np.ndarray | None = None
-    ) -> dict[str, Any]:
+    def problem(self, options: dict[str, Any]) -> dict[str, Any]:
         """The problem, as `highs.py` takes it.
 
         **Arguments:**
 
         - `options`: of HiGHS, by name.
-        - `start`: the vector of an outcome of the same program.
         """
         data = self._data
         # CVXPY orders the rows: A x == b, then A x <= b.
@@ -75,7 +72,6 @@ class Matrices:
             "data": matrix.data,
             "integer": np.array([*boolean, *data["int_vars_idx"]], dtype=int),
             "options": options,
-            "start": start,
         }
 
     def unpack(self, outcome: Outcome) -> None:

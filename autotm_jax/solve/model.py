@@ -109,9 +109,8 @@ class Model:
         x = self.x
         WORKER.prepare()  # while the program is built
         self.failure = ""  # what a solver said that crashed
-        self._found: dict[cp.Problem, np.ndarray] = {}  # the last solver's vectors
         # What a column may be at most, and the device limit in MiB. As parameters they
-        # leave a program as it is compiled, and a solve may start from the one before.
+        # leave a program as it is compiled.
         self._upper = cp.Parameter(edges, nonneg=True, value=np.ones(edges))
         self._limit = cp.Parameter(nonneg=True)
         # A row, not an attribute of the variable: its duals are reduced costs.
@@ -318,15 +317,14 @@ class Model:
         program = self._least_memory if limit is None else self._fastest
         try:
             matrices = Matrices(program)
-            # From the solution of the solve before, if there is one.
-            problem = matrices.problem(taken, start=self._found.get(program))
-            outcome = WORKER.solve(problem, options.time_limit)
+            # From nothing: given a solution to start from, HiGHS 1.16.0 takes some for
+            # optimal that are not, and 1.15.1 loses more time than it saves.
+            outcome = WORKER.solve(matrices.problem(taken), options.time_limit)
             self.failure = outcome.failure
             if outcome.status in _NONE:
                 return INFEASIBLE
             if outcome.x is None:
                 return None
-            self._found[program] = outcome.x
             matrices.unpack(outcome)
         except Exception as error:  # noqa: BLE001 - whatever a solver does, there are others
             self.failure = f"{type(error).__name__}: {error}"

@@ -169,8 +169,8 @@ class _Tensor:
         recipe = self.tensor.recipe
         if recipe is None and stop is not None:
             return
-        for place in self.places:
-            net._add(index, (place, a), ("nowhere", a))
+        # What has a copy on the host goes back there instead: it is written once.
+        net._add(index, ("fresh", a), ("nowhere", a))
         if stop is None:
             net._add(index, ("nowhere", a), None)
         for use in reachable:

@@ -162,6 +162,13 @@ class Problem:
             out[first:end] += nbytes
         return out
 
+    def fastest(self) -> float:
+        """Seconds with nothing in the way, each segment by its fastest variant."""
+        return sum(
+            min([seconds, *(v.seconds for v in self.variants.get(k, ()))])
+            for k, seconds in enumerate(self.compute)
+        )
+
     def floor(self) -> int:
         """A lower bound of the device bytes of every plan.
 
@@ -172,7 +179,8 @@ class Problem:
             least = min(v.workspace for v in variants) - self.workspace[segment]
             here[segment] += min(0, least)
         for tensor in self.tensors:
-            for segment in tensor.touches:
+            gone = frozenset() if tensor.recipe is None else tensor.recipe.dissolved
+            for segment in gone.symmetric_difference(tensor.touches) - gone:
                 here[segment] += tensor.nbytes
         for segment, known in self.configurations.items():
             saved = (
