@@ -381,3 +381,15 @@ def test_the_largest_values_are_counted():
     found = largest(many.program, range(9))
     assert found[0] == "   1 x      9.0 MiB  f32[512,512] from a"
     assert found[6:] == ["   3 smaller, 6.0 MiB"]
+
+
+def test_autotms_programs_stream_and_compute_nothing_again():
+    w = get("mlp-tiny")
+    step = autotm.jit(w.step, budget="min", formulation="static")
+    plan = step.plan(*w.args)
+    assert plan.schedule.streams
+    text = plan.explain()
+    assert f": {said(0.0)} more to compute again," in text
+    assert "Values that segments read or leave on the host, and other variants" in text
+    assert "the static program computes nothing again" in text
+    assert "what it is made of is gone by then" not in text

@@ -13,6 +13,7 @@ from ..solve import (
     PROGRAMS,
     Alternative,
     Decision,
+    Formulation,
     Problem,
     Replay,
     Schedule,
@@ -151,13 +152,19 @@ class _Explained:
         if plan.schedule == Schedule():
             return [*lines, "As planned they do: the step is cut, and that is all."]
         compute = float(state.compute.sum())
-        again, waits = compute - cut.makespan, state.makespan - compute
-        return [
-            *lines,
+        again, waits = sum(self.again.values()), state.makespan - compute
+        rest = compute - cut.makespan - again
+        lines += [
             f"As planned they take {format_bytes(state.device_peak)}, and the step "
             f"{said(state.makespan)}: {said(again)} more to compute again,",
             f"{said(waits)} more to wait for copies. All times are modelled.",
         ]
+        if plan.schedule.streams or plan.schedule.picks:
+            lines.append(
+                "Values that segments read or leave on the host, and other variants of "
+                f"segments, change it by {said(rest, True)}."
+            )
+        return lines
 
     def _peak(self) -> list[str]:
         if not self.state.device.size:
@@ -181,9 +188,9 @@ class _Explained:
         if self.plan.schedule == Schedule():
             return []
         step = _STEP if limit >= 4 * _STEP else int(_PART * limit)
-        joint = PROGRAMS[self.plan.formulation](self.problem)
+        program = PROGRAMS[self.plan.formulation](self.problem)
         changes = (0, step, -step)
-        now, more, less = (joint.relaxation(limit + change) for change in changes)
+        now, more, less = (program.relaxation(limit + change) for change in changes)
         if now is None or more is None or less is None or now == float("inf"):
             return []
         size = format_bytes(step)
@@ -315,6 +322,8 @@ class _Explained:
         return f"{text} ({said(seconds[0] * unit / nbytes)} per {name})"
 
     def _why_not(self, tensor: Tensor) -> str:
+        if self.plan.formulation is not Formulation.JOINT:
+            return f"the {self.plan.formulation.value} program computes nothing again"
         if tensor.value in self.program.recomputations:
             return "what it is made of is gone by then"
         producer = self.program.values[tensor.value].producer
