@@ -140,7 +140,7 @@ class _Tensor:
         if first in self.streams:
             made = Stream(self.tensor.value, first)
             away = net._add(self.index, None, self._away(first), made)
-            net._fill("host", away, first, first + 1, nbytes)
+            net._fill("host", away, first, self._away(first)[-1], nbytes)
 
     def _reachable(self, a: int) -> tuple[list[int], int | None]:
         """Later uses up to the next mandatory one, and that."""
@@ -208,7 +208,7 @@ class _Tensor:
         if stop in self.streams:
             streamed = Stream(self.tensor.value, stop)
             column = net._add(index, away[-1], self._away(stop), streamed)
-            net._fill("host", column, cuts[-1], stop + 1, nbytes)
+            net._fill("host", column, cuts[-1], self._away(stop)[-1], nbytes)
 
     def _store(
         self, a: int, cuts: list[int], windows: list[tuple[int, int]] | None
@@ -240,8 +240,10 @@ class _Tensor:
             action = Fetch(self.tensor.value, first, use, -1 if end == use else end)
             fetch = self._arrive(("away", a, cut), "clean", use, action)
             net._fill("device", fetch, first, use + 1, nbytes)
-            # Where everything waits, stores come before fetches.
-            net._fill("host", fetch, cut, end + 1 if first == end else end, nbytes)
+            # Where everything waits, stores come before fetches; and a copy that the
+            # tensor may go back to is kept.
+            is_kept = first == end or any(d >= use for d in self.departures)
+            net._fill("host", fetch, cut, use + 1 if is_kept else end, nbytes)
             net._spread("in", fetch, action)
 
 
