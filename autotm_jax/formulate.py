@@ -12,8 +12,8 @@ import numpy as np
 from . import compat
 from .machine import Machine
 from .profile import Costs
-from .solve import Configuration, Link, Problem, Recipe, Tensor, Variant
-from .trace import Program
+from .solve import Configuration, Crossing, Link, Problem, Recipe, Tensor, Variant
+from .trace import Program, repeats
 
 
 # The smallest values stay where they are, as many as never hold more than this fraction
@@ -44,18 +44,20 @@ def formulate(
 
     A `Problem`.
     """
+    nest = program.nest
     touches = {
         value: at
         for value, at in program.touches().items()
         if value not in program.returned
     }
-    large = _large(program, touches)
+    held = {value: _held(program, value, at) for value, at in touches.items()}
+    large = _large(program, held)
     chains = _Chains(program, costs, touches, set(large))
     small = []
     for value, at in touches.items():
         if value not in chains.large:
             last = max(at[-1], chains.extended.get(value, 0))
-            small.append((program.values[value].nbytes, at[0], last + 1))
+            small.append(_held(program, value, [at[0], last]))
     position = {v: i for i, v in enumerate(large)}
     tensors = []
     for value in large:
@@ -64,7 +66,7 @@ def formulate(
             cost = costs.recomputations[value]
             reads = program.recomputations[value].reads
             roots = tuple(position[r] for r in reads if r in position)
-            times = {k: costs.again(value, k) for k in sorted(chains.at[value])}
+            times = {k: chains.seconds(value, k) for k in sorted(chains.at[value])}
             last = max((touches[value][-1], *chains.optional.get(value, ())))
             gone = {last} if program.dissolves(value, last) else set()
             dissolved = frozenset(gone.intersection(times))
@@ -73,7 +75,23 @@ def formulate(
         movable = machine.d2h_bandwidth > 0 and _can_leave(program, value)
         nbytes = program.values[value].nbytes
         mandatory = tuple(touches[value])
-        tensors.append(Tensor(value, nbytes, mandatory, optional, movable, recipe))
+        scope = program.values[value].loop
+        crossing = _crossing(program, value, sorted((*mandatory, *optional)))
+        last = max((*mandatory, *optional))
+        scopes = {scope, nest.place(value, last)}
+        tensors.append(
+            Tensor(
+                value,
+                nbytes,
+                mandatory,
+                optional,
+                movable,
+                recipe,
+                repeats(program.loops, scope),
+                crossing,
+                tuple(r for inside in scopes for r in nest.inside(inside)),
+            )
+        )
     link = Link(
         # A link that is not there carries nothing, and so takes no time.
         machine.d2h_bandwidth or float("inf"),
@@ -82,12 +100,16 @@ def formulate(
         machine.transfer_latency,
         machine.copy_reach,
     )
+    times = [repeats(program.loops, s.loop) for s in program.segments]
     variants = {
-        k: tuple(Variant(name, cost.seconds, cost.workspace) for name, cost in others)
+        k: tuple(
+            Variant(name, times[k] * cost.seconds, cost.workspace)
+            for name, cost in others
+        )
         for k, others in costs.variants.items()
     }
     return Problem(
-        tuple(c.seconds for c in costs.segments),
+        tuple(n * c.seconds for n, c in zip(times, costs.segments, strict=True)),
         tuple(c.workspace for c in costs.segments),
         tuple(small),
         tuple(tensors),
@@ -99,26 +121,45 @@ def formulate(
     )
 
 
-def _large(program: Program, touches: Mapping[int, Sequence[int]]) -> list[int]:
+def _crossing(program: Program, value: int, touches: Sequence[int]) -> Crossing | None:
+    pair = program.nest.crossing(value, touches)
+    if pair is None:
+        return None
+    made, read = (program.nest.ranges[loop] for loop in pair)
+    return Crossing(made, read, program.loops[pair[0]].length)
+
+
+def _held(
+    program: Program, value: int, touches: Sequence[int]
+) -> tuple[int, int, int]:
+    """Bytes, and the segments `[first, end)` that hold them, if a value stays."""
+    nbytes, crossing = program.values[value].nbytes, _crossing(program, value, touches)
+    if crossing is None:
+        return nbytes, touches[0], touches[-1] + 1
+    return nbytes * crossing.count, *crossing.span
+
+
+def _large(program: Program, held: Mapping[int, tuple[int, int, int]]) -> list[int]:
     """The values that are worth deciding about, in program order."""
-    sizes = {v: program.values[v].nbytes for v in touches}
+    sizes = {v: nbytes for v, (nbytes, _, _) in held.items()}
     count = len(program.segments)
 
     def peak(chosen: Iterable[int]) -> int:
         changes = np.zeros(count + 1, dtype=np.int64)
         for v in chosen:
-            changes[touches[v][0]] += sizes[v]
-            changes[touches[v][-1] + 1] -= sizes[v]
+            nbytes, first, end = held[v]
+            changes[first] += nbytes
+            changes[end] -= nbytes
         return int(np.cumsum(changes).max(initial=0))
 
-    allowed = _SMALL_TOGETHER * peak(touches)
+    allowed = _SMALL_TOGETHER * peak(held)
     thresholds = sorted(set(sizes.values()) | {1})
     # The largest threshold below which all values together are small.
     number = bisect.bisect_right(
-        thresholds, allowed, key=lambda t: peak(v for v in touches if sizes[v] < t)
+        thresholds, allowed, key=lambda t: peak(v for v in held if sizes[v] < t)
     )
     smallest = thresholds[max(0, number - 1)]
-    return [v for v in touches if sizes[v] >= max(1, smallest)]
+    return [v for v in held if sizes[v] >= max(1, smallest)]
 
 
 def _configurations(
@@ -171,11 +212,35 @@ class _Chains:
         self.at: dict[int, set[int]] = {}
         self.optional: dict[int, set[int]] = {}
         self.extended: dict[int, int] = {}
-        self._allowance = _LONGEST_CHAIN * sum(c.seconds for c in costs.segments)
+        self._allowance = _LONGEST_CHAIN * sum(
+            self._times(s.loop) * c.seconds
+            for s, c in zip(program.segments, costs.segments, strict=True)
+        )
         for value in sorted(large):
             for a, b in zip(touches[value], touches[value][1:], strict=False):
-                if b - a > 2:
+                if b - a > 2 or self._crosses(value, a, b):
                     self._follow(_Link(value, b, 0, 0.0))
+
+    def _times(self, scope: int | None) -> int:
+        return repeats(self.program.loops, scope)
+
+    def _crosses(self, value: int, a: int, b: int) -> bool:
+        place = self.program.nest.place
+        return place(value, a) != place(value, b)
+
+    def seconds(self, value: int, use: int) -> float:
+        """What it takes in a step to compute a value again before a segment."""
+        place = self.program.nest.place(value, use)
+        return self._times(place) * self.costs.again(value, use)
+
+    def _is_at_hand(self, root: int, value: int, use: int) -> bool:
+        # What is computed again in a loop from outside of it has to be there for the
+        # whole loop: only if that is so anyway. And what stays because it is small
+        # stays only as long as it does.
+        nest = self.program.nest
+        if nest.place(root, use) == nest.place(value, use):
+            return True
+        return use in self.touches[root]
 
     def _follow(self, first: _Link) -> None:
         queue = deque([first])
@@ -209,12 +274,14 @@ class _Chains:
         # The segment before may read the same roots, and so do half of the work.
         if (value, use - 1) not in self.program.joined:
             return False
-        return self.costs.again(value, use - 1) < self.costs.again(value, use)
+        return self.seconds(value, use - 1) < self.seconds(value, use)
 
     def _is_sensible(self, value: int, use: int, roots: list[int]) -> bool:
         # Bringing back a root that nobody else wants any more, or has just wanted for
         # the last time, only pays where it is much smaller than what it gives.
         small = self.program.values[value].nbytes / 2
+        if not all(self._is_at_hand(r, value, use) for r in roots):
+            return False
         return all(
             self.touches[r][-1] >= use - 1 or self.program.values[r].nbytes <= small
             for r in roots

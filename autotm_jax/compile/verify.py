@@ -29,6 +29,8 @@ class Evidence:
 
 # XLA:GPU marks pinned host memory as memory space 5 of a layout.
 _COPY = re.compile(r"= \((\S+?), (\S+?), [^)]*\) copy-start\(")
+# In a loop, a slice of a stack is copied: out of it, or into it.
+_SLICE = re.compile(r"= \((.*?)\) (?:fusion|dynamic-slice|dynamic-update-slice)-start\(")
 _HOST_LAYOUT = "S(5)"
 _REMAT = re.compile(r"%\S*\.remat\S* = ")
 _HOST_COMPUTE = re.compile(r'_xla_compute_type="host"|execution_thread="host"')
@@ -69,4 +71,5 @@ def examine(compiled: Any, schedule: Schedule, platform: str) -> Evidence:
 
 def _host_copies(text: str) -> int:
     pairs = _COPY.findall(text)
-    return sum((_HOST_LAYOUT in to) != (_HOST_LAYOUT in of) for to, of in pairs)
+    plain = sum((_HOST_LAYOUT in to) != (_HOST_LAYOUT in of) for to, of in pairs)
+    return plain + sum(_HOST_LAYOUT in found for found in _SLICE.findall(text))

@@ -12,15 +12,18 @@ everything up to the cut that names it.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from ..solve.schedule import Fetch, Recompute, Schedule, Store
-from ..trace import Fragment, Program, evaluate
+from .. import compat
+from ..solve.schedule import Schedule
+from ..trace import Fragment, Loop, Program, Scope, evaluate, slice_of
+from .iteration import Iteration, Stacks, fetched, first_of, next_of
+from .timetable import Timetable
 
 
 def emit(program: Program, schedule: Schedule) -> Callable[..., list[Any]]:
@@ -47,107 +50,190 @@ class _Emission:
     """One walk over the segments, with the current handle of every value."""
 
     def __init__(self, program: Program, schedule: Schedule):
-        self.program = program
-        # Keyed by the cut at which something happens: cut k precedes segment k.
-        self.begin_store: dict[int, list[int]] = defaultdict(list)
-        self.end_store: dict[int, list[int]] = defaultdict(list)
-        self.begin_fetch: dict[int, list[int]] = defaultdict(list)
-        self.end_fetch: dict[int, list[int]] = defaultdict(list)
-        # Copies that everything waits for: done at the cut at which they begin.
-        self.store_at: dict[int, list[int]] = defaultdict(list)
-        self.fetch_at: dict[int, list[int]] = defaultdict(list)
-        for store in (*schedule.stores, *self._streamed_out(schedule)):
-            first, end = store.window
-            if first == end:
-                self.store_at[first].append(store.value)
-            else:
-                self.begin_store[first].append(store.value)
-                self.end_store[end].append(store.value)
-        for fetch in (*schedule.fetches, *self._streamed_in(schedule)):
-            first, end = fetch.window
-            if first == end:
-                self.fetch_at[first].append(fetch.value)
-            else:
-                self.begin_fetch[first].append(fetch.value)
-                if end < fetch.use:
-                    self.end_fetch[end].append(fetch.value)
+        self.program, self.nest = program, program.nest
+        self.timetable = Timetable(program, schedule)
         variants = {p.segment: p.variant for p in schedule.picks}
         self.bodies = [s.body.by(variants.get(s.index, 0)) for s in program.segments]
-        self.again: dict[int, list[int]] = defaultdict(list)
-        for item in sorted(schedule.recomputes, key=self._program_order):
-            self.again[item.use].append(item.value)
         self.last_read: dict[int, int] = {}
         for k, body in enumerate(self.bodies):
-            fragments = (program.recomputations[v] for v in self.again[k])
+            again = self.timetable.again[k]
+            fragments = (program.recomputations[v] for v in again)
             for fragment in (body, *fragments):
                 self.last_read.update(dict.fromkeys(fragment.reads, k))
         self.returned = program.returned
+        self.scope: Scope = None
         self.device: dict[int, Any] = dict(program.constants)
         self.host: dict[int, Any] = {}
-
-    # No kernel of XLA's reads host memory or writes there: what a segment streams is
-    # fetched before it, or stored after it.
-
-    def _streamed_out(self, schedule: Schedule) -> list[Store]:
-        made = self._made_in
-        streams = [s for s in schedule.streams if s.at == made(s.value)]
-        return [Store(s.value, s.at, s.at + 1) for s in streams]
-
-    def _streamed_in(self, schedule: Schedule) -> list[Fetch]:
-        made = self._made_in
-        streams = [s for s in schedule.streams if s.at != made(s.value)]
-        return [Fetch(s.value, s.at, s.at) for s in streams]
-
-    def _made_in(self, value: int) -> int:
-        return self.program.touches()[value][0]
-
-    def _program_order(self, item: Recompute) -> int:
-        producer = self.program.values[item.value].producer
-        assert producer is not None
-        return producer
+        # Of what one loop leaves for another: the stacks.
+        self.stacks: dict[int, Any] = {}
+        self.host_stacks: dict[int, Any] = {}
 
     def run(self, arguments: Sequence[Any]) -> list[Any]:
         self.device.update(zip(self.program.arguments, arguments, strict=True))
-        made: tuple[int, ...] = ()
-        for k, body in enumerate(self.bodies):
-            again = self.again[k]
-            fragments = [self.program.recomputations[v] for v in again]
-            needed = set(body.reads).union(*(f.reads for f in fragments))
-            needed -= set(again)
-            fetched, stored = self.fetch_at[k], self.store_at[k]
-            needed.difference_update(fetched)
-            coming = self.begin_fetch[k] + fetched
-            # What is stored right here is on the host only after this cut.
-            known = [v for v in coming if v not in stored] + self.end_store[k]
-            leaving = self.begin_store[k] + stored
-            self._cut({*needed, *made, *leaving, *self.end_fetch[k]}, known)
-            for value in leaving:
-                self._to_host(value)
-            self._wait({*needed, *made}.difference(stored), stored)
-            for value in coming:
-                self._to_device(value)
-            needed.update(fetched)
-            self._wait(needed, (), fetched)
-            for value, fragment in zip(again, fragments, strict=True):
-                self._evaluate(fragment)
-                # XLA joins what reads the same; anything else is kept apart.
-                if (value, k) not in self.program.joined:
-                    self._cut({*needed, *again[: again.index(value) + 1]}, ())
-            self._evaluate(body)
-            wanted = [v for v in again if self.last_read.get(v, k) > k]
-            made = (*body.writes, *wanted)
-            if body is not self.bodies[-1]:
-                self._settle(body.writes)
-        return [
-            self.device[r] if isinstance(r, int) else r.val
-            for r in self.program.results
-        ]
+        self._walk(0, len(self.bodies), None)
+        return [self._read(r) for r in self.program.results]
 
-    def _to_host(self, value: int) -> None:
-        self.host[value] = jax.device_put(self.device[value], jax.memory.Space.Host)
+    def _read(self, atom: Any) -> Any:
+        return self.device[atom] if isinstance(atom, int) else atom.val
+
+    def _walk(self, first: int, end: int, iteration: Iteration | None) -> None:
+        # The segments `[first, end)` in this scope, and the loops among them.
+        made: tuple[int, ...] = ()
+        k = first
+        while k < end:
+            inner = self.nest.child(self.scope, k)
+            if inner is None:
+                made = self._segment(k, made, iteration)
+                k += 1
+            else:
+                made = self._loop(self.program.loops[inner], made, iteration)
+                k = self.nest.ranges[inner][1]
+
+    def _segment(
+        self, k: int, made: tuple[int, ...], iteration: Iteration | None
+    ) -> tuple[int, ...]:
+        body = self.bodies[k]
+        again = self._prepare(k, body.reads, made, iteration)
+        self._evaluate(body)
+        wanted = [v for v in again if self.last_read.get(v, k) > k]
+        if body is not self.bodies[-1]:
+            self._settle(body.writes)
+        return (*body.writes, *wanted)
+
+    def _loop(
+        self, loop: Loop, made: tuple[int, ...], around: Iteration | None
+    ) -> tuple[int, ...]:
+        first, end = self.nest.ranges[loop.index]
+        initial = [c.initial for c in loop.carries]
+        taken = {v for body in self.bodies[first:end] for v in body.reads}
+        taken -= self.program.resident
+        self._prepare(first, taken.union(filter(_is_value, initial)), made, around)
+        outside = self._handles()
+        moved, ahead = self.timetable.moved(loop.index), self.timetable.ahead(loop.index)
+        stacks = Stacks(self.program, loop, self.timetable.kept(loop.index), moved)
+        first_slices = [fetched(self.host_stacks[v], first_of(loop)) for v in ahead]
+
+        def body(state: Any, counter: Any) -> tuple[Any, Any]:
+            carried, buffers, slices = state
+            self._resume(outside, loop.index)
+            self.device[loop.counter] = counter
+            self.device.update(zip(loop.entered, carried, strict=True))
+            self.device.update(zip(ahead, slices, strict=True))
+            iteration = Iteration(stacks, buffers)
+            self._walk(first, end, iteration)
+            for value in self.timetable.at(loop.index, end).begin_store:
+                self._to_host(value, iteration)
+            counter = self.device[loop.counter]
+            buffers = iteration.finish(self._read, counter)
+            carried = [
+                jnp.asarray(self._read(c.after), x.dtype)
+                for c, x in zip(loop.carries, carried, strict=True)
+            ]
+            slices = [iteration.fetched[v] for v in ahead]
+            return (carried, buffers, slices), iteration.results(self._read)
+
+        start = [
+            jnp.asarray(self._read(c.initial), self.program.values[c.before].aval.dtype)
+            for c in loop.carries
+        ]
+        state = start, stacks.buffers(self._anchor(initial)), first_slices
+        (carried, buffers, _), results = jax.lax.scan(
+            body,
+            state,
+            jnp.arange(loop.length, dtype=jnp.int32),
+            reverse=loop.reverse,
+            unroll=1 if moved or ahead else loop.unroll,
+        )
+        self._resume(outside, loop.parent)
+        every = dict(zip(stacks.written, buffers, strict=True))
+        every.update(zip(stacks.returned, results, strict=False))
+        whole = [every[i] for i in range(len(stacks.each))]
+        self.device.update(zip((c.result for c in loop.carries), carried, strict=True))
+        self.device.update(zip((s.whole for s in loop.stacks), whole, strict=False))
+        self.stacks.update(zip(stacks.kept, whole[len(loop.stacks) :], strict=True))
+        self.host_stacks.update(
+            zip(moved, results[len(stacks.returned) :], strict=True)
+        )
+        return loop.left_with
+
+    def _handles(self) -> tuple[dict[int, Any], ...]:
+        return self.device, self.host, self.stacks, self.host_stacks
+
+    def _resume(self, handles: Sequence[dict[int, Any]], scope: Scope) -> None:
+        # What is made in the body of a loop is not known outside of it.
+        self.device, self.host, self.stacks, self.host_stacks = map(dict, handles)
+        self.scope = scope
+
+    def _anchor(self, initial: Sequence[Any]) -> Callable[[Any], Any]:
+        handles = [self.device[v] for v in filter(_is_value, initial)]
+        handles = [h for h in handles if not compat.is_key_type(h.aval)]
+        if not handles:
+            return lambda scalar: scalar
+        tie = min(handles, key=lambda h: h.size)
+        return lambda scalar: jax.lax.optimization_barrier((scalar, tie))[0]
+
+    def _prepare(
+        self,
+        k: int,
+        reads: Iterable[int],
+        made: tuple[int, ...],
+        iteration: Iteration | None,
+    ) -> list[int]:
+        # Cut k, with what begins or ends there. What is computed again is returned.
+        now = self.timetable.at(self.scope, k)
+        fragments = [self.program.recomputations[v] for v in now.again]
+        needed = set(reads).union(*(f.reads for f in fragments))
+        needed.difference_update(now.again, now.fetch_at)
+        # What comes from outside of a loop does not go through the cuts inside.
+        needed = {v for v in needed if self.nest.place(v, k) == self.scope}
+        slices = {v for v in needed if v in self.stacks and v not in self.device}
+        needed -= slices
+        coming = [*now.begin_fetch, *now.fetch_at]
+        # What is stored right here is on the host only after this cut.
+        known = [v for v in coming if v not in now.store_at] + now.end_store
+        leaving = [*now.begin_store, *now.store_at]
+        self._cut({*needed, *made, *leaving, *now.end_fetch}, known)
+        if iteration is not None:
+            iteration.write({*made, *needed}, self._read, self._counter)
+        for value in leaving:
+            self._to_host(value, iteration)
+        self._wait({*needed, *made}.difference(now.store_at), now.store_at)
+        for value in coming:
+            self._to_device(value)
+        for value in now.fetch_ahead:
+            assert iteration is not None
+            counter = next_of(iteration.stacks.loop, self._counter)
+            iteration.fetched[value] = fetched(self.host_stacks[value], counter)
+        needed.update(now.fetch_at)
+        self._wait(needed, (), now.fetch_at)
+        for value in slices:
+            self.device[value] = slice_of(self.stacks[value], self._counter)
+        needed |= slices
+        for value, fragment in zip(now.again, fragments, strict=True):
+            self._evaluate(fragment)
+            # XLA joins what reads the same; anything else is kept apart.
+            if (value, k) not in self.program.joined:
+                self._cut({*needed, *now.again[: now.again.index(value) + 1]}, ())
+        return now.again
+
+    @property
+    def _counter(self) -> Any:
+        assert self.scope is not None
+        return self.device[self.program.loops[self.scope].counter]
+
+    def _to_host(self, value: int, iteration: Iteration | None) -> None:
+        moved = jax.device_put(self.device[value], jax.memory.Space.Host)
+        if iteration is not None and value in iteration.stacks.moved:
+            iteration.on_host[value] = moved
+        else:
+            self.host[value] = moved
 
     def _to_device(self, value: int) -> None:
-        self.device[value] = jax.device_put(self.host[value], jax.memory.Space.Device)
+        if value in self.host_stacks:
+            self.device[value] = fetched(self.host_stacks[value], self._counter)
+        else:
+            host = self.host[value]
+            self.device[value] = jax.device_put(host, jax.memory.Space.Device)
 
     def _wait(
         self, needed: Iterable[int], stored: Sequence[int], fetched: Sequence[int] = ()
@@ -171,10 +257,19 @@ class _Emission:
         self.device.update(evaluate(self.program, fragment, read))
 
     def _cut(self, device: Iterable[int], host: Iterable[int]) -> None:
-        on_device, on_host = sorted(device), sorted(set(host))
+        # A stack on the host cannot go through a barrier in a loop.
+        on_host = sorted({v for v in host if v in self.host})
+        on_device = sorted(device)
         if not on_device and not on_host:
             return
+        if self.scope is not None:
+            # With its counter, a loop's slices of stacks are made after the cut, too.
+            on_device.append(self.program.loops[self.scope].counter)
         handles = [self.device[v] for v in on_device] + [self.host[v] for v in on_host]
         handles = jax.lax.optimization_barrier(handles)
         self.device.update(zip(on_device, handles, strict=False))
         self.host.update(zip(on_host, handles[len(on_device) :], strict=True))
+
+
+def _is_value(atom: Any) -> bool:
+    return isinstance(atom, int)

@@ -36,6 +36,9 @@ from .problem import (
     Configuration as Configuration,
 )
 from .problem import (
+    Crossing as Crossing,
+)
+from .problem import (
     Link as Link,
 )
 from .problem import (

@@ -13,8 +13,8 @@ from collections import defaultdict
 
 import numpy as np
 
-from .footprint import footprint
-from .problem import Problem
+from .footprint import Interval, footprint
+from .problem import Problem, Tensor, first_copy
 from .schedule import Fetch, Pick, Schedule, Store
 
 
@@ -29,6 +29,7 @@ class Replay:
     - `faults`: rules the schedule breaks, as sentences; empty if it is sound.
     - `stays`: `(value, first, end)`: the value is on the device from segment `first`
         until before segment `end`.
+    - `stacks`: the same, of one of it per iteration of a loop.
     """
 
     device: np.ndarray
@@ -37,10 +38,12 @@ class Replay:
     seconds: np.ndarray
     faults: tuple[str, ...]
     stays: tuple[tuple[int, int, int], ...]
+    stacks: tuple[tuple[int, int, int], ...] = ()
 
     def alive(self, segment: int) -> list[int]:
         """Values that are on the device at a segment."""
-        return [v for v, first, end in self.stays if first <= segment < end]
+        every = (*self.stays, *self.stacks)
+        return [v for v, first, end in every if first <= segment < end]
 
     @property
     def device_peak(self) -> int:
@@ -89,6 +92,7 @@ class _Replayer:
         self.delay = 0.0
         self.faults: list[str] = []
         self.stays: list[tuple[int, int, int]] = []
+        self.stacks: list[tuple[int, int, int]] = []
         self.position = {t.value: i for i, t in enumerate(problem.tensors)}
 
     def run(self) -> Replay:
@@ -188,28 +192,34 @@ class _Replayer:
         for first, end in found.stays:
             self.device[first:end] += nbytes
             self.stays.append((tensor.value, first, end))
+        if found.stack is not None:
+            self.device[slice(*found.stack)] += tensor.stacked
+            self.stacks.append((tensor.value, *found.stack))
         link = self.problem.link
-        for first, end in found.out:
-            self._copy(self.out, first, end, nbytes, link.d2h)
-        for first, end in found.into:
-            self._copy(self.into, first, end, nbytes, link.h2d)
+        for window in found.out:
+            self._copy(self.out, window, tensor, link.d2h)
+        for window in found.into:
+            self._copy(self.into, window, tensor, link.h2d)
+        if found.is_ahead and tensor.crossing is not None:
+            self.delay += first_copy(tensor, link)
         if found.host is not None:
-            self.host[slice(*found.host)] += nbytes
+            self.host[slice(*found.host)] += tensor.stacked
         if tensor.touches[0] not in streams:
             self.before[tensor.touches[0]] -= nbytes
 
     def _copy(
-        self, lane: np.ndarray, first: int, end: int, nbytes: int, bandwidth: float
+        self, lane: np.ndarray, window: Interval, tensor: Tensor, bandwidth: float
     ) -> None:
-        link = self.problem.link
+        link, times = self.problem.link, tensor.times
+        first, end = window
         compute = np.array(self.problem.compute[first:end])
         if not compute.size:
-            self.delay += link.alone(nbytes, bandwidth)
+            self.delay += times * link.alone(tensor.nbytes, bandwidth)
             return
-        self.delay += link.delay(nbytes, bandwidth)
+        self.delay += times * link.delay(tensor.nbytes, bandwidth)
         total = compute.sum()
         share = compute / total if total else np.full(compute.size, 1 / compute.size)
-        lane[first:end] += nbytes * share
+        lane[first:end] += times * tensor.nbytes * share
 
     def _finish(self, recomputed: dict[int, set[int]]) -> Replay:
         problem, link = self.problem, self.problem.link
@@ -244,4 +254,5 @@ class _Replayer:
         if seconds.size:
             seconds[-1] += self.delay
         faults, stays = tuple(self.faults), tuple(self.stays)
-        return Replay(device, self.host, compute, seconds, faults, stays)
+        stacks = tuple(self.stacks)
+        return Replay(device, self.host, compute, seconds, faults, stays, stacks)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
-from .problem import Problem
+from .problem import Problem, first_copy
 from .schedule import Fetch, Recompute, Schedule, Store, Stream
 
 
@@ -91,10 +91,14 @@ class Columns:
     def _delay(self, tensor: int, action: Action) -> float:
         if not isinstance(action, Store | Fetch):
             return 0.0
-        link, nbytes = self.problem.link, self.problem.tensors[tensor].nbytes
+        link, found = self.problem.link, self.problem.tensors[tensor]
         bandwidth = link.d2h if isinstance(action, Store) else link.h2d
         first, end = action.window
-        return (link.delay if end > first else link.alone)(nbytes, bandwidth)
+        seconds = link.delay if end > first else link.alone
+        once = 0.0
+        if isinstance(action, Fetch) and action.is_ahead:
+            once = first_copy(found, link)
+        return found.times * seconds(found.nbytes, bandwidth) + once
 
     def _fill(self, lane: Lane, column: int, first: int, end: int, each: float) -> None:
         """Adds to a lane in the segments `[first, end)`."""
@@ -106,7 +110,8 @@ class Columns:
         first, end = action.window
         seconds = self._seconds(first, end)
         link = self.problem.link
-        nbytes = self.problem.tensors[self.edges[column].tensor].nbytes
+        tensor = self.problem.tensors[self.edges[column].tensor]
+        nbytes = tensor.times * tensor.nbytes
         if seconds > 0:
             self._fill(lane, column, first, end, nbytes / seconds)
         elif end > first:  # beside segments that take no time

@@ -21,6 +21,10 @@ class Footprint:
     - `out`, `into`: it is being copied to the host, or from it; an empty interval for a
         copy that everything waits for.
     - `faults`: rules that are broken, as the ends of sentences about the value.
+    - `stack`: a stack of it is on the device, from loop to loop.
+    - `is_ahead`: it is fetched in one iteration of a loop for the next.
+
+    On the host there is a stack of it, too, if it crosses from loop to loop.
     """
 
     stays: tuple[Interval, ...]
@@ -28,6 +32,8 @@ class Footprint:
     out: tuple[Interval, ...]
     into: tuple[Interval, ...]
     faults: tuple[str, ...]
+    stack: Interval | None = None
+    is_ahead: bool = False
 
 
 def footprint(
@@ -71,6 +77,7 @@ class _Walk:
         self.stores, self.fetches, self.streams = stores, fetches, set(streams)
         self.faults: list[str] = []
         self.stays: list[Interval] = []
+        self.stack: Interval | None = None
         self.arrivals: dict[int, Fetch | None] = dict.fromkeys(recomputed)
         for fetch in fetches:
             if fetch.use in self.arrivals:
@@ -93,6 +100,8 @@ class _Walk:
             first, end = store.window
             if store.after not in self.uses or not store.after < first <= end:
                 faults.append("is stored when it is not on the device")
+            if tensor.crossing is not None and end > tensor.crossing.made[1]:
+                faults.append("is stored after the loop that makes it")
         for at in sorted(self.streams):
             if at not in tensor.touches:
                 faults.append(f"is streamed at {at}, which does not touch it")
@@ -100,6 +109,11 @@ class _Walk:
                 faults.append(f"is wanted on the device at {at}, and streamed there")
         if self.uses[0] != tensor.touches[0]:
             faults.append("is used before it is made")
+        windows = [c.window for c in (*self.stores, *self.fetches)]
+        if not all(tensor.is_open(cut) for window in windows for cut in window):
+            faults.append("is copied in the middle of a loop that it is not in")
+        if not all(map(tensor.is_open, self.recomputed)):
+            faults.append("is computed again in a loop that it is not in")
 
     def run(self) -> Footprint:
         # `start` is when it came to the device, or None while it is on the host.
@@ -117,14 +131,19 @@ class _Walk:
             tuple(s.window for s in self.stores),
             tuple(f.window for f in self.fetches),
             tuple(self.faults),
+            self.stack,
+            any(f.is_ahead for f in self.fetches),
         )
 
     def _go(self, a: int, b: int | None, start: int | None) -> int | None:
         """From one use to the next: since when it is on the device then."""
+        if b is not None and self.tensor.crosses(a, b):
+            return self._cross(a, b, start)
         is_streamed = b in self.streams
         stays = b is not None and b not in self.arrivals and not is_streamed
         if stays and start is not None:
-            if b is not None and a in self.leaves and self.leaves[a].done > b:
+            is_early = b is not None and a in self.leaves and self.leaves[a].done > b
+            if is_early and self.tensor.crossing is None:
                 self.faults.append("is still being stored when it is used")
             return start
         if start is not None:
@@ -147,13 +166,43 @@ class _Walk:
             # roots of earlier recomputations are read.
             return b
         first, end = arrival.window
-        if not a < first <= end <= b:
+        if not a < first <= end <= b or not self._is_in_loop(first):
             self.faults.append(f"is fetched for {b} outside of its gap")
         if self.on_host_from is None or self.on_host_from > first:
             self.faults.append(f"is fetched for {b} before it is stored")
         return first
 
+    def _is_in_loop(self, cut: int) -> bool:
+        crossing = self.tensor.crossing
+        return crossing is None or crossing.read[0] <= cut <= crossing.read[1]
+
+    def _cross(self, a: int, b: int, start: int | None) -> int | None:
+        """From the last use in the loop that makes it to the first in the other."""
+        crossing = self.tensor.crossing
+        assert crossing is not None
+        if start is not None:
+            ends = (s.done for s in self.stores if s.after <= a)
+            self.stays.append((start, max([a + 1, *ends])))
+        if b not in self.arrivals:
+            self.stack = crossing.span
+            return b
+        arrival = self.arrivals[b]
+        if arrival is None:
+            return b
+        first, end = arrival.window
+        ends_well = end == crossing.read[1] if arrival.is_ahead else end <= b
+        if not crossing.read[0] <= first <= end or not ends_well:
+            self.faults.append(f"is fetched for {b} outside of its loop")
+        if self.on_host_from is None:
+            self.faults.append(f"is fetched for {b} before it is stored")
+        if not arrival.is_ahead:
+            return first
+        self.stays.append((first, end))
+        return crossing.read[0]
+
     def _host(self) -> Interval | None:
+        if self.tensor.crossing is not None:
+            return self.tensor.crossing.span if self.stores else None
         first_touch = self.uses[0]
         if first_touch in self.streams:
             begin = first_touch

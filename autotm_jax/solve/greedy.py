@@ -92,9 +92,8 @@ def _choices(problem: Problem) -> Iterator[_Choice]:
                 store, fetch = at_leisure(tensor, (a, b), clock, link)
                 leisurely = Schedule((store,), (fetch,))
                 yield _Choice(index, a, b, 0.5 * copies, leisurely)
-                at_once = Schedule(
-                    (Store(tensor.value, a, a + 2),), (Fetch(tensor.value, b - 1, b),)
-                )
+                store, fetch = tensor.trip(a, b, a + 2, b - 1)
+                at_once = Schedule((store,), (fetch,))
                 yield _Choice(index, a, b, copies, at_once)
 
 

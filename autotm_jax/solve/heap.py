@@ -48,6 +48,8 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     """
     sizes = {t.value: t.nbytes for t in problem.tensors}
     buffers = [(sizes[v], first, end) for v, first, end in replayed.stays]
+    stacks = {t.value: t.stacked for t in problem.tensors}
+    buffers += [(stacks[v], first, end) for v, first, end in replayed.stacks]
     buffers += problem.small
     # The rest lives inside one segment: workspace, here or of a recomputation.
     rest = replayed.device.copy()
@@ -55,7 +57,7 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
         rest[first:end] -= nbytes
     buffers += [(int(extra), k, k + 1) for k, extra in enumerate(rest) if extra >= 1]
     array = np.array(buffers, dtype=np.int64).reshape(-1, 3)
-    _in_place(array, rest)
+    array = np.concatenate([array, _in_place(array, rest)])
     size, life = array[:, 0], array[:, 2] - array[:, 1]
     spatial = np.lexsort((-life, -size))
     temporal = np.lexsort((-size, -life))
@@ -64,16 +66,25 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     return Packing(placed, tops, max(int(tops.max(initial=0)), replayed.device_peak))
 
 
-def _in_place(buffers: np.ndarray, rest: np.ndarray) -> None:
+def _in_place(buffers: np.ndarray, rest: np.ndarray) -> np.ndarray:
     # Where a segment takes less than what it reads and makes, results take the place
-    # of operands that die in it: these are gone when the segment begins.
+    # of operands that die in it: these are gone when the segment begins. If that saves
+    # more than the segment does, it works in the rest: further buffers, returned.
+    more = []
     for k in np.flatnonzero(rest < -_PAGE):
-        missing = -rest[k] + _PAGE
+        missing = -rest[k]
         dying = np.flatnonzero((buffers[:, 2] == k + 1) & (buffers[:, 1] < k))
+        born = buffers[buffers[:, 1] == k, 0]
         for i in dying[np.argsort(-buffers[dying, 0])]:
-            if buffers[i, 0] <= missing:
+            is_replaced = buffers[i, 0] <= 2 * missing and buffers[i, 0] in born
+            if buffers[i, 0] <= missing + _PAGE or is_replaced:
                 buffers[i, 2] = k
                 missing -= buffers[i, 0]
+            if missing < _PAGE:
+                break
+        if missing < 0:
+            more.append((int(-missing), k, k + 1))
+    return np.array(more, dtype=np.int64).reshape(-1, 3)
 
 
 def packed_bytes(problem: Problem, replayed: Replay) -> int:

@@ -234,6 +234,7 @@ class Ways:
                 # One segment is too few for both copies to run beside it.
                 is_hidden = way > 0 and b - a > 2
                 start = min(max(start, a + 2), b - 1) if is_hidden else b
+                start = tensor.fetched_from(a, b, start)
                 fetches.append(Fetch(tensor.value, start, b))
             elif way is not None:
                 again.append(way)
@@ -257,4 +258,5 @@ class Ways:
         need = (stretch or 0.0) * self.tensor.nbytes / self.ledger.problem.link.d2h
         done = int(np.searchsorted(self.clock, self.clock[after + 1] + need))
         done = min(max(done, after + 2), max(first.start, after + 2))
-        return (Store(self.tensor.value, after, done),)
+        done = self.tensor.stored_by(after, first.use, done)
+        return (Store(self.tensor.value, after, min(done, max(first.start, after + 1))),)

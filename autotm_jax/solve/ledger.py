@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .footprint import Footprint, footprint
-from .problem import Problem
+from .problem import Problem, first_copy
 from .schedule import Fetch, Recompute, Schedule, Store, Stream
 
 
@@ -197,21 +197,25 @@ class Ledger:
         self._add(index, new, 1)
 
     def _add(self, index: int, found: Footprint, sign: int) -> None:
-        link = self.problem.link
-        nbytes = sign * self.problem.tensors[index].nbytes
+        link, tensor = self.problem.link, self.problem.tensors[index]
         self.faults += sign * len(found.faults)
         for first, end in found.stays:
-            self._device[first:end] += nbytes
+            self._device[first:end] += sign * tensor.nbytes
+        if found.stack is not None:
+            self._device[slice(*found.stack)] += sign * tensor.stacked
         if found.host is not None:
-            self._host[slice(*found.host)] += nbytes
+            self._host[slice(*found.host)] += sign * tensor.stacked
+        times = sign * tensor.times
         for lane, intervals, bandwidth in (
             (self._out, found.out, link.d2h),
             (self._into, found.into, link.h2d),
         ):
             for first, end in intervals:
-                self._copy(lane, first, end, nbytes)
+                self._copy(lane, first, end, times * tensor.nbytes)
                 seconds = link.delay if end > first else link.alone
-                self._delay += sign * seconds(abs(nbytes), bandwidth)
+                self._delay += times * seconds(tensor.nbytes, bandwidth)
+        if tensor.crossing is not None and found.is_ahead:
+            self._delay += sign * first_copy(tensor, link)
 
     def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
         if end <= first:

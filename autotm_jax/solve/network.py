@@ -11,10 +11,12 @@ AutoTM's DRAM_PRE, DRAM and PMEM are `fresh`, `clean` and `away`.
 from __future__ import annotations
 
 import bisect
+from collections.abc import Iterable
 
 import numpy as np
 
 from .columns import Action, Columns, Node
+from .crossing import CrossingTensor
 from .problem import Problem, Tensor
 from .schedule import Fetch, Recompute, Store, Stream
 
@@ -49,12 +51,15 @@ class Network(Columns):
         weights = [self._weight(t) for t in problem.tensors]
         self._threshold = _SMALLEST_GAP * max(weights, default=0.0)
         for index, tensor in enumerate(problem.tensors):
-            _Tensor(self, index, tensor)
+            if tensor.crossing is None:
+                _Tensor(self, index, tensor)
+            else:
+                CrossingTensor(self, index, tensor, tensor.crossing)
 
     def _weight(self, tensor: Tensor) -> float:
         pairs = zip(tensor.touches, tensor.touches[1:], strict=False)
         longest = max((self._seconds(a + 1, b) for a, b in pairs), default=0.0)
-        return tensor.nbytes * longest
+        return tensor.stacked * longest
 
     def pays(self, tensor: Tensor, a: int, b: int) -> bool:
         """Whether a gap of a tensor is worth leaving the device for."""
@@ -67,23 +72,29 @@ class Network(Columns):
         cut = int(np.searchsorted(self._clock, half))
         return max(a + 1, min(max(cut, a + 2), b - 1))
 
-    def windows_after(self, a: int, limit: int, nbytes: int) -> list[tuple[int, int]]:
+    def windows_after(
+        self, a: int, limit: int, tensor: Tensor
+    ) -> list[tuple[int, int]]:
         """Windows for a store that starts when segment `a` ends."""
-        need = nbytes / self.problem.link.d2h
+        need = tensor.times * tensor.nbytes / self.problem.link.d2h
         ends = {a + 1}
         for stretch in _STRETCHES:
             goal = self._clock[a + 1] + stretch * need
-            ends.add(min(max(int(np.searchsorted(self._clock, goal)), a + 2), limit))
+            cut = min(max(int(np.searchsorted(self._clock, goal)), a + 2), limit)
+            ends.add(tensor.stored_by(a, limit, cut))
         return [(a + 1, end) for end in sorted(ends)]
 
-    def windows_before(self, limit: int, b: int, nbytes: int) -> list[tuple[int, int]]:
+    def windows_before(
+        self, limit: int, b: int, tensor: Tensor
+    ) -> list[tuple[int, int]]:
         """Windows for a fetch that ends when segment `b` begins."""
-        need = nbytes / self.problem.link.h2d
+        need = tensor.times * tensor.nbytes / self.problem.link.h2d
         starts = {b}
         for stretch in _STRETCHES:
             goal = self._clock[b] - stretch * need
             cut = int(np.searchsorted(self._clock, goal, side="right")) - 1
-            starts.add(max(min(cut, b - 1), limit))
+            cut = max(min(cut, b - 1), limit)
+            starts.add(max(limit, tensor.fetched_from(limit - 1, b, cut)))
         return [(start, b) for start in sorted(starts)]
 
 
@@ -154,9 +165,13 @@ class _Tensor:
         if not reachable:
             return [a + 1]
         if reachable[-1] - a <= _EVERY_WINDOW:
-            return list(range(a + 1, reachable[-1] + 1))
+            return self._open(range(a + 1, reachable[-1] + 1))
         distant = [b for b in reachable if b - a >= self.shortest]
-        return [self.net.middle(a, distant[0])]
+        middle = self.net.middle(a, distant[0])
+        return [self.tensor.fetched_from(a, distant[0], middle)]
+
+    def _open(self, cuts: Iterable[int]) -> list[int]:
+        return [c for c in cuts if self.tensor.is_open(c)]
 
     def _away(self, a: int) -> Node:
         return "away", a, self._milestones(a)[0]
@@ -215,10 +230,12 @@ class _Tensor:
     ) -> None:
         net, nbytes = self.net, self.tensor.nbytes
         if windows is None:
-            windows = net.windows_after(a, cuts[0], nbytes)
+            windows = net.windows_after(a, cuts[0], self.tensor)
         else:
             windows.append((a + 1, a + 1))
         for first, end in windows:
+            if len(self._open((first, end))) < 2:
+                continue
             cut = min(c for c in cuts if c >= end)
             begin = -1 if first == a + 1 else first
             action = Store(self.tensor.value, a, end, begin)
@@ -232,10 +249,12 @@ class _Tensor:
     ) -> None:
         net, nbytes = self.net, self.tensor.nbytes
         if windows is None:
-            windows = net.windows_before(cuts[-1], use, nbytes)
+            windows = net.windows_before(cuts[-1], use, self.tensor)
         else:
             windows.append((use, use))
         for first, end in windows:
+            if len(self._open((first, end))) < 2:
+                continue
             cut = max(c for c in cuts if c <= first)
             action = Fetch(self.tensor.value, first, use, -1 if end == use else end)
             fetch = self._arrive(("away", a, cut), "clean", use, action)

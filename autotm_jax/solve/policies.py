@@ -41,9 +41,9 @@ def offload_everything(problem: Problem) -> Schedule:
             continue
         away = _gaps(tensor.touches)
         if away:
-            after = away[0][0]
-            stores.append(Store(tensor.value, after, after + 2))
-            fetches += [Fetch(tensor.value, b - 1, b) for _, b in away]
+            trips = [tensor.trip(a, b, a + 2, b - 1) for a, b in away]
+            stores.append(trips[0][0])
+            fetches += [fetch for _, fetch in trips]
     return Schedule(tuple(sorted(stores)), tuple(sorted(fetches)))
 
 
@@ -174,7 +174,7 @@ def at_leisure(
     done = min(max(hidden, a + 2), b - 1)
     ahead = int(np.searchsorted(clock, clock[b] - copy)) - 1
     start = max(min(ahead, b - 1), done)
-    return Store(tensor.value, a, done), Fetch(tensor.value, start, b)
+    return tensor.trip(a, b, done, start)
 
 
 class _Way(enum.Enum):

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .schedule import Fetch, Store
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -34,6 +36,26 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Crossing:
+    """From the loop that makes a tensor in each iteration to the one that reads it.
+
+    While it is kept, there is one of it per iteration, in a stack.
+
+    - `made`, `read`: the segments `[first, end)` of the two loops.
+    - `count`: iterations.
+    """
+
+    made: tuple[int, int]
+    read: tuple[int, int]
+    count: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The segments during which a stack of it exists."""
+        return self.made[0], self.read[1]
+
+
+@dataclasses.dataclass(frozen=True)
 class Tensor:
     """A value that crosses a cut and is large enough to decide about.
 
@@ -44,6 +66,11 @@ class Tensor:
         it.
     - `movable`: whether it may go to the host.
     - `recipe`: how to compute it again, if it may be.
+    - `times`: how often it is made in a step, and so copied: in the body of a loop, in
+        every iteration.
+    - `crossing`: if it crosses from one loop to another.
+    - `closed`: ranges `[first, end)` of segments of loops that it is not in. Nothing
+        happens to it between those segments.
     """
 
     value: int
@@ -52,6 +79,56 @@ class Tensor:
     optional: tuple[int, ...] = ()
     movable: bool = True
     recipe: Recipe | None = None
+    times: int = 1
+    crossing: Crossing | None = None
+    closed: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def stacked(self) -> int:
+        """Bytes of all that is kept of it at once: a stack's, if it crosses loops."""
+        return self.nbytes * (1 if self.crossing is None else self.crossing.count)
+
+    def crosses(self, a: int, b: int) -> bool:
+        """Whether it goes from one loop to the other after segment `a`, before `b`."""
+        return self.crossing is not None and a < self.crossing.made[1] <= b
+
+    def is_open(self, cut: int) -> bool:
+        """Whether copies of it may start or end at a cut."""
+        return not any(first < cut < end for first, end in self.closed)
+
+    def stored_by(self, a: int, b: int, cut: int) -> int:
+        """The nearest cut, not before `cut`, where a store after `a` may end.
+
+        It is followed by a fetch for segment `b`.
+        """
+        for first, end in self.closed:
+            cut = end if first < cut < end else cut
+        last = self.crossing.made[1] if self.crossing and self.crosses(a, b) else b
+        return min(cut, last)
+
+    def fetched_from(self, a: int, b: int, cut: int) -> int:
+        """The nearest cut, not after `cut`, where a fetch for `b` may start."""
+        for first, end in self.closed:
+            cut = first if first < cut < end else cut
+        first = self.crossing.read[0] if self.crossing and self.crosses(a, b) else a + 1
+        return max(cut, first)
+
+    def trip(self, a: int, b: int, done: int, start: int) -> tuple[Store, Fetch]:
+        """To the host after segment `a` and back for segment `b`.
+
+        **Arguments:**
+
+        - `a`, `b`: segments.
+        - `done`, `start`: about where the store should end and the fetch begin.
+
+        **Returns:**
+
+        A `Store` and a `Fetch`, which take no time beside compute where there is none.
+        """
+        done, start = self.stored_by(a, b, done), self.fetched_from(a, b, start)
+        if done > start:
+            done, start = a + 1, b
+        return Store(self.value, a, done), Fetch(self.value, start, b)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +183,17 @@ class Link:
     def alone(self, nbytes: int, bandwidth: float) -> float:
         """Seconds of a copy that everything waits for."""
         return self.latency + nbytes / bandwidth
+
+
+def first_copy(tensor: Tensor, link: Link) -> float:
+    """Seconds of the fetches for the first iterations of a loop.
+
+    What is fetched in one iteration for the next is fetched for the first one before
+    the loop, and everything waits for it.
+    """
+    assert tensor.crossing is not None
+    loops = tensor.times / tensor.crossing.count
+    return loops * link.alone(tensor.nbytes, link.h2d)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,13 +34,19 @@ class Fetch:
     - `start`: the segment at whose beginning it starts.
     - `use`: the segment that wants the value.
     - `done`: the segment at whose beginning the copy is finished; -1 for `use`. With
-        nothing between start and end, everything waits for the copy.
+        nothing between start and end, everything waits for the copy. After `use`: what
+        is fetched in one iteration of a loop is for the next.
     """
 
     value: int
     start: int
     use: int
     done: int = -1
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is for the next iteration of a loop."""
+        return self.done > self.use
 
     @property
     def window(self) -> tuple[int, int]:

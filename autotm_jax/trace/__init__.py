@@ -10,6 +10,10 @@ from .flatten import (
 )
 from .fragments import LOCAL as LOCAL
 from .fragments import single_equations as single_equations
+from .loops import Loop as Loop
+from .loops import repeats as repeats
+from .loops import slice_of as slice_of
+from .nest import Scope as Scope
 from .postpone import Order as Order
 from .primitives import Kind as Kind
 from .primitives import register_kind as register_kind

@@ -134,7 +134,8 @@ class _Writer:
             else:  # an operand, a literal or a second name for another result
                 copied.append((result, output))
         indices = []
-        for flat_equation in live_equations(flat.equations, results):
+        wanted = {r for r in results if isinstance(r, int)}
+        for flat_equation in live_equations(flat.equations, wanted):
             inputs = tuple(
                 number[i] if isinstance(i, int) else i for i in flat_equation.inputs
             )
@@ -160,10 +161,11 @@ class _Writer:
 
     def _new(self, aval: Any, producer: int | None, within: Equation | None) -> int:
         index = len(self._values)
-        source = "a constant"
+        source, loop = "a constant", None
         if within is not None:
-            source = self._values[within.outputs[0]].source
-        self._values.append(Value(index, aval, nbytes_of(aval), producer, source))
+            like = self._values[within.outputs[0]]
+            source, loop = like.source, like.loop
+        self._values.append(Value(index, aval, nbytes_of(aval), producer, source, loop))
         return index
 
     def _add(

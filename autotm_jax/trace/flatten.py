@@ -2,8 +2,9 @@
 
 Each higher-order primitive that only groups equations (`jit`, `closed_call`,
 `custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out; of
-one with variants, that of the default. A primitive without a rule (loops, `remat2`,
-sharded regions, custom kernels, whatever comes next) stays one equation.
+one with variants, that of the default. A `scan` is written out as a loop of the flat
+program, if that is asked for. A primitive without a rule (other loops, `remat2`, sharded
+regions, custom kernels, whatever comes next) stays one equation.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import jax
 import jax.extend.core as jex_core
+import numpy as np
 
 from .. import compat
+from .loops import Carry, Loop, Stack, may_be_written_out, path_of, slicing
 from .variants import VARIANTS
 
 
@@ -80,46 +84,87 @@ def _flatten_variants(eqn: jex_core.JaxprEqn) -> Any | None:
 class FlatEquation:
     """An equation with its inputs and outputs named by value number.
 
-    An input is an `int` (a value) or a `jax.extend.core.Literal`.
+    - `inputs`: each an `int` (a value) or a `jax.extend.core.Literal`.
+    - `outputs`: values.
+    - `loop`: the loop whose body it stands in, if any.
     """
 
     eqn: jex_core.JaxprEqn
     inputs: tuple[Any, ...]
     outputs: tuple[int, ...]
+    loop: int | None = None
+
+    @property
+    def operands(self) -> tuple[int, ...]:
+        """The inputs that are values."""
+        return tuple(i for i in self.inputs if isinstance(i, int))
 
 
 @dataclasses.dataclass(frozen=True)
 class Flat:
-    """A flattened step: values are numbered, arguments first, then constants."""
+    """A flattened step: values are numbered, arguments first, then constants.
+
+    The equations of a loop stand together, those of loops inside it among them.
+    """
 
     avals: tuple[Any, ...]
     arguments: tuple[int, ...]
     constants: tuple[tuple[int, Any], ...]
     equations: tuple[FlatEquation, ...]
     results: tuple[Any, ...]
+    loops: tuple[Loop, ...] = ()
 
 
-def flatten(closed: Any, whole: Collection[str] = ()) -> Flat:
+def flatten(closed: Any, whole: Collection[str] = (), loops: bool = False) -> Flat:
     """Writes out the calls of a closed jaxpr and drops equations nobody reads.
 
     **Arguments:**
 
     - `closed`: a closed jaxpr, as `jax.jit(f).trace(*args).jaxpr`.
     - `whole`: names of primitives that stay one equation, whatever their rule.
+    - `loops`: also write out loops.
 
     **Returns:**
 
     A `Flat`. Equations with effects are kept, in their order.
     """
-    avals: list[Any] = []
-    constants: list[tuple[int, Any]] = []
-    equations: list[FlatEquation] = []
+    flat = live(_Flattening(whole, loops).run(closed))
+    busy = {each for e in flat.equations for each in path_of(flat.loops, e.loop)}
+    if len(busy) < len(flat.loops):  # a loop that computes nothing has no place here
+        return flatten(closed, whole)
+    return flat
 
-    def new(aval: Any) -> int:
-        avals.append(aval)
-        return len(avals) - 1
 
-    def write_out(inner: Any, inputs: list[Any]) -> list[Any]:
+class _Flattening:
+    """The values, equations and loops that are written out so far."""
+
+    def __init__(self, whole: Collection[str], opens: bool):
+        self.whole, self.opens = whole, opens
+        self.avals: list[Any] = []
+        self.constants: list[tuple[int, Any]] = []
+        self.equations: list[FlatEquation] = []
+        self.loops: list[Loop | None] = []
+        self.known: dict[int, int] = {}
+
+    def run(self, closed: Any) -> Flat:
+        arguments = [self.new(v.aval) for v in closed.jaxpr.invars]
+        results = self.write_out(closed, list(arguments), None)
+        return Flat(
+            tuple(self.avals),
+            tuple(arguments),
+            tuple(self.constants),
+            tuple(self.equations),
+            tuple(results),
+            tuple(loop for loop in self.loops if loop is not None),
+        )
+
+    def new(self, aval: Any) -> int:
+        self.avals.append(aval)
+        return len(self.avals) - 1
+
+    def write_out(
+        self, inner: Any, inputs: Sequence[Any], loop: int | None
+    ) -> list[Any]:
         env: dict[Any, Any] = {}
 
         def read(atom: Any) -> Any:
@@ -127,46 +172,142 @@ def flatten(closed: Any, whole: Collection[str] = ()) -> Flat:
 
         constvars, consts = compat.constants_of(inner)
         for var, const in zip(constvars, consts, strict=True):
-            number = known.get(id(const))
+            number = self.known.get(id(const))
             if number is None:
-                number = known[id(const)] = new(var.aval)
-                constants.append((number, const))
+                number = self.known[id(const)] = self.new(var.aval)
+                self.constants.append((number, const))
             env[var] = number
         env.update(zip(inner.jaxpr.invars, inputs, strict=True))
         for eqn in inner.jaxpr.eqns:
             operands = [read(v) for v in eqn.invars]
-            name = eqn.primitive.name
-            rule = None if name in whole else _rules.get(name)
-            # A context (compute type, XLA metadata) belongs to the whole call.
-            body = None if rule is None or compat.has_context(eqn) else rule(eqn)
-            if body is not None and len(body.jaxpr.invars) == len(operands):
-                outputs = write_out(body, operands)
-            else:
-                outputs = [new(v.aval) for v in eqn.outvars]
-                equations.append(FlatEquation(eqn, tuple(operands), tuple(outputs)))
-            env.update(zip(eqn.outvars, outputs, strict=True))
+            env.update(zip(eqn.outvars, self.equation(eqn, operands, loop), strict=True))
         return [read(v) for v in inner.jaxpr.outvars]
 
-    known: dict[int, int] = {}
-    arguments = [new(v.aval) for v in closed.jaxpr.invars]
-    results = write_out(closed, list(arguments))
-    return Flat(
-        tuple(avals),
-        tuple(arguments),
-        tuple(constants),
-        tuple(live_equations(equations, results)),
-        tuple(results),
+    def equation(
+        self, eqn: jex_core.JaxprEqn, operands: list[Any], loop: int | None
+    ) -> Sequence[Any]:
+        name = eqn.primitive.name
+        if name == "scan" and self.opens and may_be_written_out(eqn):
+            return self.loop(eqn, operands, loop)
+        rule = None if name in self.whole else _rules.get(name)
+        # A context (compute type, XLA metadata) belongs to the whole call.
+        body = None if rule is None or compat.has_context(eqn) else rule(eqn)
+        if body is not None and len(body.jaxpr.invars) == len(operands):
+            return self.write_out(body, operands, loop)
+        outputs = tuple(self.new(v.aval) for v in eqn.outvars)
+        self.equations.append(FlatEquation(eqn, tuple(operands), outputs, loop))
+        return outputs
+
+    def loop(
+        self, eqn: jex_core.JaxprEqn, operands: list[Any], parent: int | None
+    ) -> Sequence[Any]:
+        body, params = eqn.params["jaxpr"], eqn.params
+        shared, carried = compat.scan_operands(eqn)
+        index = len(self.loops)
+        self.loops.append(None)  # those inside it follow
+        counter = self.new(jax.core.ShapedArray((), np.dtype(np.int32)))
+        before = [self.new(v.aval) for v in body.jaxpr.invars[shared:][:carried]]
+        stacked = operands[shared + carried :]
+        each = [self.slice(whole, counter, index) for whole in stacked]
+        made = self.write_out(body, [*operands[:shared], *before, *each], index)
+        results = [self.new(v.aval) for v in eqn.outvars]
+        carries = zip(operands[shared:], before, made, results, strict=False)
+        stacks = zip(made[carried:], results[carried:], strict=True)
+        self.loops[index] = Loop(
+            index,
+            parent,
+            params["length"],
+            params["reverse"],
+            params["unroll"],
+            counter,
+            tuple(Carry(*c) for c in carries),
+            tuple(Stack(*s) for s in zip(each, stacked, strict=True)),
+            tuple(Stack(*s) for s in stacks),
+            compat.source_line(eqn),
+        )
+        return results
+
+    def slice(self, whole: Any, counter: int, loop: int) -> Any:
+        aval = self.avals[whole] if isinstance(whole, int) else whole.aval
+        (each,) = self.write_out(slicing(aval), [whole, counter], loop)
+        return each
+
+
+def live(flat: Flat) -> Flat:
+    """Without the equations and loops that no result and no effect depends on."""
+    wanted = {r for r in flat.results if isinstance(r, int)}
+    count = -1
+    while count != len(wanted):  # what an iteration hands on, another one reads
+        count = len(wanted)
+        for loop in reversed(flat.loops):
+            for carry in loop.carries:
+                if wanted.intersection((carry.result, carry.before)):
+                    wanted.update(_values(carry.initial, carry.after))
+            wanted.update(*(_values(s.each) for s in loop.stacks if s.whole in wanted))
+            wanted.update(*(_values(s.whole) for s in loop.slices if s.each in wanted))
+        live_equations(flat.equations, wanted)
+    kept = tuple(_trimmed(loop, wanted) for loop in flat.loops)
+    equations = live_equations(flat.equations, wanted)
+    return _renumbered(dataclasses.replace(flat, equations=equations, loops=kept))
+
+
+def _values(*atoms: Any) -> tuple[int, ...]:
+    return tuple(a for a in atoms if isinstance(a, int))
+
+
+def _trimmed(loop: Loop, wanted: set[int]) -> Loop:
+    return dataclasses.replace(
+        loop,
+        carries=tuple(
+            c for c in loop.carries if wanted.intersection((c.result, c.before))
+        ),
+        slices=tuple(s for s in loop.slices if s.each in wanted),
+        stacks=tuple(s for s in loop.stacks if s.whole in wanted),
     )
 
 
+def _renumbered(flat: Flat) -> Flat:
+    # Loops that nothing is left of are gone; those that have no equation but hand
+    # something on stay.
+    used: set[int] = set()
+    for loop in flat.loops:
+        if loop.carries or loop.stacks:
+            used.update(path_of(flat.loops, loop.index))
+    for equation in flat.equations:
+        used.update(path_of(flat.loops, equation.loop))
+    if len(used) == len(flat.loops):
+        return flat
+    number: dict[int | None, int | None] = {None: None}
+    number.update({old: new for new, old in enumerate(sorted(used))})
+    loops = tuple(
+        dataclasses.replace(
+            flat.loops[old], index=new, parent=number[flat.loops[old].parent]
+        )
+        for new, old in enumerate(sorted(used))
+    )
+    equations = tuple(
+        dataclasses.replace(e, loop=number[e.loop]) for e in flat.equations
+    )
+    return dataclasses.replace(flat, loops=loops, equations=equations)
+
+
 def live_equations(
-    equations: Sequence[FlatEquation], results: Sequence[Any]
-) -> list[FlatEquation]:
-    """The equations that a result or an effect depends on, in their order."""
-    wanted = {r for r in results if isinstance(r, int)}
+    equations: Sequence[FlatEquation], wanted: set[int]
+) -> tuple[FlatEquation, ...]:
+    """The equations that a wanted value or an effect depends on, in their order.
+
+    **Arguments:**
+
+    - `equations`: in program order.
+    - `wanted`: values; those that the equations read are added.
+
+    **Returns:**
+
+    The equations.
+    """
     kept: list[FlatEquation] = []
     for equation in reversed(equations):
         if equation.eqn.effects or wanted.intersection(equation.outputs):
-            wanted.update(i for i in equation.inputs if isinstance(i, int))
+            wanted.update(equation.operands)
             kept.append(equation)
-    return kept[::-1]
+    return tuple(kept[::-1])

@@ -12,12 +12,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from .nest import Nest
 from .primitives import Kind
 from .program import Equation
 
 
 def hasten(
     equations: Sequence[Equation],
+    nest: Nest,
     resident: frozenset[int],
     returned: frozenset[int],
     donated: frozenset[int],
@@ -27,6 +29,7 @@ def hasten(
     **Arguments:**
 
     - `equations`: the program, with the segments of program order as homes.
+    - `nest`: its loops, into which nothing is moved.
     - `resident`: arguments and constants.
     - `returned`: results of the step.
     - `donated`: arguments whose buffers may hold results.
@@ -44,6 +47,10 @@ def hasten(
     tail = fixed[-1] + 1 if fixed else 0
     last_read = _last_reads(equations[:tail], donated)
     ready = dict.fromkeys(resident, 0)
+    for loop in nest.loops:
+        first, end = nest.ranges[loop.index]
+        ready.update(dict.fromkeys(loop.entered, first))
+        ready.update(dict.fromkeys(loop.left_with, end))
     # The donated arguments that a fused value is computed from.
     uses: dict[int, frozenset[int]] = {v: frozenset([v]) for v in donated}
     out: list[Equation] = list(equations[:tail])
@@ -56,6 +63,8 @@ def hasten(
             home = max((ready[v] for v in equation.operands), default=0)
             if returned.intersection(equation.outputs):
                 home = max([home, *(last_read.get(v, 0) for v in reads)])
+            around = nest.child(None, home)
+            home = home if around is None else nest.ranges[around][1]
             out.append(dataclasses.replace(equation, home=home))
         is_fused = equation.kind is Kind.FUSED
         for output in equation.outputs:

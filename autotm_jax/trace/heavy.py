@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import compat
 from .flatten import Flat
+from .loops import repeats
 from .primitives import Kind
 from .variants import VARIANTS
 
@@ -60,10 +61,10 @@ def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
 
 
 def _large(flat: Flat, kinds: Sequence[Kind]) -> set[int]:
-    # By the bytes that an equation reads and writes.
+    # By the bytes that an equation reads and writes in a step.
     size = [nbytes_of(aval) for aval in flat.avals]
     traffic = [
-        sum(size[v] for v in (*e.inputs, *e.outputs) if isinstance(v, int))
+        sum(size[v] for v in (*e.operands, *e.outputs)) * repeats(flat.loops, e.loop)
         for e in flat.equations
     ]
     kernels = [t for t, k in zip(traffic, kinds, strict=True) if k is Kind.KERNEL]

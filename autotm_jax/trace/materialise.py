@@ -37,13 +37,13 @@ def materialised_values(
 
     - `values`, `equations`: the program.
     - `resident`: arguments and constants: always at hand, so free as roots.
-    - `returned`: results of the step.
+    - `returned`: results of the step, and what its loops take in and hand on.
 
     **Returns:**
 
     Value indices, including `resident`.
     """
-    fixed = set(resident)
+    fixed = {*resident, *(v for v in returned if values[v].producer is None)}
     for equation in equations:
         if equation.kind is not Kind.FUSED:
             fixed.update(equation.outputs)

@@ -17,7 +17,7 @@ import jax.extend.core as jex_core
 import jax.numpy as jnp
 
 from .. import compat
-from .flatten import Flat, FlatEquation, live_equations
+from .flatten import Flat, FlatEquation, live
 
 
 # By whether the update is added to what is there, or takes its place.
@@ -58,10 +58,8 @@ def select_one_hot(flat: Flat) -> Flat:
             equations.append(equation)
     if not changed:
         return flat
-    return dataclasses.replace(
-        flat,
-        avals=tuple(avals),
-        equations=tuple(live_equations(equations, flat.results)),
+    return live(
+        dataclasses.replace(flat, avals=tuple(avals), equations=tuple(equations))
     )
 
 
@@ -114,7 +112,7 @@ def _rewritten(
             v if isinstance(v, jex_core.Literal) else env_of(v) for v in inner.invars
         )
         line = inner.replace(source_info=eqn.source_info)
-        out.append(FlatEquation(line, inputs, (env[made],)))
+        out.append(FlatEquation(line, inputs, (env[made],), equation.loop))
     return out
 
 

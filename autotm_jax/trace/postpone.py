@@ -65,6 +65,7 @@ def postpone(flat: Flat) -> Flat:
             waiting
             and origins(first) & theirs
             and not any(flat.equations[i].eqn.effects for i in window)
+            and len({flat.equations[i].loop for i in (before, *window)}) == 1
         ):
             late = _dependents(flat, first, window)
             if second not in late:

@@ -7,10 +7,13 @@ A `Program` is what every later stage reads. Its *segments* are AutoTM's kernels
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from .loops import Loop
+from .nest import Nest
 from .primitives import VIEWS, Kind
 
 
@@ -21,9 +24,10 @@ class Value:
     - `index`: its number, which is its place in `Program.values`.
     - `aval`: shape and dtype.
     - `nbytes`: bytes on the device.
-    - `producer`: index of the equation that makes it; `None` for an argument or a
-        constant.
+    - `producer`: index of the equation that makes it; `None` for an argument, a
+        constant, and what goes into the body of a loop or comes out of the loop.
     - `source`: the user's line that made it.
+    - `loop`: the loop in whose body it is made, if any.
     """
 
     index: int
@@ -31,6 +35,7 @@ class Value:
     nbytes: int
     producer: int | None
     source: str
+    loop: int | None = None
 
     def describe(self) -> str:
         """`bf16[16,1024,1024]` and the source line."""
@@ -110,11 +115,13 @@ class Segment:
 
     - `body`: what runs.
     - `dying`: values of `body.reads` and `body.writes` that no later segment reads.
+    - `loop`: the loop in whose body it runs, if any.
     """
 
     index: int
     body: Fragment
     dying: tuple[int, ...]
+    loop: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +138,7 @@ class Program:
         or the one before that segment: the segment's body and the recomputation as one
         fragment, where both read the same and the latter is nothing but fused work.
     - `left_out`: variants that could not be traced, with the reason, and how often.
+    - `loops`: those that are written out: see `Nest`.
     """
 
     values: tuple[Value, ...]
@@ -143,6 +151,13 @@ class Program:
     recomputations: dict[int, Fragment]
     joined: dict[tuple[int, int], Fragment]
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    loops: tuple[Loop, ...] = ()
+
+    @functools.cached_property
+    def nest(self) -> Nest:
+        """Where the loops are among the segments, and what crosses their borders."""
+        scopes = [v.loop for v in self.values]
+        return Nest(self.loops, [s.loop for s in self.segments], scopes)
 
     @property
     def signature(self) -> tuple[str, ...]:
@@ -151,8 +166,12 @@ class Program:
 
     @property
     def resident(self) -> frozenset[int]:
-        """Values whose buffers live for the whole step: arguments and constants."""
-        return frozenset(self.arguments) | {index for index, _ in self.constants}
+        """Values that are at hand in the whole step.
+
+        Arguments and constants, and in the body of a loop its counter.
+        """
+        counters = (loop.counter for loop in self.loops)
+        return frozenset((*self.arguments, *(i for i, _ in self.constants), *counters))
 
     @property
     def returned(self) -> frozenset[int]:
@@ -204,17 +223,18 @@ class Program:
         return True
 
     def touches(self) -> dict[int, list[int]]:
-        """For each value that crosses a cut, the segments that make or read it."""
-        touched: dict[int, list[int]] = {}
-        resident = self.resident
+        """For each value that crosses a cut, the segments that make or read it.
+
+        What a loop reads from outside is read by all of its segments.
+        """
+        touched: dict[int, set[int]] = defaultdict(set)
+        resident, nest = self.resident, self.nest
         for segment in self.segments:
             for value in (*segment.body.reads, *segment.body.writes):
-                if value in resident:
-                    continue
-                at = touched.setdefault(value, [])
-                if not at or at[-1] != segment.index:
-                    at.append(segment.index)
-        return touched
+                touched[value] |= nest.touched(value, segment.index)
+        for value, at in nest.borders():
+            touched[value] |= nest.touched(value, at)
+        return {v: sorted(at) for v, at in touched.items() if v not in resident}
 
     def argument_bytes(self) -> int:
         """Bytes of the arguments, in whatever order they arrive."""

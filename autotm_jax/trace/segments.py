@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .. import compat
@@ -11,8 +11,11 @@ from .flatten import Flat, flatten
 from .fragments import FragmentBuilder
 from .hasten import hasten
 from .heavy import filling_equations, heavy_equations, nbytes_of
+from .loops import Loop, path_of
 from .materialise import materialised_values
+from .nest import Nest, Scope
 from .onehot import select_one_hot
+from .pairs import pair_loops
 from .postpone import Order, postpone
 from .primitives import Kind, is_repeatable, kind_of
 from .program import Equation, Fragment, Program, Segment, Value
@@ -20,7 +23,10 @@ from .variants import VARIANTS
 
 
 def build_program(
-    closed: Any, donated: Sequence[bool], order: Order = Order.WEIGHTS_LAST
+    closed: Any,
+    donated: Sequence[bool],
+    order: Order = Order.WEIGHTS_LAST,
+    loops: bool = True,
 ) -> Program:
     """Turns the jaxpr of a step into a `Program`.
 
@@ -29,25 +35,33 @@ def build_program(
     - `closed`: the closed jaxpr of the whole step.
     - `donated`: per flat argument, whether it is donated.
     - `order`: an `Order`.
+    - `loops`: whether loops are written out. If not, each is one kernel.
 
     **Returns:**
 
     A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
-    flat = select_one_hot(flatten(closed, whole={VARIANTS}))
+    flat = pair_loops(flatten(closed, {VARIANTS}, loops))
+    flat = select_one_hot(flat)
     if order is Order.WEIGHTS_LAST:
         flat = postpone(flat)
     values = _values(flat)
     equations = _equations(flat)
-    resident = frozenset(flat.arguments) | {index for index, _ in flat.constants}
+    counters = frozenset(loop.counter for loop in flat.loops)
+    constants = frozenset(index for index, _ in flat.constants)
+    resident = frozenset(flat.arguments) | constants | counters
     returned = frozenset(r for r in flat.results if isinstance(r, int))
     arguments = zip(flat.arguments, donated, strict=True)
     given = frozenset(v for v, is_donated in arguments if is_donated)
-    equations = hasten(equations, resident, returned, given)
-    materialised = materialised_values(values, equations, resident, returned)
+    nest = Nest(flat.loops, _scopes(flat, equations), [v.loop for v in values])
+    equations = hasten(equations, nest, resident, returned, given)
+    at_borders = frozenset(_at_borders(flat.loops))
+    materialised = materialised_values(
+        values, equations, resident, returned | at_borders
+    )
     fragments = FragmentBuilder(values, equations, materialised, frozenset(resident))
-    segments = _segments(equations, materialised, resident, returned, fragments)
-    again = _recomputations(equations, materialised, segments, fragments)
+    segments = _segments(equations, materialised, resident, returned, nest, fragments)
+    again = _recomputations(equations, materialised, segments, nest, fragments)
     program = Program(
         values,
         equations,
@@ -57,13 +71,30 @@ def build_program(
         tuple(donated),
         segments,
         again,
-        _joined(equations, segments, again, resident, fragments),
+        _joined(equations, segments, again, resident, nest, fragments),
+        loops=flat.loops,
     )
     return write_out(program)
 
 
+def _at_borders(loops: Sequence[Loop]) -> Iterator[int]:
+    # What loops hand on has memory of its own, inside and outside.
+    for loop in loops:
+        handed = [a for c in loop.carries for a in (c.initial, c.after)]
+        handed += [s.each for s in loop.stacks]
+        yield from (v for v in handed if isinstance(v, int))
+        yield from loop.entered
+        yield from loop.left_with
+
+
 def _values(flat: Flat) -> tuple[Value, ...]:
-    made: dict[int, tuple[int, str]] = {}
+    made: dict[int, tuple[int | None, str]] = {}
+    loop_of: dict[int, int | None] = {}
+    for loop in flat.loops:
+        handed = dict.fromkeys((loop.counter, *loop.entered), loop.index)
+        handed.update(dict.fromkeys(loop.left_with, loop.parent))
+        loop_of.update(handed)
+        made.update((v, (None, f"the loop at {loop.source}")) for v in handed)
     for index, equation in enumerate(flat.equations):
         line = compat.source_line(equation.eqn)
         if not line:
@@ -73,11 +104,13 @@ def _values(flat: Flat) -> tuple[Value, ...]:
             line = next(operands, "the transformed step")
         for output in equation.outputs:
             made[output] = (index, line)
+            loop_of[output] = equation.loop
     names = {v: f"argument {i}" for i, v in enumerate(flat.arguments)}
     out: list[Value] = []
     for index, aval in enumerate(flat.avals):
         producer, source = made.get(index, (None, names.get(index, "a constant")))
-        out.append(Value(index, aval, nbytes_of(aval), producer, source))
+        size, loop = nbytes_of(aval), loop_of.get(index)
+        out.append(Value(index, aval, size, producer, source, loop))
     return tuple(out)
 
 
@@ -85,10 +118,14 @@ def _equations(flat: Flat) -> tuple[Equation, ...]:
     kinds = [kind_of(e.eqn) for e in flat.equations]
     heavy, fills = heavy_equations(flat, kinds), filling_equations(flat, kinds)
     out: list[Equation] = []
-    home = 0
+    home, scope = 0, None
     occupied = filled = False
     for index, flat_equation in enumerate(flat.equations):
-        if (heavy[index] and occupied) or (fills[index] and filled):
+        if flat_equation.loop != scope:
+            way = _way(flat.loops, scope, flat_equation.loop)
+            home, scope = home + len(way), flat_equation.loop
+            occupied = filled = False
+        elif (heavy[index] and occupied) or (fills[index] and filled):
             home += 1
             filled = False
         occupied = occupied or heavy[index] or fills[index]
@@ -99,14 +136,40 @@ def _equations(flat: Flat) -> tuple[Equation, ...]:
     return tuple(out)
 
 
+def _way(loops: Sequence[Loop], scope: Scope, goal: Scope) -> list[Scope]:
+    """The scopes from one to another: out of loops, and into loops.
+
+    Each has a segment, so that one precedes and one follows every loop.
+    """
+    leaving, entering = path_of(loops, scope), path_of(loops, goal)
+    shared = sum(a == b for a, b in zip(leaving, entering, strict=False))
+    around: list[Scope] = [None, *entering]
+    outwards = [loops[i].parent for i in reversed(leaving[shared:])]
+    return [*outwards, *around[shared + 1 :]]
+
+
+def _scopes(flat: Flat, equations: Sequence[Equation]) -> list[Scope]:
+    """Per segment, the loop in whose body it runs."""
+    out: list[Scope] = [None] if equations else []
+    scope: Scope = None
+    pairs = zip(equations, flat.equations, strict=True)
+    for equation, flat_equation in sorted(pairs, key=lambda pair: pair[0].index):
+        if flat_equation.loop != scope:
+            out += _way(flat.loops, scope, flat_equation.loop)
+            scope = flat_equation.loop
+        out += [scope] * (equation.home + 1 - len(out))
+    return out + _way(flat.loops, scope, None)
+
+
 def _segments(
     equations: Sequence[Equation],
     materialised: frozenset[int],
     resident: frozenset[int],
     returned: frozenset[int],
+    nest: Nest,
     fragments: FragmentBuilder,
 ) -> tuple[Segment, ...]:
-    count = max((e.home for e in equations), default=-1) + 1
+    count = len(nest.scopes)
     seeds: list[list[int]] = [[] for _ in range(count)]
     made: list[set[int]] = [set() for _ in range(count)]
     for equation in equations:
@@ -117,7 +180,15 @@ def _segments(
     last_read: dict[int, int] = {}
     for s in range(count):
         reads, _ = fragments.reads_and_equations(seeds[s], frozenset(made[s]))
-        last_read.update(dict.fromkeys(reads, s))
+        for value in reads:
+            # In a loop, what comes from outside is read again by the next iteration.
+            at = max(nest.touched(value, s))
+            inner = nest.child(nest.place(value, s), s)
+            last_read[value] = max(last_read.get(value, -1), at + (inner is not None))
+    for value, at in nest.borders():
+        # At a border: after the segment is over.
+        end = max(nest.touched(value, at)) + 1
+        last_read[value] = max(last_read.get(value, -1), end)
     out: list[Segment] = []
     for s in range(count):
         writes = tuple(
@@ -129,7 +200,7 @@ def _segments(
             for v in body.reads
             if v not in resident and v not in returned and last_read[v] == s
         )
-        out.append(Segment(s, body, dying))
+        out.append(Segment(s, body, dying, nest.scopes[s]))
     return tuple(out)
 
 
@@ -137,9 +208,11 @@ def _recomputations(
     equations: Sequence[Equation],
     materialised: frozenset[int],
     segments: Sequence[Segment],
+    nest: Nest,
     fragments: FragmentBuilder,
 ) -> dict[int, Fragment]:
     crossing = {v for s in segments for v in s.body.writes}
+    crossing.update(v for v, _ in nest.borders())
     out: dict[int, Fragment] = {}
     for equation in equations:
         for value in crossing.intersection(equation.outputs):
@@ -160,6 +233,7 @@ def _joined(
     segments: Sequence[Segment],
     again: dict[int, Fragment],
     resident: frozenset[int],
+    nest: Nest,
     fragments: FragmentBuilder,
 ) -> dict[tuple[int, int], Fragment]:
     touched: dict[int, list[int]] = {}
@@ -175,6 +249,8 @@ def _joined(
         for before, use in zip(at, at[1:], strict=False):
             for k in (use - 1, use):
                 body, keep = segments[k].body, k < at[-1]
+                if nest.place(value, k) != segments[k].loop:
+                    continue  # computed again before a loop, not in it
                 if k > before + 1 and roots.intersection(body.reads):
                     out[value, k] = fragments.join(body, again[value], keep)
     return out

@@ -21,7 +21,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from . import densenet, dlrm, gpt, mlp, resnet, unet, vit
+from . import densenet, dlrm, gpt, llama, mlp, resnet, unet, vit
 from ._workload import Workload as Workload
 
 
@@ -32,12 +32,17 @@ _REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
     "gpt-96": (gpt.workload, gpt.Config(layers=96)),
     "gpt-12-dropout": (gpt.workload, gpt.Config(dropout=0.1)),
     "gpt-12-variants": (gpt.workload, gpt.Config(variants=True)),
+    "gpt-12-scanned": (gpt.workload, gpt.Config(scanned=True)),
+    "gpt-32-scanned": (gpt.workload, gpt.Config(layers=32, scanned=True)),
     "gpt-small": (gpt.workload, gpt.SMALL),
     "gpt-tiny": (gpt.workload, gpt.TINY),
+    "gpt-tiny-scanned": (gpt.workload, dataclasses.replace(gpt.TINY, scanned=True)),
     "gpt-tiny-variants": (
         gpt.workload,
         dataclasses.replace(gpt.TINY, variants=True),
     ),
+    "llama-8b": (llama.workload, llama.Config()),
+    "llama-tiny": (llama.workload, llama.TINY),
     "resnet-50": (resnet.workload, resnet.Config()),
     "resnet-200": (resnet.workload, resnet.Config(blocks=(3, 24, 36, 3), batch=32)),
     "resnet-small": (resnet.workload, resnet.SMALL),

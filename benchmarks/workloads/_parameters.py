@@ -39,6 +39,11 @@ def zeros(*shape: int, dtype: Any = jnp.float32) -> Parameter:
     return Parameter(shape, 0.0, 0.0, dtype)
 
 
+def stacked(count: int, each: Parameter) -> Parameter:
+    """A parameter of each of so many layers, in one array."""
+    return dataclasses.replace(each, shape=(count, *each.shape))
+
+
 def abstract(parameters: Any) -> Any:
     """A pytree of [`Parameter`][] leaves as one of `jax.ShapeDtypeStruct`."""
 

@@ -19,7 +19,7 @@ from autotm_jax import kernels
 
 from ._layers import attention, cross_entropy, layer_norm
 from ._optimizers import Adam, Optimizer
-from ._parameters import embedding, ones, weight
+from ._parameters import Parameter, embedding, ones, stacked, weight
 from ._workload import Workload, training
 
 
@@ -40,6 +40,7 @@ class Config:
     - `optimizer`: owns the state.
     - `variants`: attention and loss of `autotm_jax.kernels`, which a plan may run in
         several ways. Without dropout.
+    - `scanned`: the layers are one `jax.lax.scan` over stacked parameters.
     """
 
     layers: int = 12
@@ -53,6 +54,7 @@ class Config:
     remat: Callable[..., Any] | None = None
     optimizer: Optimizer = Adam()
     variants: bool = False
+    scanned: bool = False
 
     def __post_init__(self) -> None:
         if self.variants and self.dropout:
@@ -98,7 +100,7 @@ def parameters(config: Config) -> dict[str, Any]:
     return {
         "tokens": table(config.vocabulary, width),
         "positions": table(config.length, width),
-        "layers": [layer] * config.layers,
+        "layers": _layers(layer, config),
         "final_norm": scale,
     }
 
@@ -120,8 +122,16 @@ def loss(params: Any, batch: dict[str, jax.Array], config: Config) -> jax.Array:
     first, *rest = _split(batch.get("key"), config.layers + 1)
     x = params["tokens"][tokens[:, :-1]] + params["positions"]
     x = _dropout(x, first, config.dropout)
-    for layer_params, key in zip(params["layers"], rest, strict=True):
-        x = layer(layer_params, x, key)
+    if config.scanned:
+        keys = None if rest[0] is None else jnp.stack(rest)
+        x, _ = jax.lax.scan(
+            lambda x, of_layer: (layer(of_layer[0], x, of_layer[1]), None),
+            x,
+            (params["layers"], keys),
+        )
+    else:
+        for layer_params, key in zip(params["layers"], rest, strict=True):
+            x = layer(layer_params, x, key)
     x = layer_norm(x, params["final_norm"])
     if config.variants:
         return kernels.cross_entropy(x, params["tokens"].T, tokens[:, 1:])
@@ -138,6 +148,12 @@ def workload(config: Config, name: str = "gpt") -> Workload:
         functools.partial(batch, config),
         config.optimizer,
     )
+
+
+def _layers(layer: dict[str, Parameter], config: Config) -> Any:
+    if not config.scanned:
+        return [layer] * config.layers
+    return {name: stacked(config.layers, each) for name, each in layer.items()}
 
 
 def _layer(

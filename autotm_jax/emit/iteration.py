@@ -1,0 +1,113 @@
+"""One iteration of an emitted loop, and what goes into the loop and comes out of it.
+
+Device stacks are carried, and each slice is written when it is made: as results of a
+`scan` they would be filled at the start of the step, and live from there. Host stacks
+are results of the `scan`: XLA writes those slices beside the loop's own work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import compat
+from ..trace import Loop, Program, slice_of
+
+
+class Stacks:
+    """The stacks that a loop makes.
+
+    - `written`: per stack that is carried, the value of an iteration that goes there.
+    - `returned`: the same, of those that are results of the `scan`.
+
+    **Arguments:**
+
+    - `program`, `loop`: what runs.
+    - `kept`, `moved`: values that cross to another loop, on the device and on the host.
+    """
+
+    def __init__(
+        self, program: Program, loop: Loop, kept: Sequence[int], moved: Sequence[int]
+    ):
+        self.loop, self.kept, self.moved = loop, kept, moved
+        self.avals = [program.values[s.whole].aval for s in loop.stacks]
+        inside = [program.values[v].aval for v in kept]
+        self.avals += [a.update(shape=(loop.length, *a.shape)) for a in inside]
+        self.each = [*(s.each for s in loop.stacks), *kept]
+        # Keys have no literal to fill a buffer with.
+        every = range(len(self.each))
+        self.written = [i for i in every if not compat.is_key_type(self.avals[i])]
+        self.returned = [i for i in every if i not in self.written]
+
+    def buffers(self, anchor: Callable[[Any], jax.Array]) -> list[jax.Array]:
+        """Stacks to be written, filled no earlier than the anchor allows."""
+        avals = [self.avals[i] for i in self.written]
+        return [
+            jnp.full(a.shape, anchor(jnp.zeros((), a.dtype)), a.dtype) for a in avals
+        ]
+
+
+class Iteration:
+    """What one iteration has stacked, and fetched for the next one.
+
+    **Arguments:**
+
+    - `stacks`: of the loop.
+    - `buffers`: of `stacks.written`, as the iteration before left them.
+    """
+
+    def __init__(self, stacks: Stacks, buffers: Sequence[jax.Array]):
+        self.stacks = stacks
+        self.buffers = dict(zip(stacks.written, buffers, strict=True))
+        self.on_host: dict[int, jax.Array] = {}
+        self.fetched: dict[int, jax.Array] = {}
+        self._left = set(stacks.written)
+
+    def write(
+        self, made: Collection[int], read: Callable[[Any], Any], counter: Any
+    ) -> None:
+        """Writes those of the values made that go into a stack."""
+        for i in sorted(self._left):
+            each = self.stacks.each[i]
+            if isinstance(each, int) and each in made:
+                self._write(i, read(each), counter)
+
+    def finish(self, read: Callable[[Any], Any], counter: Any) -> list[jax.Array]:
+        """Writes what is left, and returns the buffers."""
+        for i in sorted(self._left):
+            self._write(i, read(self.stacks.each[i]), counter)
+        return [self.buffers[i] for i in self.stacks.written]
+
+    def results(self, read: Callable[[Any], Any]) -> list[Any]:
+        """What the `scan` is to stack itself."""
+        each = [read(self.stacks.each[i]) for i in self.stacks.returned]
+        return each + [self.on_host[v] for v in self.stacks.moved]
+
+    def _write(self, stack: int, each: Any, counter: Any) -> None:
+        self._left.discard(stack)
+        buffer = self.buffers[stack]
+        piece = jnp.asarray(each, buffer.dtype)[None]
+        at = [counter, *[jnp.int32(0)] * (buffer.ndim - 1)]
+        self.buffers[stack] = jax.lax.dynamic_update_slice(
+            buffer, piece, at, allow_negative_indices=False
+        )
+
+
+def first_of(loop: Loop) -> Any:
+    """The number of the iteration that a loop runs first."""
+    return jnp.int32(loop.length - 1 if loop.reverse else 0)
+
+
+def next_of(loop: Loop, counter: Any) -> Any:
+    """The number of the iteration after one; of the last one, itself."""
+    if loop.reverse:
+        return jnp.maximum(counter - 1, 0)
+    return jnp.minimum(counter + 1, loop.length - 1)
+
+
+def fetched(stack: jax.Array, counter: Any) -> jax.Array:
+    """The slice of a host stack, on the device."""
+    return jax.device_put(slice_of(stack, counter), jax.memory.Space.Device)

@@ -1,0 +1,134 @@
+"""What a schedule does at each cut, in the step itself and in the bodies of its loops."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+from ..solve.schedule import Fetch, Schedule, Store
+from ..trace import Program, Scope
+
+
+@dataclasses.dataclass(frozen=True)
+class Actions:
+    """Values by what happens to them at one cut.
+
+    - `begin_store`, `end_store`, `begin_fetch`, `end_fetch`: copies that run beside
+        segments.
+    - `store_at`, `fetch_at`: copies that everything waits for.
+    - `fetch_ahead`: fetches for the next iteration.
+    - `again`: what is computed again for the segment after the cut, in program order.
+    """
+
+    begin_store: list[int] = dataclasses.field(default_factory=list)
+    end_store: list[int] = dataclasses.field(default_factory=list)
+    store_at: list[int] = dataclasses.field(default_factory=list)
+    begin_fetch: list[int] = dataclasses.field(default_factory=list)
+    end_fetch: list[int] = dataclasses.field(default_factory=list)
+    fetch_at: list[int] = dataclasses.field(default_factory=list)
+    fetch_ahead: list[int] = dataclasses.field(default_factory=list)
+    again: list[int] = dataclasses.field(default_factory=list)
+
+
+class Timetable:
+    """The actions of a schedule by scope and cut: cut k precedes segment k.
+
+    **Arguments:**
+
+    - `program`, `schedule`: what runs, and what is planned.
+    """
+
+    def __init__(self, program: Program, schedule: Schedule):
+        self._program, self._nest = program, program.nest
+        self._touches = program.touches() if schedule.streams else {}
+        self._actions: dict[tuple[Scope, int], Actions] = defaultdict(Actions)
+        self._moved: dict[Scope, list[int]] = defaultdict(list)
+        self._ahead: dict[Scope, list[int]] = defaultdict(list)
+        self.again: dict[int, list[int]] = defaultdict(list)
+        for item in sorted(schedule.recomputes):
+            self.again[item.use].append(item.value)
+            place = self._nest.place(item.value, item.use)
+            self._actions[place, item.use].again.append(item.value)
+        for actions in self._actions.values():
+            actions.again.sort(key=self._program_order)
+        crossing = self._crossing(schedule)
+        for store in (*schedule.stores, *self._streamed_out(schedule)):
+            self._store(store, store.value in crossing)
+        for fetch in (*schedule.fetches, *self._streamed_in(schedule)):
+            self._fetch(fetch)
+
+    def at(self, scope: Scope, cut: int) -> Actions:
+        """What happens in a scope at a cut."""
+        return self._actions.get((scope, cut), Actions())
+
+    def kept(self, loop: int) -> list[int]:
+        """Values that a loop stacks on the device for another one."""
+        return self._kept[loop]
+
+    def moved(self, loop: int) -> list[int]:
+        """Values that a loop stacks on the host for another one."""
+        return self._moved[loop]
+
+    def ahead(self, loop: int) -> list[int]:
+        """Values that each iteration of a loop fetches for the next."""
+        return self._ahead[loop]
+
+    def _crossing(self, schedule: Schedule) -> set[int]:
+        # Where a value is used first in the loop after the one that makes it.
+        nest, values = self._nest, self._program.values
+        first: dict[int, int] = {}
+        for segment in self._program.segments:
+            again = self.again[segment.index]
+            fragments = (self._program.recomputations[v] for v in again)
+            for fragment in (segment.body, *fragments):
+                for value in fragment.reads:
+                    place = nest.place(value, segment.index)
+                    if place != values[value].loop:
+                        first.setdefault(value, segment.index)
+        arrivals = {(i.value, i.use) for i in (*schedule.fetches, *schedule.recomputes)}
+        self._kept: dict[Scope, list[int]] = defaultdict(list)
+        for value, use in sorted(first.items()):
+            if (value, use) not in arrivals and value not in self._program.resident:
+                self._kept[values[value].loop].append(value)
+        return set(first)
+
+    def _store(self, store: Store, is_crossing: bool) -> None:
+        scope = self._program.values[store.value].loop
+        first, end = store.window
+        if is_crossing:  # there when the iteration is over, at the latest
+            self._actions[scope, first].begin_store.append(store.value)
+            self._moved[scope].append(store.value)
+        elif first == end:
+            self._actions[scope, first].store_at.append(store.value)
+        else:
+            self._actions[scope, first].begin_store.append(store.value)
+            self._actions[scope, end].end_store.append(store.value)
+
+    def _fetch(self, fetch: Fetch) -> None:
+        scope = self._nest.place(fetch.value, fetch.use)
+        first, end = fetch.window
+        if fetch.is_ahead:
+            self._actions[scope, first].fetch_ahead.append(fetch.value)
+            self._ahead[scope].append(fetch.value)
+        elif first == end:
+            self._actions[scope, first].fetch_at.append(fetch.value)
+        else:
+            self._actions[scope, first].begin_fetch.append(fetch.value)
+            if end < fetch.use:
+                self._actions[scope, end].end_fetch.append(fetch.value)
+
+    # No kernel of XLA's reads host memory or writes there: what a segment streams is
+    # fetched before it, or stored after it.
+
+    def _streamed_out(self, schedule: Schedule) -> list[Store]:
+        made = [s for s in schedule.streams if s.at == self._touches[s.value][0]]
+        return [Store(s.value, s.at, s.at + 1) for s in made]
+
+    def _streamed_in(self, schedule: Schedule) -> list[Fetch]:
+        read = [s for s in schedule.streams if s.at != self._touches[s.value][0]]
+        return [Fetch(s.value, s.at, s.at) for s in read]
+
+    def _program_order(self, value: int) -> int:
+        producer = self._program.values[value].producer
+        assert producer is not None
+        return producer

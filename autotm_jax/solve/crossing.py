@@ -1,0 +1,149 @@
+"""The network of a tensor that one loop makes and another one reads.
+
+One iteration stands for all, so what is decided for one is decided for all. The tensor
+leaves the first loop after the last segment that reads it there: *stacked* on the
+device, to the host, or to nowhere. In the other loop it arrives where it is wanted: as a
+slice of the stack, fetched, perhaps by the iteration before, or computed again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .columns import Action, Node
+from .problem import Crossing, Tensor
+from .schedule import Fetch, Recompute, Store
+
+
+if TYPE_CHECKING:
+    from .network import Network
+
+
+class CrossingTensor:
+    """Adds the columns of such a tensor to the joint program.
+
+    **Arguments:**
+
+    - `net`: the columns.
+    - `index`, `tensor`: its position, and itself.
+    - `crossing`: from where to where.
+    """
+
+    def __init__(self, net: Network, index: int, tensor: Tensor, crossing: Crossing):
+        self.net, self.index = net, index
+        self.tensor, self.crossing = tensor, crossing
+        uses = sorted({*tensor.touches, *tensor.optional})
+        self.made = [k for k in uses if k < crossing.made[1]]
+        self.read = [k for k in uses if k >= crossing.read[0]]
+        self.last = [k for k in self.made if k in tensor.touches][-1]
+        self._make()
+        for a in (self.last, *self.read):
+            if a in tensor.touches:
+                self._leave(a)
+
+    def _hold(self, column: int, first: int, end: int) -> None:
+        self.net._fill("device", column, first, end, self.tensor.nbytes)
+
+    def _make(self) -> None:
+        net, index = self.net, self.index
+        born = net._add(index, None, ("fresh", self.made[0]))
+        self._hold(born, self.made[0], self.made[0] + 1)
+        net.there.setdefault((index, self.made[0]), []).append(born)
+        for a, b in zip(self.made, self.made[1:], strict=False):
+            self._stay("fresh", a, b)
+        span = self.crossing.span
+        stacked = net._add(index, ("fresh", self.last), ("stacked", self.last))
+        net._fill("device", stacked, *span, self.tensor.stacked)
+        for use in self._reachable(self.last):
+            slice_ = self._arrive(("stacked", self.last), "fresh", use)
+            self._hold(slice_, use, use + 1)
+        if self.last == self.tensor.touches[-1]:
+            net._add(index, ("fresh", self.last), None)
+        if self.tensor.movable:
+            self._store(span)
+        places = ("fresh", "clean") if self.tensor.movable else ("fresh",)
+        for a, b in zip(self.read, self.read[1:], strict=False):
+            for place in places:
+                self._stay(place, a, b)
+        for at in self.read:
+            if at >= self.tensor.touches[-1]:
+                for place in places:
+                    net._add(index, (place, at), None)
+
+    def _arrive(
+        self, source: Node, place: str, at: int, *actions: Action
+    ) -> int:
+        column = self.net._add(self.index, source, (place, at), *actions)
+        self.net.there.setdefault((self.index, at), []).append(column)
+        return column
+
+    def _stay(self, place: str, a: int, b: int) -> None:
+        self._hold(self._arrive((place, a), place, b), a + 1, b + 1)
+
+    def _reachable(self, a: int) -> list[int]:
+        """Uses in the other loop up to the next one that the program makes."""
+        later = [b for b in self.read if b > a]
+        stop = next((b for b in later if b in self.tensor.touches), None)
+        return [b for b in later if stop is None or b <= stop]
+
+    def _store(self, span: tuple[int, int]) -> None:
+        net, value = self.net, self.tensor.value
+        end_of_loop = self.crossing.made[1]
+        # A copy may begin while the loop still reads it.
+        starts = {self.made[0] + 1, self.last + 1}
+        windows = [(s, e) for s in starts for e in range(s + 1, end_of_loop + 1)]
+        for first, end in sorted((*windows, (self.last + 1, self.last + 1))):
+            if not (self.tensor.is_open(first) and self.tensor.is_open(end)):
+                continue
+            after = max(a for a in self.made if a < first)
+            action = Store(value, after, end, -1 if first == after + 1 else first)
+            store = net._add(
+                self.index, ("fresh", self.last), ("away", self.last), action
+            )
+            self._hold(store, self.last + 1, end)
+            net._fill("host", store, *span, self.tensor.stacked)
+            net._spread("out", store, action)
+
+    def _leave(self, a: int) -> None:
+        net, index, tensor = self.net, self.index, self.tensor
+        reachable = self._reachable(a)
+        recipe = tensor.recipe
+        if a >= self.crossing.read[0]:
+            if tensor.movable:
+                net._add(index, ("clean", a), ("away", a))
+        if tensor.movable:
+            for use in reachable:
+                self._fetch(a, use)
+            if a == tensor.touches[-1]:
+                net._add(index, ("away", a), None)
+        if recipe is None:
+            return
+        net._add(index, ("fresh", a), ("nowhere", a))
+        if a == tensor.touches[-1]:
+            net._add(index, ("nowhere", a), None)
+        for use in reachable:
+            if use not in recipe.seconds:
+                continue
+            action = Recompute(tensor.value, use)
+            again = self._arrive(("nowhere", a), "fresh", use, action)
+            if use not in recipe.dissolved:
+                self._hold(again, use, use + 1)
+            net._fill("again", again, use, use + 1, recipe.seconds[use])
+            net.recomputations.append((index, use, again))
+
+    def _fetch(self, a: int, use: int) -> None:
+        first, end = self.crossing.read
+        begin = max(first, a + 1)
+        windows = [(start, use) for start in range(begin, use + 1)]
+        if a == self.last:
+            windows += [(start, end) for start in range(first, end)]
+        for window in windows:
+            if not all(map(self.tensor.is_open, window)):
+                continue
+            start, done = window
+            action = Fetch(self.tensor.value, start, use, -1 if done == use else done)
+            fetch = self._arrive(("away", a), "clean", use, action)
+            self._hold(fetch, first if action.is_ahead else start, use + 1)
+            if action.is_ahead:
+                self._hold(fetch, start, done)
+            self.net._spread("in", fetch, action)

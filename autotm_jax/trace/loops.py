@@ -1,0 +1,143 @@
+"""Loops of a flattened step, and the pairs that JAX's differentiation makes of them.
+
+A loop is written out once: its equations stand for one iteration. What the forward loop
+stacks and the backward loop of a gradient reads slice by slice is, for one iteration,
+one value: made in the body of one loop and read in that of the other. Such loops are a
+*pair*. The stack between them is then no value of the program any more, but one of the
+ways to keep that value; the others are a stack on the host, and computing it again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex_core
+import jax.numpy as jnp
+
+from .. import compat
+
+
+@dataclasses.dataclass(frozen=True)
+class Carry:
+    """A value that one iteration hands to the next.
+
+    - `initial`, `result`: before the first iteration and after the last, outside.
+    - `before`, `after`: at the start and at the end of an iteration, inside.
+
+    Each is a value index; `initial` and `after` may be JAX literals.
+    """
+
+    initial: Any
+    before: int
+    after: Any
+    result: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """What every iteration reads or makes, and all of that in one array outside.
+
+    - `each`: inside. It may be a JAX literal if it is made there.
+    - `whole`: outside, with the iterations along its first axis.
+    """
+
+    each: Any
+    whole: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A `scan`, written out.
+
+    - `index`: its place in the program's loops.
+    - `parent`: the loop whose body it stands in, if any.
+    - `length`, `reverse`, `unroll`: as of `jax.lax.scan`.
+    - `counter`: inside, the number of the iteration in the order of the stacks.
+    - `carries`, `slices`, `stacks`: what goes in and out.
+    - `source`: the user's line.
+    """
+
+    index: int
+    parent: int | None
+    length: int
+    reverse: bool
+    unroll: int
+    counter: int
+    carries: tuple[Carry, ...]
+    slices: tuple[Stack, ...]
+    stacks: tuple[Stack, ...]
+    source: str
+
+    @property
+    def entered(self) -> tuple[int, ...]:
+        """Values inside that no equation makes."""
+        return tuple(c.before for c in self.carries)
+
+    @property
+    def left_with(self) -> tuple[int, ...]:
+        """Values outside that the loop makes."""
+        carried = (c.result for c in self.carries)
+        return (*carried, *(s.whole for s in self.stacks))
+
+    def substituted(self, by: Mapping[int, Any]) -> Loop:
+        """The loop with values replaced."""
+
+        def now(atom: Any) -> Any:
+            return by.get(atom, atom) if isinstance(atom, int) else atom
+
+        carries = tuple(
+            dataclasses.replace(c, initial=now(c.initial), after=now(c.after))
+            for c in self.carries
+        )
+        slices = tuple(dataclasses.replace(s, whole=now(s.whole)) for s in self.slices)
+        stacks = tuple(dataclasses.replace(s, each=now(s.each)) for s in self.stacks)
+        counter = by.get(self.counter, self.counter)
+        return dataclasses.replace(
+            self, counter=counter, carries=carries, slices=slices, stacks=stacks
+        )
+
+
+def may_be_written_out(eqn: jex_core.JaxprEqn) -> bool:
+    """Whether a `scan` can be written out.
+
+    Not if it has effects, which happen in order; or runs less than twice, as there is
+    nothing to be had; or has a context or parameters that ask for more than a loop.
+    """
+    params = eqn.params
+    if eqn.effects or compat.has_context(eqn) or params.get("_split_transpose"):
+        return False
+    return params["length"] > 1
+
+
+def path_of(loops: Sequence[Loop], loop: int | None) -> tuple[int, ...]:
+    """The loops around the body of a loop, from the outermost to itself."""
+    out: list[int] = []
+    while loop is not None:
+        out.append(loop)
+        loop = loops[loop].parent
+    return tuple(reversed(out))
+
+
+def repeats(loops: Sequence[Loop], loop: int | None) -> int:
+    """How often the body of a loop is run in one step."""
+    return math.prod(loops[i].length for i in path_of(loops, loop))
+
+
+def slice_of(whole: jax.Array, counter: Any) -> jax.Array:
+    """The slice of a stack that belongs to an iteration."""
+    zeros = [jnp.int32(0)] * (whole.ndim - 1)
+    sizes = (1, *whole.shape[1:])
+    part = jax.lax.dynamic_slice(
+        whole, [counter, *zeros], sizes, allow_negative_indices=False
+    )
+    return jax.lax.squeeze(part, (0,))
+
+
+def slicing(stack: Any) -> Any:
+    """The closed jaxpr of `(stack, counter) -> the slice of an iteration`."""
+    counter = jax.ShapeDtypeStruct((), jnp.int32)
+    return compat.jaxpr_of_function(slice_of, stack, counter)
