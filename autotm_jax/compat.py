@@ -9,12 +9,16 @@ from typing import Any
 import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
+import jaxlib.version
 import numpy as np
 from jax.extend import source_info_util
 
 
 JAX_VERSION = jax.__version__
 JAXLIB_VERSION = importlib.metadata.version("jaxlib")
+
+# jaxlib < 0.11.1 on CUDA: slices of stacks in host memory come from wrong offsets.
+READS_WRONG_SLICES = jaxlib.version.__version_info__ < (0, 11, 1)
 
 
 def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:

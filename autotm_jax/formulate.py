@@ -100,7 +100,7 @@ def formulate(
         machine.transfer_latency,
         machine.copy_reach,
     )
-    times = [repeats(program.loops, s.loop) for s in program.segments]
+    times = program.repeats
     variants = {
         k: tuple(
             Variant(name, times[k] * cost.seconds, cost.workspace)
@@ -213,16 +213,13 @@ class _Chains:
         self.optional: dict[int, set[int]] = {}
         self.extended: dict[int, int] = {}
         self._allowance = _LONGEST_CHAIN * sum(
-            self._times(s.loop) * c.seconds
-            for s, c in zip(program.segments, costs.segments, strict=True)
+            n * c.seconds
+            for n, c in zip(program.repeats, costs.segments, strict=True)
         )
         for value in sorted(large):
             for a, b in zip(touches[value], touches[value][1:], strict=False):
                 if b - a > 2 or self._crosses(value, a, b):
                     self._follow(_Link(value, b, 0, 0.0))
-
-    def _times(self, scope: int | None) -> int:
-        return repeats(self.program.loops, scope)
 
     def _crosses(self, value: int, a: int, b: int) -> bool:
         place = self.program.nest.place
@@ -231,7 +228,7 @@ class _Chains:
     def seconds(self, value: int, use: int) -> float:
         """What it takes in a step to compute a value again before a segment."""
         place = self.program.nest.place(value, use)
-        return self._times(place) * self.costs.again(value, use)
+        return repeats(self.program.loops, place) * self.costs.again(value, use)
 
     def _is_at_hand(self, root: int, value: int, use: int) -> bool:
         # What is computed again in a loop from outside of it has to be there for the

@@ -49,7 +49,8 @@ def compute_seconds(workload: Workload, target: autotm_jax.Target) -> float | No
         return None
     infos = jax.tree.leaves(traced.args_info, is_leaf=lambda x: hasattr(x, "donated"))
     program = build_program(closed, [info.donated for info in infos])
-    return sum(seconds(program, s.body, target.machine) for s in program.segments)
+    times = zip(program.repeats, program.segments, strict=True)
+    return sum(n * seconds(program, s.body, target.machine) for n, s in times)
 
 
 def _run(jaxpr: Any, env: dict[Any, Any], args: Any) -> list[Any]:

@@ -10,11 +10,16 @@ import jax.numpy as jnp
 from autotm_jax.trace import Program, build_program, evaluate
 
 
-def program_of(step: Callable[..., Any], *args: Any, **options: Any) -> Program:
-    """A step as a program; options are those of `jax.jit`."""
+def program_of(
+    step: Callable[..., Any], *args: Any, loops: bool = False, **options: Any
+) -> Program:
+    """A step as a program, with or without its loops written out.
+
+    Further options are those of `jax.jit`.
+    """
     traced = jax.jit(step, **options).trace(*args)
     leaves = jax.tree.leaves(traced.args_info, is_leaf=lambda a: hasattr(a, "donated"))
-    return build_program(traced.jaxpr, [leaf.donated for leaf in leaves])
+    return build_program(traced.jaxpr, [leaf.donated for leaf in leaves], loops=loops)
 
 
 def run(program: Program, *args: Any) -> list[Any]:

@@ -32,9 +32,8 @@ def arguments() -> Any:
 
 
 def ordered(step: Any, order: Order, *args: Any) -> Program:
-    return build_program(
-        jax.make_jaxpr(step)(*args), [False] * len(jax.tree.leaves(args)), order
-    )
+    donated = [False] * len(jax.tree.leaves(args))
+    return build_program(jax.make_jaxpr(step)(*args), donated, order, loops=False)
 
 
 def kernels(program: Program) -> list[tuple[int, ...]]:

@@ -105,7 +105,12 @@ class _Emission:
     ) -> tuple[int, ...]:
         first, end = self.nest.ranges[loop.index]
         initial = [c.initial for c in loop.carries]
-        taken = {v for body in self.bodies[first:end] for v in body.reads}
+        taken = {
+            v
+            for k in range(first, end)
+            for v in self.bodies[k].reads
+            if self.nest.place(v, k) == self.scope
+        }
         taken -= self.program.resident
         self._prepare(first, taken.union(filter(_is_value, initial)), made, around)
         outside = self._handles()

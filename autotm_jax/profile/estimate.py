@@ -102,11 +102,14 @@ def _streamed(
 
 
 def segment_seconds(program: Program, found: Profile) -> list[float]:
-    """Seconds of each segment on the device that is here, of what was timed there."""
+    """Seconds in a step of each segment, on the device that is here.
+
+    From what was timed there; of a segment of a loop, those of all iterations.
+    """
     times = _Times(program, find_target())
     bodies = [s.body for s in program.segments]
     times.take(found, bodies)
-    return [times.of(body) for body in bodies]
+    return [n * times.of(b) for n, b in zip(program.repeats, bodies, strict=True)]
 
 
 class _Times:

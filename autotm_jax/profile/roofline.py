@@ -221,7 +221,8 @@ def _body_seconds(eqn: Any, machine: Machine) -> float:
     body = compat.closed(eqn.params["jaxpr"])
     donated = [False] * len(body.jaxpr.invars)
     program = build_program(body, donated, Order.AS_TRACED)
-    once = sum(seconds(program, s.body, machine) for s in program.segments)
+    times = zip(program.repeats, program.segments, strict=True)
+    once = sum(n * seconds(program, s.body, machine) for n, s in times)
     return eqn.params.get("length", 1) * once
 
 

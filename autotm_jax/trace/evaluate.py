@@ -102,7 +102,8 @@ def _scan(anchor: Anchor, eqn: Any, *operands: Any) -> Sequence[Any]:
     shared, carried = compat.scan_operands(eqn)
     stacked = closed.out_avals[carried:]
     is_plain = not any(map(compat.is_key_type, stacked))
-    if not stacked or not is_plain or compat.has_context(eqn):
+    is_run = eqn.params["length"] > 0
+    if not (stacked and is_plain and is_run) or compat.has_context(eqn):
         return compat.bind(eqn, *operands)
     length, reverse = eqn.params["length"], eqn.params["reverse"]
     body = jex_core.jaxpr_as_fun(closed)

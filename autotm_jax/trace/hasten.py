@@ -42,7 +42,10 @@ def hasten(
     fixed = [
         e.index
         for e, before in zip(equations, homes, strict=False)
-        if e.kind is Kind.KERNEL or e.eqn.effects or e.home > before
+        if e.kind is Kind.KERNEL
+        or e.eqn.effects
+        or e.home > before
+        or nest.scopes[e.home] is not None
     ]
     tail = fixed[-1] + 1 if fixed else 0
     last_read = _last_reads(equations[:tail], donated)

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .loops import Loop
+from .loops import Loop, repeats
 from .nest import Nest
 from .primitives import VIEWS, Kind
 
@@ -158,6 +158,11 @@ class Program:
         """Where the loops are among the segments, and what crosses their borders."""
         scopes = [v.loop for v in self.values]
         return Nest(self.loops, [s.loop for s in self.segments], scopes)
+
+    @functools.cached_property
+    def repeats(self) -> tuple[int, ...]:
+        """Per segment, how often it runs in a step."""
+        return tuple(repeats(self.loops, s.loop) for s in self.segments)
 
     @property
     def signature(self) -> tuple[str, ...]:
