@@ -21,8 +21,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from .. import compat
 from ..solve.schedule import Schedule
-from ..trace import Fragment, Loop, Program, Scope, evaluate, slice_of
-from .iteration import Iteration, Stacks, fetched, first_of, next_of
+from ..trace import Fragment, Loop, Program, Scope, evaluate
+from .iteration import Iteration, Stacks, fetched, first_of, kept, next_of
 from .timetable import Timetable
 
 
@@ -116,7 +116,7 @@ class _Emission:
         outside = self._handles()
         moved, ahead = self.timetable.moved(loop.index), self.timetable.ahead(loop.index)
         stacks = Stacks(self.program, loop, self.timetable.kept(loop.index), moved)
-        first_slices = [fetched(self.host_stacks[v], first_of(loop)) for v in ahead]
+        first_slices = [fetched(self.host_stacks[v], loop, first_of(loop)) for v in ahead]
 
         def body(state: Any, counter: Any) -> tuple[Any, Any]:
             carried, buffers, slices = state
@@ -141,11 +141,12 @@ class _Emission:
             jnp.asarray(self._read(c.initial), self.program.values[c.before].aval.dtype)
             for c in loop.carries
         ]
-        state = start, stacks.buffers(self._anchor(initial)), first_slices
+        buffers = stacks.buffers(self._anchor(initial), self._read)
+        state = start, buffers, first_slices
         (carried, buffers, _), results = jax.lax.scan(
             body,
             state,
-            jnp.arange(loop.length, dtype=jnp.int32),
+            jnp.arange(loop.start, loop.start + loop.length, dtype=jnp.int32),
             reverse=loop.reverse,
             unroll=1 if moved or ahead else loop.unroll,
         )
@@ -207,12 +208,13 @@ class _Emission:
             self._to_device(value)
         for value in now.fetch_ahead:
             assert iteration is not None
-            counter = next_of(iteration.stacks.loop, self._counter)
-            iteration.fetched[value] = fetched(self.host_stacks[value], counter)
+            following = next_of(self._here, self._counter)
+            stack = self.host_stacks[value]
+            iteration.fetched[value] = fetched(stack, self._here, following)
         needed.update(now.fetch_at)
         self._wait(needed, (), now.fetch_at)
         for value in slices:
-            self.device[value] = slice_of(self.stacks[value], self._counter)
+            self.device[value] = kept(self.stacks[value], self._here, self._counter)
         needed |= slices
         for value, fragment in zip(now.again, fragments, strict=True):
             self._evaluate(fragment)
@@ -222,9 +224,13 @@ class _Emission:
         return now.again
 
     @property
-    def _counter(self) -> Any:
+    def _here(self) -> Loop:
         assert self.scope is not None
-        return self.device[self.program.loops[self.scope].counter]
+        return self.program.loops[self.scope]
+
+    @property
+    def _counter(self) -> Any:
+        return self.device[self._here.counter]
 
     def _to_host(self, value: int, iteration: Iteration | None) -> None:
         moved = jax.device_put(self.device[value], jax.memory.Space.Host)
@@ -235,7 +241,8 @@ class _Emission:
 
     def _to_device(self, value: int) -> None:
         if value in self.host_stacks:
-            self.device[value] = fetched(self.host_stacks[value], self._counter)
+            stack = self.host_stacks[value]
+            self.device[value] = fetched(stack, self._here, self._counter)
         else:
             host = self.host[value]
             self.device[value] = jax.device_put(host, jax.memory.Space.Device)
@@ -269,7 +276,7 @@ class _Emission:
             return
         if self.scope is not None:
             # With its counter, a loop's slices of stacks are made after the cut, too.
-            on_device.append(self.program.loops[self.scope].counter)
+            on_device.append(self._here.counter)
         handles = [self.device[v] for v in on_device] + [self.host[v] for v in on_host]
         handles = jax.lax.optimization_barrier(handles)
         self.device.update(zip(on_device, handles, strict=False))

@@ -37,17 +37,26 @@ class Stacks:
         inside = [program.values[v].aval for v in kept]
         self.avals += [a.update(shape=(loop.length, *a.shape)) for a in inside]
         self.each = [*(s.each for s in loop.stacks), *kept]
+        self.begun = [*(s.begun for s in loop.stacks), *[None] * len(kept)]
+        # What goes to another loop is stacked from the first iteration on.
+        self.offsets = [0] * len(loop.stacks) + [loop.start] * len(kept)
         # Keys have no literal to fill a buffer with.
         every = range(len(self.each))
         self.written = [i for i in every if not compat.is_key_type(self.avals[i])]
         self.returned = [i for i in every if i not in self.written]
 
-    def buffers(self, anchor: Callable[[Any], jax.Array]) -> list[jax.Array]:
-        """Stacks to be written, filled no earlier than the anchor allows."""
-        avals = [self.avals[i] for i in self.written]
-        return [
-            jnp.full(a.shape, anchor(jnp.zeros((), a.dtype)), a.dtype) for a in avals
-        ]
+    def buffers(
+        self, anchor: Callable[[Any], jax.Array], read: Callable[[Any], Any]
+    ) -> list[jax.Array]:
+        """Stacks to be written: begun, or filled no earlier than the anchor allows."""
+
+        def buffer(i: int) -> jax.Array:
+            if self.begun[i] is not None:
+                return read(self.begun[i])
+            aval = self.avals[i]
+            return jnp.full(aval.shape, anchor(jnp.zeros((), aval.dtype)), aval.dtype)
+
+        return [buffer(i) for i in self.written]
 
 
 class Iteration:
@@ -90,7 +99,8 @@ class Iteration:
         self._left.discard(stack)
         buffer = self.buffers[stack]
         piece = jnp.asarray(each, buffer.dtype)[None]
-        at = [counter, *[jnp.int32(0)] * (buffer.ndim - 1)]
+        first = counter - self.stacks.offsets[stack]
+        at = [first, *[jnp.int32(0)] * (buffer.ndim - 1)]
         self.buffers[stack] = jax.lax.dynamic_update_slice(
             buffer, piece, at, allow_negative_indices=False
         )
@@ -98,16 +108,21 @@ class Iteration:
 
 def first_of(loop: Loop) -> Any:
     """The number of the iteration that a loop runs first."""
-    return jnp.int32(loop.length - 1 if loop.reverse else 0)
+    return jnp.int32(loop.start + (loop.length - 1 if loop.reverse else 0))
 
 
 def next_of(loop: Loop, counter: Any) -> Any:
     """The number of the iteration after one; of the last one, itself."""
     if loop.reverse:
-        return jnp.maximum(counter - 1, 0)
-    return jnp.minimum(counter + 1, loop.length - 1)
+        return jnp.maximum(counter - 1, loop.start)
+    return jnp.minimum(counter + 1, loop.start + loop.length - 1)
 
 
-def fetched(stack: jax.Array, counter: Any) -> jax.Array:
-    """The slice of a host stack, on the device."""
-    return jax.device_put(slice_of(stack, counter), jax.memory.Space.Device)
+def kept(stack: jax.Array, loop: Loop, counter: Any) -> jax.Array:
+    """The slice of a stack that a loop is handed by the one it is paired with."""
+    return slice_of(stack, counter - loop.start if loop.start else counter)
+
+
+def fetched(stack: jax.Array, loop: Loop, counter: Any) -> jax.Array:
+    """The same of a host stack, on the device."""
+    return jax.device_put(kept(stack, loop, counter), jax.memory.Space.Device)

@@ -243,7 +243,8 @@ def live(flat: Flat) -> Flat:
             for carry in loop.carries:
                 if wanted.intersection((carry.result, carry.before)):
                     wanted.update(_values(carry.initial, carry.after))
-            wanted.update(*(_values(s.each) for s in loop.stacks if s.whole in wanted))
+            stacks = [s for s in loop.stacks if s.whole in wanted]
+            wanted.update(*(_values(s.each, s.begun) for s in stacks))
             wanted.update(*(_values(s.whole) for s in loop.slices if s.each in wanted))
         live_equations(flat.equations, wanted)
     kept = tuple(_trimmed(loop, wanted) for loop in flat.loops)

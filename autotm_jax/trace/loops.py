@@ -43,10 +43,12 @@ class Stack:
 
     - `each`: inside. It may be a JAX literal if it is made there.
     - `whole`: outside, with the iterations along its first axis.
+    - `begun`: outside, a stack that another loop has begun to fill, if one has.
     """
 
     each: Any
     whole: int
+    begun: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Loop:
     - `parent`: the loop whose body it stands in, if any.
     - `length`, `reverse`, `unroll`: as of `jax.lax.scan`.
     - `counter`: inside, the number of the iteration in the order of the stacks.
+    - `start`: the lowest number.
     - `carries`, `slices`, `stacks`: what goes in and out.
     - `source`: the user's line.
     """
@@ -71,6 +74,7 @@ class Loop:
     slices: tuple[Stack, ...]
     stacks: tuple[Stack, ...]
     source: str
+    start: int = 0
 
     @property
     def entered(self) -> tuple[int, ...]:

@@ -86,6 +86,8 @@ class Nest:
                 if isinstance(stack.each, int):
                     yield stack.each, end - 1
                 yield stack.whole, first
+                if stack.begun is not None:
+                    yield stack.begun, first - 1
 
     def crossing(self, value: int, touches: Sequence[int]) -> tuple[int, int] | None:
         """The loops that make and read a value, if it crosses from one to the other."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import compat
@@ -19,6 +19,7 @@ from .pairs import pair_loops
 from .postpone import Order, postpone
 from .primitives import Kind, is_repeatable, kind_of
 from .program import Equation, Fragment, Program, Segment, Value
+from .splits import split_loops
 from .variants import VARIANTS
 
 
@@ -27,6 +28,7 @@ def build_program(
     donated: Sequence[bool],
     order: Order = Order.WEIGHTS_LAST,
     loops: bool = True,
+    parts: Mapping[int, int] | None = None,
 ) -> Program:
     """Turns the jaxpr of a step into a `Program`.
 
@@ -36,13 +38,14 @@ def build_program(
     - `donated`: per flat argument, whether it is donated.
     - `order`: an `Order`.
     - `loops`: whether loops are written out. If not, each is one kernel.
+    - `parts`: where pairs of loops are cut in two: see `split_loops`.
 
     **Returns:**
 
     A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
     flat = pair_loops(flatten(closed, {VARIANTS}, loops))
-    flat = select_one_hot(flat)
+    flat = select_one_hot(split_loops(flat, parts or {}))
     if order is Order.WEIGHTS_LAST:
         flat = postpone(flat)
     values = _values(flat)
@@ -81,7 +84,7 @@ def _at_borders(loops: Sequence[Loop]) -> Iterator[int]:
     # What loops hand on has memory of its own, inside and outside.
     for loop in loops:
         handed = [a for c in loop.carries for a in (c.initial, c.after)]
-        handed += [s.each for s in loop.stacks]
+        handed += [a for s in loop.stacks for a in (s.each, s.begun)]
         yield from (v for v in handed if isinstance(v, int))
         yield from loop.entered
         yield from loop.left_with
