@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 import warnings
 from typing import Any
 
@@ -25,6 +24,7 @@ from .report.peak import largest
 from .solve import (
     PROGRAMS,
     BooleanProgram,
+    Deadline,
     Fetch,
     Formulation,
     Pick,
@@ -50,14 +50,18 @@ from .trace import Kind, Program
 # How often a plan that packs badly is solved again with a lower limit.
 _PACKING_ROUNDS = 2
 
-# Seconds for making a plan fit that only packs badly.
+# Seconds at most for making a plan fit that only packs badly.
 _REPACK_SECONDS = 5.0
+
+# The part of the time limit for one solve. The rest is for making a plan fit.
+_SOLVE = 0.8
 
 # A cache entry that says that there is none.
 _NO_PLAN = "none"
 
-# The part of the time limit that every solve gets, however late it is.
-_LEAST_TIME = 1 / 2
+# A plan that packs badly is solved again only if there is this part of the time left
+# that the last solve took: with less, most often nothing as good is found.
+_AGAIN = 1 / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +173,9 @@ class Candidate:
     def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
         """A fast plan whose allocation, not only its live bytes, keeps a limit.
 
+        The solver's time limit is for all of the search; what XLA is asked on the way,
+        and building the program once, does not count.
+
         **Arguments:**
 
         - `limit`: device bytes of temporaries.
@@ -181,20 +188,22 @@ class Candidate:
         What was found, or `None`.
         """
         options = dataclasses.replace(self._solver, gap=max(gap, self._solver.gap))
-        deadline = time.perf_counter() + options.time_limit
+        _ = self.problem  # priced, before the search begins
+        deadline = Deadline(options.time_limit)
         aim = max(0, limit - slack)
         found = self._solve(aim, options, deadline)
         if found is None:
             return self._solve(max(0, limit), options, deadline) if slack else None
         best = found
         for _ in range(_PACKING_ROUNDS):
-            over = self.allocation(best.schedule) - limit
+            with deadline.paused():
+                over = self.allocation(best.schedule) - limit
             if over <= 0:
                 break
-            packed = self._repacked(best, limit)
+            packed = self._repacked(best, limit, deadline)
             if packed is not None:
                 return packed
-            if time.perf_counter() > deadline:
+            if deadline.left() <= _AGAIN * best.seconds:
                 break
             aim = max(0, aim - over)
             found = self._solve(aim, options, deadline)
@@ -203,10 +212,11 @@ class Candidate:
             best = found
         return best
 
-    def _repacked(self, found: Found, limit: int) -> Found | None:
+    def _repacked(self, found: Found, limit: int, deadline: Deadline) -> Found | None:
         if self._formulation is not Formulation.JOINT:
             return None  # it would move by other rules
-        problem = self._as_joined(found.schedule, self.problem)
+        with deadline.paused():
+            problem = self._as_joined(found.schedule, self.problem)
         problem = dataclasses.replace(problem, device_limit=float(limit))
         key = cache.cache_key("repacked", problem, found.schedule, _REPACK_SECONDS)
         entry = cache.load("plan", key)
@@ -215,9 +225,11 @@ class Candidate:
             return known
         if entry == _NO_PLAN:
             return None
-        schedule = repack(problem, found.schedule, _REPACK_SECONDS)
+        seconds = min(_REPACK_SECONDS, deadline.left())
+        schedule = repack(problem, found.schedule, seconds)
         if schedule is None:
-            cache.store("plan", key, _NO_PLAN)
+            if seconds >= _REPACK_SECONDS:
+                cache.store("plan", key, _NO_PLAN)
             return None
         seconds = replay(problem, schedule).makespan
         # The gap that was proved is that of the plan that does not pack.
@@ -317,7 +329,7 @@ class Candidate:
         )
 
     def _solve(
-        self, limit: int, options: SolverOptions, deadline: float
+        self, limit: int, options: SolverOptions, deadline: Deadline
     ) -> Found | None:
         problem = dataclasses.replace(self.problem, device_limit=float(limit))
         at_rest, fastest = _at_rest(problem), problem.fastest()
@@ -332,18 +344,20 @@ class Candidate:
         known = _read(cache.load("plan", key))
         if known is not None and not replay(problem, known.schedule).faults:
             return known
-        least = _LEAST_TIME * options.time_limit
-        left = max(least, deadline - time.perf_counter())
-        granted = options.time_limit
-        options = dataclasses.replace(options, time_limit=left)
-        solution = self._placement.fastest(problem.device_limit, options)
+        with deadline.paused():
+            placement = self._placement
+        granted, left = _SOLVE * options.time_limit, deadline.left()
+        options = dataclasses.replace(options, time_limit=min(left, granted))
+        solution = placement.fastest(problem.device_limit, options)
         if solution.status is Status.INFEASIBLE:
             return None
         found = self._or_policy(problem, solution, _sound(problem, solution))
         if found is None:
-            return self._greedily(problem, solution)
-        # A search that was cut short may find more with the time that the key names.
-        if found.status is Status.OPTIMAL or left >= granted:
+            return self._greedily(problem, solution, deadline.left())
+        # A search that was cut short may find more with the time that the key names,
+        # and one that ended early for nothing when its solver does not fail.
+        is_whole = left >= granted and solution.seconds >= _AGAIN * granted
+        if found.status is Status.OPTIMAL or is_whole:
             cache.store("plan", key, _write(found))
         return found
 
@@ -364,10 +378,12 @@ class Candidate:
         bound, taken = min(solution.bound, seconds), solution.seconds
         return Found(Status.POLICY, schedule, seconds, bound, taken, name)
 
-    def _greedily(self, problem: Problem, solution: Solution) -> Found | None:
+    def _greedily(
+        self, problem: Problem, solution: Solution, seconds: float
+    ) -> Found | None:
         # A greedy plan would move by the rules of the joint program.
         is_joint = self._formulation is Formulation.JOINT
-        schedule = greedy(problem) if is_joint else None
+        schedule = greedy(problem, seconds) if is_joint else None
         if schedule is None:
             return None
         warnings.warn(
