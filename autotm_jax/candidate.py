@@ -401,8 +401,7 @@ class Candidate:
 
     def _said(self, segment: int) -> str:
         """What a segment does, and where the user wrote that."""
-        body = self.program.segments[segment].body
-        equations = [self.program.equations[i] for i in body.equations]
+        equations = [self.program.equations[i] for i in self._run_at(segment)]
         made = [e for e in equations if e.outputs]
         kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
         if not kernels:
@@ -425,9 +424,15 @@ class Candidate:
         program = self.program
         alive = set(state.alive(segment))
         # What is fused into the segment's kernels is written there and nowhere else.
-        equations = program.segments[segment].body.equations
-        alive |= {v for e in equations for v in program.equations[e].outputs}
+        equations = [program.equations[e] for e in self._run_at(segment)]
+        alive |= {v for e in equations for v in e.outputs}
         return alive - program.resident
+
+    def _run_at(self, segment: int) -> tuple[int, ...]:
+        """The equations of a segment as the plan that needs least runs it."""
+        picks = {p.segment: p.variant for p in self.least.schedule.picks}
+        body = self.program.segments[segment].body
+        return body.by(picks.get(segment, 0)).equations
 
 
 def _at_rest(problem: Problem) -> Schedule:

@@ -121,3 +121,13 @@ def test_what_took_all_of_its_time_is_not_looked_for_again(own_cache: Any):
             assert found is not None and found.status is Status.ROUNDED
         assert asked == [8.0] * times
         asked.clear()
+
+
+def test_the_tightest_point_is_that_of_the_variants_that_run():
+    # Whichever is written first, the one by rows runs, and makes no products.
+    said = {candidate(slow_first).tightest_point() for slow_first in (True, False)}
+    assert said == {
+        "The largest values alive at the tightest point, segment 0 of 1 "
+        "(scan at the transformed step):\n"
+        "   1 x     16.0 KiB  f32[4096] from the transformed step"
+    }
