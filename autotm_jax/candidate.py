@@ -95,6 +95,7 @@ class Candidate:
     ):
         self.traced = program
         self._measured, self._formulation = measured, formulation
+        self._kind = PROGRAMS[formulation]
         self._target, self._host_limit, self._solver = target, host_limit, solver
 
     def of(self, formulation: Formulation) -> Candidate:
@@ -105,8 +106,7 @@ class Candidate:
     @functools.cached_property
     def costs(self) -> Costs:
         """What the program costs on the target."""
-        # The joint program moves what it moves between segments, or beside them.
-        streams = self._formulation is not Formulation.JOINT
+        streams = self._kind.streams
         if self._measured:
             try:
                 return estimate_costs(self.traced, self._target, True, streams)
@@ -138,9 +138,8 @@ class Candidate:
     def _formulated(self, costs: Costs, machine: Machine) -> Problem:
         nothing = float("inf")
         found = formulate(self.traced, costs, machine, nothing, self._host_limit)
-        if self._formulation is Formulation.JOINT:
+        if self._kind.recomputes:
             return found
-        # AutoTM's programs do not compute anything again.
         tensors = [
             dataclasses.replace(t, recipe=None, optional=()) for t in found.tensors
         ]
@@ -168,7 +167,7 @@ class Candidate:
     @functools.cached_property
     def _placement(self) -> BooleanProgram:
         # The limit is a parameter of the solve, not of the program.
-        return PROGRAMS[self._formulation](self.problem)
+        return self._kind(self.problem)
 
     def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
         """A fast plan whose allocation, not only its live bytes, keeps a limit.
@@ -213,7 +212,7 @@ class Candidate:
         return best
 
     def _repacked(self, found: Found, limit: int, deadline: Deadline) -> Found | None:
-        if self._formulation is not Formulation.JOINT:
+        if not self._kind.allows_everything:
             return None  # it would move by other rules
         with deadline.paused():
             problem = self._as_joined(found.schedule, self.problem)
@@ -281,7 +280,7 @@ class Candidate:
 
         solution = Solution(Status.OPTIMAL, None, 0.0, 0.0, 0.0)
         schedules = [Schedule()]
-        if self._formulation is Formulation.JOINT:
+        if self._kind.allows_everything:
             schedules.append(offload_everything(problem))
         if problem.tensors:
             solution = self._placement.least_memory(self._solver)
@@ -366,7 +365,7 @@ class Candidate:
     ) -> Found | None:
         # Never worse than what a person would write down. The search compares what it
         # has not proved good with the policy that takes seconds to find.
-        if self._formulation is not Formulation.JOINT:
+        if not self._kind.allows_everything:
             return found
         policy = best_policy(problem, 0.0)
         if policy is None:
@@ -381,9 +380,8 @@ class Candidate:
     def _greedily(
         self, problem: Problem, solution: Solution, seconds: float
     ) -> Found | None:
-        # A greedy plan would move by the rules of the joint program.
-        is_joint = self._formulation is Formulation.JOINT
-        schedule = greedy(problem, seconds) if is_joint else None
+        may_be_used = self._kind.allows_everything
+        schedule = greedy(problem, seconds) if may_be_used else None
         if schedule is None:
             return None
         warnings.warn(

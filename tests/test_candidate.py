@@ -4,12 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import autotm_jax as autotm
 from autotm_jax import SolverOptions, Status
 from autotm_jax.candidate import Candidate
 from autotm_jax.machine import Target, describe
 from autotm_jax.solve import (
+    PROGRAMS,
+    Formulation,
     Pick,
     Schedule,
     Solution,
@@ -20,6 +23,7 @@ from autotm_jax.solve import (
 
 from .problems import hard_problem
 from .programs import program_of
+from .steps import chain_arguments, chain_step
 
 
 HERE = Target(describe("cpu"))
@@ -131,3 +135,35 @@ def test_the_tightest_point_is_that_of_the_variants_that_run():
         "(scan at the transformed step):\n"
         "   1 x     16.0 KiB  f32[4096] from the transformed step"
     }
+
+
+@pytest.mark.parametrize("formulation", Formulation)
+def test_a_program_is_offered_what_it_can_decide(formulation: Formulation):
+    program, kind = program_of(chain_step, *chain_arguments()), PROGRAMS[formulation]
+    is_joint = formulation is Formulation.JOINT
+    assert (kind.streams, kind.recomputes) == (not is_joint, is_joint)
+    one = Candidate(program, HERE, 2**62, SolverOptions(), formulation=formulation)
+    assert bool(one.problem.configurations) == kind.streams
+    recipes = [t.recipe for t in one.problem.tensors]
+    assert any(recipes) == any(t.optional for t in one.problem.tensors)
+    assert any(recipes) == kind.recomputes
+    # Only what can do all that a schedule may do takes a plan that others made.
+    asked: list[float] = []
+    one.__dict__["_placement"] = Nothing(asked)
+    state = replay(one.problem, offload_everything(one.problem))
+    found = one.within(state.device_peak)
+    assert asked == [state.device_peak]
+    assert (found is not None) == kind.allows_everything
+    if found is not None:
+        assert found.status in (Status.POLICY, Status.GREEDY)
+
+
+class Nothing:
+    """A program that finds nothing in its time."""
+
+    def __init__(self, asked: list[float]):
+        self.asked = asked
+
+    def fastest(self, limit: float, options: SolverOptions) -> Solution:
+        self.asked.append(limit)
+        return Solution(Status.TIME_LIMIT, None, float("inf"), 0.0, 0.0)

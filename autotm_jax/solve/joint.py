@@ -39,6 +39,8 @@ _DESCENT = 0.05
 class JointProgram(BooleanProgram):
     """Stay, move, or compute again."""
 
+    streams = False  # what moves, moves between segments or beside them
+    recomputes = True
     allows_everything = True
 
     def fastest(self, limit: float, options: SolverOptions) -> Solution:

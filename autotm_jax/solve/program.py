@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,8 +39,14 @@ class BooleanProgram(abc.ABC):
     - `problem`: the placement problem. Its device limit is not used.
     """
 
-    # Whether it has a column for whatever a schedule may do, give or take windows.
-    allows_everything = False
+    # What the problem of a step offers it: kernels that find operands, or leave
+    # results, in host memory; and recipes to compute tensors again.
+    streams: ClassVar[bool] = True
+    recomputes: ClassVar[bool] = False
+
+    # Whether it has a column for whatever a schedule may do, give or take windows: if
+    # so, plans made without it (policies, local searches) are plans of its kind.
+    allows_everything: ClassVar[bool] = False
 
     def __init__(self, problem: Problem):
         self.problem = dataclasses.replace(problem, device_limit=float("inf"))
