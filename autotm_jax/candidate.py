@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 import warnings
 from typing import Any
 
@@ -25,6 +24,7 @@ from .report.peak import largest
 from .solve import (
     PROGRAMS,
     BooleanProgram,
+    Deadline,
     Fetch,
     Formulation,
     Pick,
@@ -50,14 +50,18 @@ from .trace import Kind, Program
 # How often a plan that packs badly is solved again with a lower limit.
 _PACKING_ROUNDS = 2
 
-# Seconds for making a plan fit that only packs badly.
+# Seconds at most for making a plan fit that only packs badly.
 _REPACK_SECONDS = 5.0
+
+# The part of the time limit for one solve. The rest is for making a plan fit.
+_SOLVE = 0.8
 
 # A cache entry that says that there is none.
 _NO_PLAN = "none"
 
-# The part of the time limit that every solve gets, however late it is.
-_LEAST_TIME = 1 / 2
+# A plan that packs badly is solved again only if there is this part of the time left
+# that the last solve took: with less, most often nothing as good is found.
+_AGAIN = 1 / 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Candidate:
     ):
         self.traced = program
         self._measured, self._formulation = measured, formulation
+        self._kind = PROGRAMS[formulation]
         self._target, self._host_limit, self._solver = target, host_limit, solver
 
     def of(self, formulation: Formulation) -> Candidate:
@@ -101,8 +106,7 @@ class Candidate:
     @functools.cached_property
     def costs(self) -> Costs:
         """What the program costs on the target."""
-        # The joint program moves what it moves between segments, or beside them.
-        streams = self._formulation is not Formulation.JOINT
+        streams = self._kind.streams
         if self._measured:
             try:
                 return estimate_costs(self.traced, self._target, True, streams)
@@ -134,9 +138,8 @@ class Candidate:
     def _formulated(self, costs: Costs, machine: Machine) -> Problem:
         nothing = float("inf")
         found = formulate(self.traced, costs, machine, nothing, self._host_limit)
-        if self._formulation is Formulation.JOINT:
+        if self._kind.recomputes:
             return found
-        # AutoTM's programs do not compute anything again.
         tensors = [
             dataclasses.replace(t, recipe=None, optional=()) for t in found.tensors
         ]
@@ -164,10 +167,13 @@ class Candidate:
     @functools.cached_property
     def _placement(self) -> BooleanProgram:
         # The limit is a parameter of the solve, not of the program.
-        return PROGRAMS[self._formulation](self.problem)
+        return self._kind(self.problem)
 
     def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
         """A fast plan whose allocation, not only its live bytes, keeps a limit.
+
+        The solver's time limit is for all of the search; what XLA is asked on the way,
+        and building the program once, does not count.
 
         **Arguments:**
 
@@ -181,20 +187,22 @@ class Candidate:
         What was found, or `None`.
         """
         options = dataclasses.replace(self._solver, gap=max(gap, self._solver.gap))
-        deadline = time.perf_counter() + options.time_limit
+        _ = self.problem  # priced, before the search begins
+        deadline = Deadline(options.time_limit)
         aim = max(0, limit - slack)
         found = self._solve(aim, options, deadline)
         if found is None:
             return self._solve(max(0, limit), options, deadline) if slack else None
         best = found
         for _ in range(_PACKING_ROUNDS):
-            over = self.allocation(best.schedule) - limit
+            with deadline.paused():
+                over = self.allocation(best.schedule) - limit
             if over <= 0:
                 break
-            packed = self._repacked(best, limit)
+            packed = self._repacked(best, limit, deadline)
             if packed is not None:
                 return packed
-            if time.perf_counter() > deadline:
+            if deadline.left() <= _AGAIN * best.seconds:
                 break
             aim = max(0, aim - over)
             found = self._solve(aim, options, deadline)
@@ -203,10 +211,11 @@ class Candidate:
             best = found
         return best
 
-    def _repacked(self, found: Found, limit: int) -> Found | None:
-        if self._formulation is not Formulation.JOINT:
+    def _repacked(self, found: Found, limit: int, deadline: Deadline) -> Found | None:
+        if not self._kind.allows_everything:
             return None  # it would move by other rules
-        problem = self._as_joined(found.schedule, self.problem)
+        with deadline.paused():
+            problem = self._as_joined(found.schedule, self.problem)
         problem = dataclasses.replace(problem, device_limit=float(limit))
         key = cache.cache_key("repacked", problem, found.schedule, _REPACK_SECONDS)
         entry = cache.load("plan", key)
@@ -215,9 +224,11 @@ class Candidate:
             return known
         if entry == _NO_PLAN:
             return None
-        schedule = repack(problem, found.schedule, _REPACK_SECONDS)
+        seconds = min(_REPACK_SECONDS, deadline.left())
+        schedule = repack(problem, found.schedule, seconds)
         if schedule is None:
-            cache.store("plan", key, _NO_PLAN)
+            if seconds >= _REPACK_SECONDS:
+                cache.store("plan", key, _NO_PLAN)
             return None
         seconds = replay(problem, schedule).makespan
         # The gap that was proved is that of the plan that does not pack.
@@ -269,7 +280,7 @@ class Candidate:
 
         solution = Solution(Status.OPTIMAL, None, 0.0, 0.0, 0.0)
         schedules = [Schedule()]
-        if self._formulation is Formulation.JOINT:
+        if self._kind.allows_everything:
             schedules.append(offload_everything(problem))
         if problem.tensors:
             solution = self._placement.least_memory(self._solver)
@@ -317,7 +328,7 @@ class Candidate:
         )
 
     def _solve(
-        self, limit: int, options: SolverOptions, deadline: float
+        self, limit: int, options: SolverOptions, deadline: Deadline
     ) -> Found | None:
         problem = dataclasses.replace(self.problem, device_limit=float(limit))
         at_rest, fastest = _at_rest(problem), problem.fastest()
@@ -332,18 +343,20 @@ class Candidate:
         known = _read(cache.load("plan", key))
         if known is not None and not replay(problem, known.schedule).faults:
             return known
-        least = _LEAST_TIME * options.time_limit
-        left = max(least, deadline - time.perf_counter())
-        granted = options.time_limit
-        options = dataclasses.replace(options, time_limit=left)
-        solution = self._placement.fastest(problem.device_limit, options)
+        with deadline.paused():
+            placement = self._placement
+        granted, left = _SOLVE * options.time_limit, deadline.left()
+        options = dataclasses.replace(options, time_limit=min(left, granted))
+        solution = placement.fastest(problem.device_limit, options)
         if solution.status is Status.INFEASIBLE:
             return None
         found = self._or_policy(problem, solution, _sound(problem, solution))
         if found is None:
-            return self._greedily(problem, solution)
-        # A search that was cut short may find more with the time that the key names.
-        if found.status is Status.OPTIMAL or left >= granted:
+            return self._greedily(problem, solution, deadline.left())
+        # A search that was cut short may find more with the time that the key names,
+        # and one that ended early for nothing when its solver does not fail.
+        is_whole = left >= granted and solution.seconds >= _AGAIN * granted
+        if found.status is Status.OPTIMAL or is_whole:
             cache.store("plan", key, _write(found))
         return found
 
@@ -352,7 +365,7 @@ class Candidate:
     ) -> Found | None:
         # Never worse than what a person would write down. The search compares what it
         # has not proved good with the policy that takes seconds to find.
-        if self._formulation is not Formulation.JOINT:
+        if not self._kind.allows_everything:
             return found
         policy = best_policy(problem, 0.0)
         if policy is None:
@@ -364,10 +377,11 @@ class Candidate:
         bound, taken = min(solution.bound, seconds), solution.seconds
         return Found(Status.POLICY, schedule, seconds, bound, taken, name)
 
-    def _greedily(self, problem: Problem, solution: Solution) -> Found | None:
-        # A greedy plan would move by the rules of the joint program.
-        is_joint = self._formulation is Formulation.JOINT
-        schedule = greedy(problem) if is_joint else None
+    def _greedily(
+        self, problem: Problem, solution: Solution, seconds: float
+    ) -> Found | None:
+        may_be_used = self._kind.allows_everything
+        schedule = greedy(problem, seconds) if may_be_used else None
         if schedule is None:
             return None
         warnings.warn(
@@ -385,8 +399,7 @@ class Candidate:
 
     def _said(self, segment: int) -> str:
         """What a segment does, and where the user wrote that."""
-        body = self.program.segments[segment].body
-        equations = [self.program.equations[i] for i in body.equations]
+        equations = [self.program.equations[i] for i in self._run_at(segment)]
         made = [e for e in equations if e.outputs]
         kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
         if not kernels:
@@ -409,9 +422,15 @@ class Candidate:
         program = self.program
         alive = set(state.alive(segment))
         # What is fused into the segment's kernels is written there and nowhere else.
-        equations = program.segments[segment].body.equations
-        alive |= {v for e in equations for v in program.equations[e].outputs}
+        equations = [program.equations[e] for e in self._run_at(segment)]
+        alive |= {v for e in equations for v in e.outputs}
         return alive - program.resident
+
+    def _run_at(self, segment: int) -> tuple[int, ...]:
+        """The equations of a segment as the plan that needs least runs it."""
+        picks = {p.segment: p.variant for p in self.least.schedule.picks}
+        body = self.program.segments[segment].body
+        return body.by(picks.get(segment, 0)).equations
 
 
 def _at_rest(problem: Problem) -> Schedule:

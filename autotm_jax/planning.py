@@ -255,7 +255,7 @@ class Planner:
             candidate = min(self._candidates(), key=lambda c: c.least_bytes)
             best = candidate.least, candidate
             if candidate.least.objective > limit:
-                raise self._infeasible(budget, candidate)
+                raise self._infeasible(budget, limit, candidate)
         found, candidate = best
         return candidate.plan(found, budget, limit, self._note())
 
@@ -283,13 +283,20 @@ class Planner:
                 break
         return best
 
-    def _infeasible(self, budget: int, candidate: Candidate) -> InfeasibleBudget:
-        least = candidate.least_bytes
+    def _infeasible(
+        self, budget: int, limit: int, candidate: Candidate
+    ) -> InfeasibleBudget:
+        # A limit that was lowered is lower by what XLA needs beyond a plan. The plan
+        # that needs least will need that, too.
+        beyond = max(0, budget - candidate.fixed_bytes - limit)
+        said = f", with {format_bytes(beyond)} that XLA needs beyond its plan"
+        least = candidate.least_bytes + beyond
         least = min(least + int(_SLACK * least), self._plain.nbytes)
         return InfeasibleBudget(
             f"No plan keeps the step within {format_bytes(budget)} of device memory: "
             f"the least budget that works is about {format_bytes(least)} "
-            f"({least} bytes).\n{candidate.tightest_point()}\n"
+            f"({least} bytes){said if beyond else ''}.\n"
+            f"{candidate.tightest_point()}\n"
             "A smaller batch, a loss computed in chunks, or jax.checkpoint inside the "
             "largest layer lowers that point.",
             least=least,

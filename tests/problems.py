@@ -1,6 +1,7 @@
 """Small placement problems, drawn at random or made by hand."""
 
 import dataclasses
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 
@@ -95,6 +96,43 @@ def _with_optional(tensor: Tensor, uses: frozenset[int]) -> Tensor:
         optional,
         tensor.movable,
         tensor.recipe,
+    )
+
+
+def hard_problem(layers: int) -> Problem:
+    """Layers forth and back, no two alike, that no solver ends with in seconds.
+
+    Recipes hang on each other, the link is slow, and any kernel could stream its
+    tensors at the price of the copies, so that many choices cost nearly the same.
+    """
+    draw, last = random.Random(0), 2 * layers
+    tensors: list[Tensor] = []
+    for i, part in itertools.product(range(layers), range(2)):
+        index, nbytes = len(tensors), draw.randint(8 * KIB, 64 * KIB)
+        optional, recipe = tuple(range(i + 2, last - i)) if part else (), None
+        if part and i:
+            seconds = {last - i: draw.uniform(0.2e-3, 2e-3)}
+            recipe = Recipe(seconds, KIB * draw.randint(0, 8), (index - 2,))
+        touches = (i, i + 1, last - i)
+        tensors.append(Tensor(index, nbytes, touches, optional, recipe=recipe))
+    link = Link(30e6, 25e6, 40e6, 1e-5)
+    configurations = {}
+    for k in range(last + 1):
+        here = [i for i, t in enumerate(tensors) if k in t.touches][:4]
+        sizes = range(1, len(here) + 1)
+        chosen = [c for n in sizes for c in itertools.combinations(here, n)]
+        configurations[k] = tuple(
+            Configuration(frozenset(c), link.alone(nbytes, link.h2d), 0)
+            for c in chosen
+            for nbytes in [sum(tensors[i].nbytes for i in c)]
+        )
+    return problem(
+        tensors,
+        last + 1,
+        compute=[draw.uniform(0.5e-3, 3e-3) for _ in range(last + 1)],
+        small=[(500 * KIB, 0, last + 1)],
+        link=link,
+        configurations=configurations,
     )
 
 

@@ -1,16 +1,29 @@
 import functools
+import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import autotm_jax as autotm
 from autotm_jax import SolverOptions, Status
 from autotm_jax.candidate import Candidate
 from autotm_jax.machine import Target, describe
-from autotm_jax.solve import Pick, Schedule, replay
+from autotm_jax.solve import (
+    PROGRAMS,
+    Formulation,
+    Pick,
+    Schedule,
+    Solution,
+    offload_everything,
+    packed_bytes,
+    replay,
+)
 
+from .problems import hard_problem
 from .programs import program_of
+from .steps import chain_arguments, chain_step
 
 
 HERE = Target(describe("cpu"))
@@ -74,3 +87,83 @@ def test_the_least_plan_picks_the_least_workspace():
     assert one.least.schedule == Schedule(picks=(Pick(0, 1),))
     assert one.least.objective < 0.1 * replay(one.problem, Schedule()).device_peak
     assert candidate(slow_first=True).least.schedule == Schedule()
+
+
+def test_a_plan_is_found_in_the_time_that_is_given(own_cache: Any):
+    one = Candidate(program_of(by_rows, X, W), HERE, 2**62, SolverOptions(1.0, 0.0))
+    free = one.__dict__["problem"] = hard_problem(120)
+    assert one.within(int(0.9 * free.floor())) is None
+    assert one.least.seconds <= 1.1 * 1.0 + 0.5  # and the program is built
+    most = replay(free, Schedule()).device_peak
+    for part in (0.7, 0.4):
+        limit = int(part * most)
+        start = time.perf_counter()
+        found = one.within(limit, slack=limit // 100)
+        assert time.perf_counter() - start <= 1.1 * 1.0 + 0.5
+        assert found is not None
+
+
+def test_what_took_all_of_its_time_is_not_looked_for_again(own_cache: Any):
+    free = hard_problem(4)
+    slow = replay(free, offload_everything(free))
+    limit = packed_bytes(free, slow)
+    asked: list[float] = []
+
+    class Placement:
+        """Takes some seconds, it says, for a plan that is not proved to be good."""
+
+        def fastest(self, limit: float, options: SolverOptions) -> Solution:
+            asked.append(options.time_limit)
+            plan, bound = offload_everything(free), free.fastest()
+            return Solution(Status.ROUNDED, plan, slow.makespan, bound, seconds)
+
+    for seconds, times in ((0.1, 2), (10.0, 1)):  # noqa: B007 - it says so
+        for _ in range(2):
+            one = Candidate(program_of(by_rows, X, W), HERE, 2**62, SolverOptions(10.0))
+            one.__dict__ |= {"problem": free, "_placement": Placement()}
+            found = one.within(limit)
+            assert found is not None and found.status is Status.ROUNDED
+        assert asked == [8.0] * times
+        asked.clear()
+
+
+def test_the_tightest_point_is_that_of_the_variants_that_run():
+    # Whichever is written first, the one by rows runs, and makes no products.
+    said = {candidate(slow_first).tightest_point() for slow_first in (True, False)}
+    assert said == {
+        "The largest values alive at the tightest point, segment 0 of 1 "
+        "(scan at the transformed step):\n"
+        "   1 x     16.0 KiB  f32[4096] from the transformed step"
+    }
+
+
+@pytest.mark.parametrize("formulation", Formulation)
+def test_a_program_is_offered_what_it_can_decide(formulation: Formulation):
+    program, kind = program_of(chain_step, *chain_arguments()), PROGRAMS[formulation]
+    is_joint = formulation is Formulation.JOINT
+    assert (kind.streams, kind.recomputes) == (not is_joint, is_joint)
+    one = Candidate(program, HERE, 2**62, SolverOptions(), formulation=formulation)
+    assert bool(one.problem.configurations) == kind.streams
+    recipes = [t.recipe for t in one.problem.tensors]
+    assert any(recipes) == any(t.optional for t in one.problem.tensors)
+    assert any(recipes) == kind.recomputes
+    # Only what can do all that a schedule may do takes a plan that others made.
+    asked: list[float] = []
+    one.__dict__["_placement"] = Nothing(asked)
+    state = replay(one.problem, offload_everything(one.problem))
+    found = one.within(state.device_peak)
+    assert asked == [state.device_peak]
+    assert (found is not None) == kind.allows_everything
+    if found is not None:
+        assert found.status in (Status.POLICY, Status.GREEDY)
+
+
+class Nothing:
+    """A program that finds nothing in its time."""
+
+    def __init__(self, asked: list[float]):
+        self.asked = asked
+
+    def fastest(self, limit: float, options: SolverOptions) -> Solution:
+        self.asked.append(limit)
+        return Solution(Status.TIME_LIMIT, None, float("inf"), 0.0, 0.0)

@@ -103,7 +103,7 @@ def test_the_least_memory_is_that_of_all_placements(
     assert state.faults == ()
     assert state.device_peak <= least + 2
     assert least >= program.problem.floor()
-    assert program.least_bound <= least + 2
+    assert program.least_bound() <= least + 2
 
 
 @pytest.mark.parametrize("seed", range(3, PROBLEMS, 16))

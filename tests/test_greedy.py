@@ -29,6 +29,13 @@ def test_none_if_nothing_helps():
     assert greedy(problem([pinned, short], device_limit=8 * KIB)) is None
 
 
+def test_none_if_there_is_no_time():
+    tensors = [Tensor(0, 8 * KIB, (0, 5)), Tensor(1, 8 * KIB, (2, 3))]
+    tight = problem(tensors, device_limit=8 * KIB)
+    assert greedy(tight, 0.0) is None
+    assert greedy(tight, 10.0) is not None
+
+
 def test_none_if_the_host_is_too_small():
     tensors = [Tensor(0, 8 * KIB, (0, 5)), Tensor(1, 8 * KIB, (2, 3))]
     tight = problem(tensors, device_limit=8 * KIB, host_limit=KIB)

@@ -172,6 +172,29 @@ def test_what_highs_refuses_is_a_sentence(real):
     assert real.solve(knapsack(), 20.0).status == "kOptimal"
 
 
+def test_a_process_that_is_slow_to_start_is_not_waited_for(worker, monkeypatch):
+    starts = ["time.sleep(1.5)", "say('ready')", TAKES]
+    starts += ["say('incumbent', np.ones(12), 2.0, 1.0)", HANGS]
+    slow = worker([*fake([])[:-1], fake(starts)[-1].replace("say('ready')\n", "", 1)])
+    start = time.monotonic()
+    outcome = slow.solve(knapsack(), 0.3)
+    assert time.monotonic() - start < 0.3 * 1.05 + 0.3 + SLACK
+    assert (outcome.status, outcome.x, outcome.failure) == ("kTimeLimit", None, "")
+    # It is kept. What is left of the time when it is there is what the solver gets.
+    first = slow._idle
+    assert first.is_alive() and not first.has_failed()
+    start = time.monotonic()
+    outcome = slow.solve(knapsack(), 4.0)
+    assert time.monotonic() - start < 4.0 * 1.05 + 0.3 + SLACK
+    assert (outcome.status, outcome.objective) == ("kTimeLimit", 2.0)
+    assert slow._command is not None
+    # One that never starts is given up.
+    monkeypatch.setattr("autotm_jax.solve.worker._START_SECONDS", 0.2)
+    never = worker([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert never.solve(knapsack(), 20.0).status == "kOptimal"
+    assert never._command is None
+
+
 @pytest.mark.parametrize("size", [12, 200_000])  # the second does not fit in a pipe
 def test_a_process_that_does_not_answer_is_ended(worker, size):
     hangs = worker(fake([HANGS]))

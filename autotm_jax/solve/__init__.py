@@ -15,6 +15,7 @@ from .alternatives import (
 from .asynchronous import AsynchronousProgram as AsynchronousProgram
 from .checker import Replay as Replay
 from .checker import replay as replay
+from .deadline import Deadline as Deadline
 from .greedy import greedy as greedy
 from .heap import packed_bytes as packed_bytes
 from .improve import anneal as anneal

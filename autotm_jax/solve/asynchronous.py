@@ -20,6 +20,7 @@ import cvxpy as cp
 import numpy as np
 
 from .columns import Columns
+from .deadline import Deadline
 from .model import MS, Model
 from .problem import Problem
 from .program import BooleanProgram
@@ -31,10 +32,8 @@ from .tensorgraph import TensorGraphs
 # How far from a touch a tensor moves (`bound` in AutoTM's code).
 _REACH = 15
 
-# The part of the time for the synchronous program, and the seconds that are left at
-# least.
+# The part of the time for the synchronous program.
 _PART = 0.25
-_LEAST_SECONDS = 0.5
 
 
 class AsynchronousProgram(BooleanProgram):
@@ -49,11 +48,11 @@ class AsynchronousProgram(BooleanProgram):
 
         Every plan of that is one here, too, and it has far fewer columns.
         """
+        deadline = Deadline(options.time_limit)
         part = dataclasses.replace(options, time_limit=_PART * options.time_limit)
         waiting = self._synchronous.fastest(limit, part)
-        left = max(_LEAST_SECONDS, options.time_limit - waiting.seconds)
-        found = super().fastest(limit, dataclasses.replace(options, time_limit=left))
-        seconds = waiting.seconds + found.seconds
+        rest = dataclasses.replace(options, time_limit=deadline.left())
+        found, seconds = super().fastest(limit, rest), deadline.taken()
         if waiting.schedule is None or found.objective <= waiting.objective:
             return dataclasses.replace(found, seconds=seconds)
         bound = min(found.bound, waiting.objective)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,7 +25,7 @@ class _Choice:
     schedule: Schedule
 
 
-def greedy(problem: Problem) -> Schedule | None:
+def greedy(problem: Problem, seconds: float = float("inf")) -> Schedule | None:
     """A sound plan within the limits, or `None` if this simple search finds none.
 
     Each round takes the segment that is furthest over the limit and sends away the
@@ -33,11 +34,13 @@ def greedy(problem: Problem) -> Schedule | None:
     **Arguments:**
 
     - `problem`: the placement problem.
+    - `seconds`: wall time to spend at most.
 
     **Returns:**
 
     A `Schedule` that passes the checker, or `None`.
     """
+    deadline = time.perf_counter() + seconds
     chosen: list[_Choice] = []
     refused: set[_Choice] = set()
     options = list(_choices(problem))
@@ -55,7 +58,7 @@ def greedy(problem: Problem) -> Schedule | None:
             and (c.tensor, c.after) not in taken
             and c not in refused
         ]
-        if not open_choices:
+        if not open_choices or time.perf_counter() > deadline:
             return None
         best = min(open_choices, key=lambda c: _price(problem, c))
         trial = replay(

@@ -13,7 +13,6 @@ programs are special cases of it.
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any
 
 import cvxpy as cp
@@ -21,6 +20,7 @@ import numpy as np
 
 from .checker import replay
 from .columns import Columns
+from .deadline import Deadline
 from .improve import descend
 from .model import MS, Model
 from .network import Network
@@ -30,34 +30,37 @@ from .program import BooleanProgram
 from .solution import Solution, SolverOptions, Status
 
 
-# Seconds at most, and at least, for the descent from a plan that moves everything.
+# Seconds at most for the descent from a plan that moves everything, and the part of the
+# time limit that is kept for it.
 _DESCENT_SECONDS = 3.0
-_LEAST_SECONDS = 0.5
+_DESCENT = 0.05
 
 
 class JointProgram(BooleanProgram):
     """Stay, move, or compute again."""
 
+    streams = False  # what moves, moves between segments or beside them
+    recomputes = True
     allows_everything = True
 
     def fastest(self, limit: float, options: SolverOptions) -> Solution:
         """As of every program; copies at once are tried where there is no plan."""
-        found = super().fastest(limit, options)
+        deadline = Deadline(options.time_limit)
+        part = (1 - _DESCENT) * options.time_limit
+        found = super().fastest(limit, dataclasses.replace(options, time_limit=part))
         if found.schedule is not None:
             return found
-        left = max(_LEAST_SECONDS, options.time_limit - found.seconds)
-        return self._at_once(limit, found, min(left, _DESCENT_SECONDS))
+        return self._at_once(limit, found, deadline)
 
-    def _at_once(self, limit: float, found: Solution, seconds: float) -> Solution:
+    def _at_once(self, limit: float, found: Solution, deadline: Deadline) -> Solution:
         # Where the columns have no plan there may still be one that moves all there is
         # at once, if a slow one.
-        start = time.perf_counter()
         problem = dataclasses.replace(self.problem, device_limit=limit)
+        seconds = min(deadline.left(), _DESCENT_SECONDS)
         schedule = descend(problem, offload_everything(problem), seconds)
         if schedule is None:
             return found
-        makespan = replay(problem, schedule).makespan
-        taken = found.seconds + time.perf_counter() - start
+        makespan, taken = replay(problem, schedule).makespan, deadline.taken()
         bound = problem.fastest()
         return Solution(Status.GREEDY, schedule, makespan, bound, taken, found.note)
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from typing import Any, Protocol
 
 import cvxpy as cp
@@ -293,7 +294,7 @@ class Model:
         **Arguments:**
 
         - `limit`: device bytes, for the least makespan; `None` for the least memory.
-        - `options`: what the solver may take.
+        - `options`: what the solver may take; its seconds count from this call.
         - `upper`: per column, whether it may be taken; all of them by default.
 
         **Returns:**
@@ -305,11 +306,15 @@ class Model:
                 "No solver: CVXPY does not find HiGHS. Install it with "
                 "`pip install highspy`."
             )
+        start = time.perf_counter()
+        self.failure = ""
+        if options.time_limit <= 0:
+            return None
         every = np.ones(len(self.columns.edges))
         self._upper.value = every if upper is None else upper.astype(float)
         if limit is not None:
             self._limit.value = max(0.0, limit / MIB)
-        taken: dict[str, Any] = {"time_limit": options.time_limit}
+        taken: dict[str, Any] = {}
         if options.threads is not None:
             taken["threads"] = options.threads
         if self._is_boolean:
@@ -319,7 +324,11 @@ class Model:
             matrices = Matrices(program)
             # From nothing: given a solution to start from, HiGHS 1.16.0 takes some for
             # optimal that are not, and 1.15.1 loses more time than it saves.
-            outcome = WORKER.solve(matrices.problem(taken), options.time_limit)
+            problem = matrices.problem(taken)
+            left = options.time_limit - (time.perf_counter() - start)
+            if left <= 0:
+                return None
+            outcome = WORKER.solve(problem, left)
             self.failure = outcome.failure
             if outcome.status in _NONE:
                 return INFEASIBLE

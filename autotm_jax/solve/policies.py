@@ -107,16 +107,22 @@ def uniform(problem: Problem, seconds: float = float("inf")) -> Schedule | None:
         else:
             ways, state = trial, found
             chosen.append(members)
-    schedule = _Treatment(problem, _needed(problem, ways, chosen)).schedule()
+    ways = _needed(problem, ways, chosen, deadline)
+    schedule = _Treatment(problem, ways).schedule()
     return None if replay(problem, schedule).faults else schedule
 
 
 def _needed(
-    problem: Problem, ways: dict[int, _Way], chosen: list[list[int]]
+    problem: Problem,
+    ways: dict[int, _Way],
+    chosen: list[list[int]],
+    deadline: float,
 ) -> dict[int, _Way]:
     # Without the classes that others chosen later make needless, first ones first.
     seconds = replay(problem, _Treatment(problem, ways).schedule()).makespan
     for members in chosen:
+        if time.perf_counter() > deadline:
+            break
         trial = {i: way for i, way in ways.items() if i not in members}
         found = replay(problem, _Treatment(problem, trial).schedule())
         if not found.faults and found.makespan <= seconds:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 
 from .columns import Columns
+from .deadline import Deadline
 from .improve import descend
 from .model import INFEASIBLE, MIB, MS, Answer, Model
 from .problem import Problem
@@ -23,8 +24,11 @@ from .symmetry import tied
 # A limit below this many times the floor may be one that no plan keeps.
 _TIGHT = 2.0
 
-# Wall time for the bound of the least memory.
+# Wall time for a relaxation that no search waits for.
 _BOUND_SECONDS = 10.0
+
+# The part of the time limit for the least memory of all.
+_LEAST_PART = 0.4
 
 
 class BooleanProgram(abc.ABC):
@@ -35,13 +39,21 @@ class BooleanProgram(abc.ABC):
     - `problem`: the placement problem. Its device limit is not used.
     """
 
-    # Whether it has a column for whatever a schedule may do, give or take windows.
-    allows_everything = False
+    # What the problem of a step offers it: kernels that find operands, or leave
+    # results, in host memory; and recipes to compute tensors again.
+    streams: ClassVar[bool] = True
+    recomputes: ClassVar[bool] = False
+
+    # Whether it has a column for whatever a schedule may do, give or take windows: if
+    # so, plans made without it (policies, local searches) are plans of its kind.
+    allows_everything: ClassVar[bool] = False
 
     def __init__(self, problem: Problem):
         self.problem = dataclasses.replace(problem, device_limit=float("inf"))
         self.columns = self.columns_of(problem)
         self.relaxed = Model(self.columns, self.timing, boolean=False)
+        self._least_bound: float | None = None
+        self._least_tried = 0.0  # seconds, in vain
 
     @functools.cached_property
     def boolean(self) -> Model:
@@ -112,21 +124,34 @@ class BooleanProgram(abc.ABC):
 
         A `Solution`; its objective is in seconds.
         """
+        deadline = Deadline(options.time_limit)
         # That a relaxation is infeasible takes a solver longer to see than it takes
         # to find the least memory of all.
         is_tight = limit < _TIGHT * self.problem.floor()
-        nothing = float("inf")
-        if is_tight and limit < self.least_bound * (1 - 1e-6) - 1:
-            return Solution(Status.INFEASIBLE, None, nothing, nothing, 0.0)
-        return Search(self, limit, options).run()
+        seconds = _LEAST_PART * options.time_limit
+        if is_tight and limit < self.least_bound(seconds) * (1 - 1e-6) - 1:
+            nothing, taken = float("inf"), deadline.taken()
+            return Solution(Status.INFEASIBLE, None, nothing, nothing, taken)
+        return Search(self, limit, options, deadline).run()
 
-    @functools.cached_property
-    def least_bound(self) -> float:
-        """Device bytes of temporaries that no path of the networks goes below."""
-        answer = self.relaxed.run(None, SolverOptions(_BOUND_SECONDS))
-        if answer is None or answer is INFEASIBLE:
-            return float(self.problem.floor())
-        return answer.bound * MIB
+    def least_bound(self, seconds: float = _BOUND_SECONDS) -> float:
+        """Device bytes of temporaries that no path of the networks goes below.
+
+        **Arguments:**
+
+        - `seconds`: wall time to spend at most.
+
+        **Returns:**
+
+        Bytes; the problem's floor if there was too little time.
+        """
+        if self._least_bound is None and seconds > self._least_tried:
+            answer = self.relaxed.run(None, SolverOptions(seconds))
+            self._least_tried = seconds
+            if answer is not None and answer is not INFEASIBLE:
+                self._least_bound = answer.bound * MIB
+        known = self._least_bound
+        return float(self.problem.floor()) if known is None else known
 
     def relaxation(self, limit: float) -> float | None:
         """Seconds of the step if tensors could be divided: what plans cannot reach.

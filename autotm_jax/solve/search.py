@@ -11,13 +11,13 @@ whole boolean program solved.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .checker import replay
+from .deadline import Deadline
 from .improve import anneal, descend
 from .model import INFEASIBLE, MIB, MS, Answer, Model
 from .policies import best_policy
@@ -29,6 +29,15 @@ from .solution import Solution, SolverOptions, Status
 if TYPE_CHECKING:
     from .program import BooleanProgram
 
+
+# The part of the time for the relaxation. Where it takes longer, the simple policies
+# get the rest.
+_RELAXED = 0.8
+
+# Where there is a plan, nothing more is begun with less than so many seconds, or with
+# less than this part of the time limit.
+_WORTH_SECONDS = 1.0
+_WORTH = 0.1
 
 # Columns whose reduced cost exceeds such a part of the objective are left out of the
 # first boolean programs, and the part of the time that is left which those may take.
@@ -70,17 +79,24 @@ class Search:
     - `program`: what is solved.
     - `limit`: device bytes of temporaries; `None` to look for the least.
     - `options`: what the solver may take.
+    - `deadline`: of its time limit, if that has already begun.
     """
 
     def __init__(
-        self, program: BooleanProgram, limit: float | None, options: SolverOptions
+        self,
+        program: BooleanProgram,
+        limit: float | None,
+        options: SolverOptions,
+        deadline: Deadline | None = None,
     ):
         self.program, self.limit, self.options = program, limit, options
         self.columns, self.relaxed = program.columns, program.relaxed
-        self.start = time.perf_counter()
+        self.deadline = deadline or Deadline(options.time_limit)
         self.unit = 1 / MS if limit is not None else MIB
         self.best: Answer | None = None
-        self.bound = -float("inf")
+        problem = program.problem
+        least = problem.floor() if limit is None else problem.fastest()
+        self.bound = least / self.unit
 
     @property
     def boolean(self) -> Model:
@@ -89,17 +105,16 @@ class Search:
 
     def run(self) -> Solution:
         """The best that is found in the time."""
-        relaxed = self.relaxed.run(self.limit, self._within(1.0))
+        relaxed = self.relaxed.run(self.limit, self._within(_RELAXED))
         if relaxed is INFEASIBLE:
             return self._solution(Status.INFEASIBLE)
         if relaxed is not None:
-            self.bound = relaxed.bound
-            for found in self._attempts(relaxed):
-                self._consider(found)
-                if self._is_good() or (self.best and self._left() < 1.0):
-                    break
-        is_over = self.best is not None and self._left() < 1.0
-        if not self._is_good() and not is_over:
+            self.bound = max(self.bound, relaxed.bound)
+        for found in self._attempts(relaxed):
+            self._consider(found)
+            if self._is_over():
+                break
+        if not self._is_over():
             every = self.boolean.run(self.limit, self._within(1.0))
             if every is INFEASIBLE and self.best is None:
                 return self._solution(Status.INFEASIBLE)
@@ -114,12 +129,14 @@ class Search:
 
     def _within(self, part: float, gap: float = 1.0) -> SolverOptions:
         """Options with a part of the time that is left, and of the gap."""
-        seconds, gap = part * self._left(), gap * self.options.gap
+        seconds, gap = part * self.deadline.left(), gap * self.options.gap
         return dataclasses.replace(self.options, time_limit=seconds, gap=gap)
 
-    def _left(self) -> float:
-        taken = time.perf_counter() - self.start
-        return max(0.5, self.options.time_limit - taken)
+    def _is_over(self) -> bool:
+        worth = 0.0
+        if self.best is not None:
+            worth = min(_WORTH_SECONDS, _WORTH * self.options.time_limit)
+        return self._is_good() or self.deadline.left() <= worth
 
     def _consider(self, found: Answer | None) -> None:
         if found is None or found is INFEASIBLE:
@@ -134,7 +151,7 @@ class Search:
         return self.best.objective - self.bound <= allowed
 
     def _solution(self, status: Status) -> Solution:
-        taken = time.perf_counter() - self.start
+        taken = self.deadline.taken()
         bound = self.bound * self.unit
         if self.best is None:
             note = self._failure()
@@ -143,22 +160,29 @@ class Search:
         if schedule is None:
             schedule = self.program.decoded(self.best.x, self.best.picks)
         objective = self.best.objective * self.unit
-        bound, name = min(bound, objective), self.best.policy
-        return Solution(status, schedule, objective, bound, taken, name)
+        notes = [self.best.policy]
+        if status is not Status.OPTIMAL:
+            notes.append(self._failure())
+        note = "; ".join(filter(None, notes))
+        return Solution(status, schedule, objective, min(bound, objective), taken, note)
 
     def _failure(self) -> str:
         models = [self.relaxed, *self.program.built()]
         failures = [m.failure for m in models if m.failure]
         return f"HiGHS failed: {failures[0]}" if failures else ""
 
-    def _attempts(self, relaxed: Answer) -> Iterator[Answer | None]:
+    def _attempts(self, relaxed: Answer | None) -> Iterator[Answer | None]:
         """Boolean solutions near the relaxation, the cheapest to find first."""
+        is_free = self.limit is not None and self.program.allows_everything
+        if relaxed is None:
+            if is_free:
+                yield from self._simple(self.limit or 0.0)
+            return
         broken = self._split_tensors(relaxed.x)
         if broken.sum() <= _FEW_SPLIT * broken.size:
             # Only what is split.
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
-            yield self._restricted(upper, _SPLIT_SECONDS / self._left())
-        is_free = self.limit is not None and self.program.allows_everything
+            yield self._restricted(upper, 1.0, _SPLIT_SECONDS)
         for cheap, part in _NEAR:
             upper = self._cheap(relaxed, cheap)
             yield self._restricted(upper, part)
@@ -171,26 +195,30 @@ class Search:
             upper = tie @ (tie.T @ self._cheap(relaxed, _NEAR[-1][0])) > 0
             options = self._within(_TIED, _GAP_NEARBY)
             yield self.program.alike.run(self.limit, options, upper)
-        if is_free and self._left() >= _ANNEAL_SECONDS:
+        if is_free and self.deadline.left() >= _ANNEAL_SECONDS:
             yield self._annealed(relaxed, self.limit or 0.0)
 
     def _cheap(self, relaxed: Answer, part: float) -> np.ndarray:
         limit = part * abs(relaxed.objective)
         return (relaxed.reduced_costs <= limit) | (relaxed.x > 1e-9)
 
-    def _restricted(self, upper: np.ndarray, part: float) -> Answer | None:
-        options = self._within(min(1.0, part), _GAP_NEARBY)
+    def _restricted(
+        self, upper: np.ndarray, part: float, most: float = float("inf")
+    ) -> Answer | None:
+        options = self._within(part, _GAP_NEARBY)
+        seconds = min(options.time_limit, most)
+        options = dataclasses.replace(options, time_limit=seconds)
         return self.boolean.run(self.limit, options, upper)
 
     def _simple(self, limit: float) -> Iterator[Answer | None]:
         """The best of the simple policies, and what a descent makes of it."""
         problem = dataclasses.replace(self.program.problem, device_limit=limit)
-        policy = best_policy(problem, _SIMPLE * self._left())
+        policy = best_policy(problem, _SIMPLE * self.deadline.left())
         if policy is None:
             return
         name, schedule = policy
         yield dataclasses.replace(self._told(problem, schedule), policy=name)
-        better = descend(problem, schedule, _SIMPLE * self._left())
+        better = descend(problem, schedule, _SIMPLE * self.deadline.left())
         yield None if better is None else self._told(problem, better)
 
     def _told(self, problem: Problem, schedule: Schedule) -> Answer:
@@ -201,7 +229,7 @@ class Search:
         # Outside of the network, so with finer windows.
         problem = dataclasses.replace(self.program.problem, device_limit=limit)
         start = self.program.rounded(relaxed)
-        schedule = anneal(problem, start, _ANNEAL * self._left())
+        schedule = anneal(problem, start, _ANNEAL * self.deadline.left())
         if schedule is None:
             return None
         return self._told(problem, schedule)

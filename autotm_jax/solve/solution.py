@@ -41,7 +41,8 @@ class Formulation(enum.Enum):
 class SolverOptions:
     """What the solver may take.
 
-    - `time_limit`: seconds for one order of the step; a tight budget may need two.
+    - `time_limit`: seconds of search for one order of the step, kept to a tenth and
+        half a second; a tight budget may need two orders.
     - `gap`: relative MIP gap at which it stops.
     - `threads`: how many it uses; `None` leaves it to the solver.
     """

@@ -4,8 +4,8 @@ HiGHS looks at the clock only between its steps, and one step may take many time
 limit; and a solver that crashes takes its process with it. So it runs in another
 process (`highs.py`), which reports every better solution as it is found, and which is
 ended when it is late. The process is kept for the next solve; its start, a fraction of
-a second, is not a part of the limit. Where there can be no process, HiGHS runs in this
-one: then a limit may be overrun, and a crash is not survived.
+a second, is a part of the limit if a solve waits for it. Where there can be no process,
+HiGHS runs in this one: then a limit may be overrun, and a crash is not survived.
 """
 
 from __future__ import annotations
@@ -113,14 +113,22 @@ class Process:
         threading.Thread(
             target=_forward, args=(self._process.stdout, self._messages), daemon=True
         ).start()
-        self._is_ready = False
+        self._is_ready = self._has_failed = False
+        self._given_up = time.monotonic() + _START_SECONDS
 
-    def is_ready(self) -> bool:
-        """Waits until it can take a problem; `False` if it never does."""
-        if not self._is_ready:
-            message = self._next(_START_SECONDS)
+    def is_ready(self, seconds: float = _START_SECONDS) -> bool:
+        """Waits until it can take a problem, for so many seconds at most."""
+        left = self._given_up - time.monotonic()
+        if not self._is_ready and not self._has_failed:
+            message = self._next(min(seconds, left))
             self._is_ready = message == ("ready",)
+            is_late = message is _NOTHING_YET and seconds >= left
+            self._has_failed = is_late or message not in (_NOTHING_YET, ("ready",))
         return self._is_ready
+
+    def has_failed(self) -> bool:
+        """Whether it turned out that it will never take a problem."""
+        return self._has_failed
 
     def is_alive(self) -> bool:
         """Whether it has not ended."""
@@ -218,23 +226,31 @@ class Worker:
 
         **Arguments:**
 
-        - `problem`: as in `highs.py`. Its options have the time limit, too.
+        - `problem`: as in `highs.py`.
         - `time_limit`: seconds. An answer is at most a twentieth of it late, and 0.3 s.
 
         **Returns:**
 
         An `Outcome`.
         """
+        end = time.monotonic() + time_limit
         process = self._taken()
         if process is None:
-            return _here(problem)
+            return _here(_within(problem, time_limit))
         try:
-            return process.solve(problem, time_limit)
+            if process.is_ready(time_limit):
+                left = max(0.0, end - time.monotonic())
+                return process.solve(_within(problem, left), left)
+            if not process.has_failed():
+                return Outcome("kTimeLimit")
+            process.end()
+            self._command = None  # nor will the next one be
         except BaseException:
             process.end()  # still at a problem that nobody waits for
             raise
         finally:
             self._put_back(process)
+        return _here(_within(problem, max(0.0, end - time.monotonic())))
 
     def close(self) -> None:
         """Ends the process that is kept."""
@@ -261,11 +277,7 @@ class Worker:
             process, self._idle = self._idle, None
         if process is None or not process.is_alive():
             process = self._started()
-        if process is None or process.is_ready():
-            return process
-        process.end()
-        self._command = None  # nor will the next one be
-        return None
+        return process
 
     def _put_back(self, process: Process) -> None:
         # One is kept, though several may have run, for several threads.
@@ -277,6 +289,10 @@ class Worker:
                 self._idle = process
                 return
         process.end()
+
+
+def _within(problem: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return problem | {"options": problem["options"] | {"time_limit": seconds}}
 
 
 def _here(problem: dict[str, Any]) -> Outcome:

@@ -1,0 +1,86 @@
+"""What a planner does when XLA needs more than was planned."""
+
+import re
+
+import jax
+import pytest
+
+from autotm_jax import InfeasibleBudget, SolverOptions, Status
+from autotm_jax.budget import format_bytes
+from autotm_jax.compile import Evidence
+from autotm_jax.machine import Target, describe
+from autotm_jax.plain import Plain
+from autotm_jax.planning import Planner, Request
+
+from .steps import chain_arguments, chain_step
+
+
+HERE = Target(describe("cpu"))
+PLAIN = 2**30
+
+
+def planner(budget: int, plain: int = PLAIN) -> Planner:
+    """One for a chain of layers, whose untouched step is said to take `plain` bytes."""
+    args = chain_arguments(batch=256)
+    traced = jax.jit(chain_step).trace(*args)
+    donated = [False] * len(jax.tree.leaves(args))
+    request = Request(HERE, budget, None, False, SolverOptions())
+    return Planner(traced.jaxpr, donated, request, Plain(lambda: plain, HERE, budget))
+
+
+def least_bytes() -> int:
+    """The least of any order that is tried."""
+    return min(c.least_bytes for c in planner(2**20)._candidates())
+
+
+def test_the_least_budget_is_that_of_the_least_plan(own_cache: object):
+    least = least_bytes()
+    with pytest.raises(InfeasibleBudget) as caught:
+        planner(least - 4096).first()
+    assert caught.value.least == pytest.approx(least, rel=0.006)
+    assert caught.value.least >= least
+    assert "beyond its plan" not in str(caught.value)
+
+
+@pytest.mark.parametrize("room", [1.02, 1.3])
+@pytest.mark.parametrize("over", [0.5, 2.0])
+def test_the_least_budget_is_more_than_the_one_that_xla_broke(
+    own_cache: object, room: float, over: float
+):
+    least = least_bytes()
+    budget = int(room * least)
+    one = planner(budget)
+    plan = one.first()
+    assert plan.device_bytes is not None and plan.device_bytes <= budget
+    needed = budget + int(over * least)
+    assert plan.replay is not None
+    beyond = needed - one._usual.fixed_bytes - plan.replay.device_peak
+    with pytest.raises(InfeasibleBudget) as caught:
+        one.tighter(plan, Evidence(needed, 0, None, ()))
+    named = caught.value.least
+    assert named is not None and named > budget
+    assert named == pytest.approx(least + beyond, rel=0.01)
+    said = re.search(r"\((\d+) bytes\), with (.*) that XLA needs", str(caught.value))
+    assert said is not None and int(said[1]) == named
+    assert said[2] == format_bytes(beyond + int(0.005 * budget) // 2)
+    assert f"within {format_bytes(budget)} of" in str(caught.value)
+
+
+def test_no_more_is_named_than_the_untouched_step_needs(own_cache: object):
+    least = least_bytes()
+    budget = int(1.02 * least)
+    one = planner(budget, plain=budget + 10)
+    plan = one._within(budget, budget - one._usual.fixed_bytes, 0)
+    with pytest.raises(InfeasibleBudget) as caught:
+        one.tighter(plan, Evidence(2 * budget, 0, None, ()))
+    assert caught.value.least == budget + 10
+
+
+def test_a_tighter_plan_takes_less_by_what_was_missing(own_cache: object):
+    budget = int(2.5 * least_bytes())
+    one = planner(budget)
+    plan = one.first()
+    tighter = one.tighter(plan, Evidence(budget + 8192, 0, None, ()))
+    assert tighter.status is Status.OPTIMAL
+    assert tighter.replay is not None and plan.replay is not None
+    assert tighter.replay.device_peak <= plan.replay.device_peak - 8192
