@@ -56,6 +56,9 @@ _REPACK_SECONDS = 5.0
 # The part of the time limit for one solve. The rest is for making a plan fit.
 _SOLVE = 0.8
 
+# The part of an iteration that may be missing for it to stay.
+_NEARLY_WHOLE = 0.05
+
 # A cache entry that says that there is none.
 _NO_PLAN = "none"
 
@@ -168,6 +171,42 @@ class Candidate:
     def _placement(self) -> BooleanProgram:
         # The limit is a parameter of the solve, not of the program.
         return self._kind(self.problem)
+
+    def parts(self, limit: int) -> dict[int, int]:
+        """Where it may pay to cut pairs of loops in two.
+
+        If tensors could be divided, some of one would stay and the rest go: so many
+        iterations of the loop that makes it are to be treated one way, the others
+        another.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+
+        **Returns:**
+
+        By loop, as `trace.split_loops` takes them: how many iterations the first part
+        has. Empty if there is nothing to be divided.
+        """
+        tensors, nest = self.problem.tensors, self.program.nest
+        kept = self._placement.kept(float(limit), self._solver)
+        most: dict[int, tuple[float, int]] = {}
+        for index, part in kept.items():
+            tensor = tensors[index]
+            loop = self.program.values[tensor.value].loop
+            assert loop is not None
+            length = self.program.loops[loop].length
+            stays = int(part * length + _NEARLY_WHOLE)
+            if 0 < stays < length:
+                most[loop] = max(
+                    most.get(loop, (0.0, 0)), (tensor.stacked, length - stays)
+                )
+        # Of loops inside each other only the outer one.
+        return {
+            loop: count
+            for loop, (_, count) in most.items()
+            if nest.loops[loop].parent not in most
+        }
 
     def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
         """A fast plan whose allocation, not only its live bytes, keeps a limit.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from . import compat
@@ -19,7 +19,7 @@ from .errors import BudgetError, InfeasibleBudget
 from .machine import Target
 from .plain import Plain
 from .plan import Plan
-from .solve import Formulation, SolverOptions, Status
+from .solve import PROGRAMS, Formulation, SolverOptions, Status
 from .trace import Order, build_program
 
 
@@ -44,6 +44,9 @@ _PLAIN_MAY_FIT = 0.9
 # A plan that takes no more than this many times the step without a limit is not worth
 # looking for a faster one in another order.
 _NEARLY_FREE = 1.15
+
+# Nor is one that takes no more than this many times that in which loops are not cut.
+_NOT_WORTH_PARTS = 1.01
 
 # The order as traced holds at least this part of what the usual one does.
 _ORDERS = 0.7
@@ -89,6 +92,7 @@ class Planner:
         self.request = request
         self._closed, self._donated = closed, donated
         self._plain = plain
+        self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
     def first(self) -> Plan:
         """The plan before anything planned has been compiled.
@@ -209,8 +213,12 @@ class Planner:
     @functools.cached_property
     def _usual(self) -> Candidate:
         # The order as traced holds less while a gradient is computed, and takes longer.
+        return self._candidate(self._usual_order)
+
+    @property
+    def _usual_order(self) -> Order:
         as_traced = self.request.budget == "min"
-        return self._candidate(Order.AS_TRACED if as_traced else Order.WEIGHTS_LAST)
+        return Order.AS_TRACED if as_traced else Order.WEIGHTS_LAST
 
     @functools.cached_property
     def _other(self) -> Candidate | None:
@@ -225,9 +233,14 @@ class Planner:
         if self._other is not None:
             yield self._other
 
-    def _candidate(self, order: Order) -> Candidate:
-        program = build_program(self._closed, self._donated, order)
+    def _candidate(
+        self, order: Order, parts: Mapping[int, int] | None = None
+    ) -> Candidate:
         request = self.request
+        # AutoTM's programs know one kernel, or one iteration, at a time.
+        loops = PROGRAMS[request.formulation].allows_everything
+        closed, donated = self._closed, self._donated
+        program = build_program(closed, donated, order, loops, parts)
         limit, solver = self._host_limit(), request.solver
         measured, formulation = request.measured, request.formulation
         target = request.target
@@ -249,6 +262,8 @@ class Planner:
             done = found.status in (Status.OPTIMAL, Status.REPACKED)
             if done and found.objective <= near:
                 break
+        if best is not None:
+            best = self._in_parts(*best, limit, slack)
         if best is None:
             if self._plain.nbytes <= budget:
                 return self._untouched(budget)
@@ -258,6 +273,24 @@ class Planner:
                 raise self._infeasible(budget, limit, candidate)
         found, candidate = best
         return candidate.plan(found, budget, limit, self._note())
+
+    def _in_parts(
+        self, found: Found, candidate: Candidate, limit: int, slack: int
+    ) -> tuple[Found, Candidate]:
+        """A faster plan with loops cut in two, or the same."""
+        if found.objective <= _NOT_WORTH_PARTS * candidate.problem.fastest():
+            return found, candidate
+        parts = candidate.parts(limit - slack)
+        if not parts:
+            return found, candidate
+        order = Order.AS_TRACED if candidate is self._other else self._usual_order
+        key = order, tuple(sorted(parts.items()))
+        if key not in self._parted:
+            self._parted[key] = self._candidate(order, parts)
+        parted = self._parted[key].within(limit, slack)
+        if parted is None or parted.objective >= found.objective:
+            return found, candidate
+        return parted, self._parted[key]
 
     def _least(self) -> Plan:
         """The plan for as little as possible, give or take what makes it fast."""

@@ -50,6 +50,8 @@ class Columns:
         # Columns of which one is taken if a tensor (by position) is on the device at a
         # segment that touches it, or could read it to compute something again.
         self.there: dict[tuple[int, int], list[int]] = {}
+        # By tensor that crosses from loop to loop, the column that keeps it in a stack.
+        self.stacked: dict[int, int] = {}
         # Where a tensor may be on the host while a segment touches it.
         self.may_stream: set[tuple[int, int]] = set()
         self.recomputations: list[tuple[int, int, int]] = []  # tensor, segment, column

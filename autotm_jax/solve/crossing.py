@@ -54,6 +54,7 @@ class CrossingTensor:
         span = self.crossing.span
         stacked = net._add(index, ("fresh", self.last), ("stacked", self.last))
         net._fill("device", stacked, *span, self.tensor.stacked)
+        net.stacked[index] = stacked
         for use in self._reachable(self.last):
             slice_ = self._arrive(("stacked", self.last), "fresh", use)
             self._hold(slice_, use, use + 1)

@@ -168,6 +168,24 @@ class BooleanProgram(abc.ABC):
         answer = self.relaxed.run(limit, SolverOptions(_BOUND_SECONDS))
         return None if answer is None else answer.objective / MS
 
+    def kept(self, limit: float, options: SolverOptions) -> dict[int, float]:
+        """Which part of each tensor would stay, if tensors could be divided.
+
+        **Arguments:**
+
+        - `limit`: device bytes of temporaries.
+        - `options`: what the solver may take.
+
+        **Returns:**
+
+        By position of a tensor that crosses from loop to loop, the part of it that is
+        kept on the device in a stack; nothing if the solver finds no division.
+        """
+        answer = self.relaxed.run(limit, options)
+        if answer is None or answer is INFEASIBLE:
+            return {}
+        return {t: float(answer.x[c]) for t, c in self.columns.stacked.items()}
+
     def least_memory(self, options: SolverOptions) -> Solution:
         """The plan with the smallest device peak, however slow.
 
