@@ -13,7 +13,7 @@ from . import compat
 from .machine import Machine
 from .profile import Costs
 from .solve import Configuration, Crossing, Link, Problem, Recipe, Tensor, Variant
-from .trace import Program, repeats
+from .trace import VIEWS, Kind, Program, repeats
 
 
 # The smallest values stay where they are, as many as never hold more than this fraction
@@ -77,6 +77,9 @@ def formulate(
         mandatory = tuple(touches[value])
         scope = program.values[value].loop
         crossing = _crossing(program, value, sorted((*mandatory, *optional)))
+        if crossing is not None:
+            seconds = _stacking(program, value, crossing) / machine.device_bandwidth
+            crossing = dataclasses.replace(crossing, seconds=seconds)
         last = max((*mandatory, *optional))
         scopes = {scope, nest.place(value, last)}
         tensors.append(
@@ -129,9 +132,28 @@ def _crossing(program: Program, value: int, touches: Sequence[int]) -> Crossing 
     return Crossing(made, read, program.loops[pair[0]].length)
 
 
-def _held(
-    program: Program, value: int, touches: Sequence[int]
-) -> tuple[int, int, int]:
+def _stacking(program: Program, value: int, crossing: Crossing) -> int:
+    """Bytes that pass through device memory in a step to stack a value, and back.
+
+    It is copied into the stack, and out of it for a kernel. What is fused reads the
+    stack itself.
+    """
+    read = {value}
+    copies = 1
+    for segment in program.segments[slice(*crossing.read)]:
+        for index in segment.body.equations:
+            equation = program.equations[index]
+            if read.isdisjoint(equation.operands):
+                continue
+            if equation.kind is Kind.KERNEL:
+                copies = 2
+            elif equation.eqn.primitive.name in VIEWS:
+                read.update(equation.outputs)
+    times = repeats(program.loops, program.values[value].loop)
+    return 2 * copies * times * program.values[value].nbytes
+
+
+def _held(program: Program, value: int, touches: Sequence[int]) -> tuple[int, int, int]:
     """Bytes, and the segments `[first, end)` that hold them, if a value stays."""
     nbytes, crossing = program.values[value].nbytes, _crossing(program, value, touches)
     if crossing is None:
@@ -213,8 +235,7 @@ class _Chains:
         self.optional: dict[int, set[int]] = {}
         self.extended: dict[int, int] = {}
         self._allowance = _LONGEST_CHAIN * sum(
-            n * c.seconds
-            for n, c in zip(program.repeats, costs.segments, strict=True)
+            n * c.seconds for n, c in zip(program.repeats, costs.segments, strict=True)
         )
         for value in sorted(large):
             for a, b in zip(touches[value], touches[value][1:], strict=False):

@@ -30,7 +30,9 @@ class Evidence:
 # XLA:GPU marks pinned host memory as memory space 5 of a layout.
 _COPY = re.compile(r"= \((\S+?), (\S+?), [^)]*\) copy-start\(")
 # In a loop, a slice of a stack is copied: out of it, or into it.
-_SLICE = re.compile(r"= \((.*?)\) (?:fusion|dynamic-slice|dynamic-update-slice)-start\(")
+_SLICE = re.compile(
+    r"= \((.*?)\) (?:fusion|dynamic-slice|dynamic-update-slice)-start\("
+)
 _HOST_LAYOUT = "S(5)"
 _REMAT = re.compile(r"%\S*\.remat\S* = ")
 _HOST_COMPUTE = re.compile(r'_xla_compute_type="host"|execution_thread="host"')

@@ -114,9 +114,14 @@ class _Emission:
         taken -= self.program.resident
         self._prepare(first, taken.union(filter(_is_value, initial)), made, around)
         outside = self._handles()
-        moved, ahead = self.timetable.moved(loop.index), self.timetable.ahead(loop.index)
+        moved, ahead = (
+            self.timetable.moved(loop.index),
+            self.timetable.ahead(loop.index),
+        )
         stacks = Stacks(self.program, loop, self.timetable.kept(loop.index), moved)
-        first_slices = [fetched(self.host_stacks[v], loop, first_of(loop)) for v in ahead]
+        first_slices = [
+            fetched(self.host_stacks[v], loop, first_of(loop)) for v in ahead
+        ]
 
         def body(state: Any, counter: Any) -> tuple[Any, Any]:
             carried, buffers, slices = state

@@ -1,4 +1,4 @@
-"""What a schedule does at each cut, in the step itself and in the bodies of its loops."""
+"""What a schedule does at each cut, in the step and in the bodies of its loops."""
 
 from __future__ import annotations
 

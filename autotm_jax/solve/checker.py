@@ -192,7 +192,8 @@ class _Replayer:
         for first, end in found.stays:
             self.device[first:end] += nbytes
             self.stays.append((tensor.value, first, end))
-        if found.stack is not None:
+        if found.stack is not None and tensor.crossing is not None:
+            self.delay += tensor.crossing.seconds
             self.device[slice(*found.stack)] += tensor.stacked
             self.stacks.append((tensor.value, *found.stack))
         link = self.problem.link

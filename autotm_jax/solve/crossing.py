@@ -2,8 +2,8 @@
 
 One iteration stands for all, so what is decided for one is decided for all. The tensor
 leaves the first loop after the last segment that reads it there: *stacked* on the
-device, to the host, or to nowhere. In the other loop it arrives where it is wanted: as a
-slice of the stack, fetched, perhaps by the iteration before, or computed again.
+device, to the host, or to nowhere. In the other loop it arrives where it is wanted: as
+a slice of the stack, fetched, perhaps by the iteration before, or computed again.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class CrossingTensor:
         span = self.crossing.span
         stacked = net._add(index, ("fresh", self.last), ("stacked", self.last))
         net._fill("device", stacked, *span, self.tensor.stacked)
+        net.delays[stacked] += self.crossing.seconds
         net.stacked[index] = stacked
         for use in self._reachable(self.last):
             slice_ = self._arrive(("stacked", self.last), "fresh", use)
@@ -71,9 +72,7 @@ class CrossingTensor:
                 for place in places:
                     net._add(index, (place, at), None)
 
-    def _arrive(
-        self, source: Node, place: str, at: int, *actions: Action
-    ) -> int:
+    def _arrive(self, source: Node, place: str, at: int, *actions: Action) -> int:
         column = self.net._add(self.index, source, (place, at), *actions)
         self.net.there.setdefault((self.index, at), []).append(column)
         return column

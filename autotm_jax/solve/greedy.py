@@ -11,7 +11,7 @@ import numpy as np
 from .checker import replay
 from .policies import at_leisure
 from .problem import Problem
-from .schedule import Fetch, Recompute, Schedule, Store
+from .schedule import Recompute, Schedule, Store
 
 
 @dataclasses.dataclass(frozen=True)

@@ -259,4 +259,6 @@ class Ways:
         done = int(np.searchsorted(self.clock, self.clock[after + 1] + need))
         done = min(max(done, after + 2), max(first.start, after + 2))
         done = self.tensor.stored_by(after, first.use, done)
-        return (Store(self.tensor.value, after, min(done, max(first.start, after + 1))),)
+        return (
+            Store(self.tensor.value, after, min(done, max(first.start, after + 1))),
+        )

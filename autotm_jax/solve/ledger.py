@@ -201,7 +201,8 @@ class Ledger:
         self.faults += sign * len(found.faults)
         for first, end in found.stays:
             self._device[first:end] += sign * tensor.nbytes
-        if found.stack is not None:
+        if found.stack is not None and tensor.crossing is not None:
+            self._delay += sign * tensor.crossing.seconds
             self._device[slice(*found.stack)] += sign * tensor.stacked
         if found.host is not None:
             self._host[slice(*found.host)] += sign * tensor.stacked

@@ -43,11 +43,13 @@ class Crossing:
 
     - `made`, `read`: the segments `[first, end)` of the two loops.
     - `count`: iterations.
+    - `seconds`: in a step, of writing a stack on the device and reading from it.
     """
 
     made: tuple[int, int]
     read: tuple[int, int]
     count: int
+    seconds: float = 0.0
 
     @property
     def span(self) -> tuple[int, int]:

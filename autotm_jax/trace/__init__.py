@@ -15,6 +15,7 @@ from .loops import repeats as repeats
 from .loops import slice_of as slice_of
 from .nest import Scope as Scope
 from .postpone import Order as Order
+from .primitives import VIEWS as VIEWS
 from .primitives import Kind as Kind
 from .primitives import register_kind as register_kind
 from .program import (

@@ -3,8 +3,8 @@
 Each higher-order primitive that only groups equations (`jit`, `closed_call`,
 `custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out; of
 one with variants, that of the default. A `scan` is written out as a loop of the flat
-program, if that is asked for. A primitive without a rule (other loops, `remat2`, sharded
-regions, custom kernels, whatever comes next) stays one equation.
+program, if that is asked for. A primitive without a rule (other loops, `remat2`,
+sharded regions, custom kernels, whatever comes next) stays one equation.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import jax
 import jax.extend.core as jex_core
-import numpy as np
 
 from .. import compat
-from .loops import Carry, Loop, Stack, may_be_written_out, path_of, slicing
+from .loops import COUNTER, Carry, Loop, Stack, path_of, slicing, why_whole
 from .variants import VARIANTS
 
 
@@ -180,14 +178,16 @@ class _Flattening:
         env.update(zip(inner.jaxpr.invars, inputs, strict=True))
         for eqn in inner.jaxpr.eqns:
             operands = [read(v) for v in eqn.invars]
-            env.update(zip(eqn.outvars, self.equation(eqn, operands, loop), strict=True))
+            env.update(
+                zip(eqn.outvars, self.equation(eqn, operands, loop), strict=True)
+            )
         return [read(v) for v in inner.jaxpr.outvars]
 
     def equation(
         self, eqn: jex_core.JaxprEqn, operands: list[Any], loop: int | None
     ) -> Sequence[Any]:
         name = eqn.primitive.name
-        if name == "scan" and self.opens and may_be_written_out(eqn):
+        if name == "scan" and self.opens and not why_whole(eqn):
             return self.loop(eqn, operands, loop)
         rule = None if name in self.whole else _rules.get(name)
         # A context (compute type, XLA metadata) belongs to the whole call.
@@ -205,7 +205,7 @@ class _Flattening:
         shared, carried = compat.scan_operands(eqn)
         index = len(self.loops)
         self.loops.append(None)  # those inside it follow
-        counter = self.new(jax.core.ShapedArray((), np.dtype(np.int32)))
+        counter = self.new(COUNTER)
         before = [self.new(v.aval) for v in body.jaxpr.invars[shared:][:carried]]
         stacked = operands[shared + carried :]
         each = [self.slice(whole, counter, index) for whole in stacked]

@@ -21,6 +21,10 @@ import jax.numpy as jnp
 from .. import compat
 
 
+COUNTER = compat.jaxpr_of_function(lambda: jnp.int32(0)).out_avals[0]
+"""The abstract value of a counter."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Carry:
     """A value that one iteration hands to the next.
@@ -105,16 +109,15 @@ class Loop:
         )
 
 
-def may_be_written_out(eqn: jex_core.JaxprEqn) -> bool:
-    """Whether a `scan` can be written out.
-
-    Not if it has effects, which happen in order; or runs less than twice, as there is
-    nothing to be had; or has a context or parameters that ask for more than a loop.
-    """
-    params = eqn.params
-    if eqn.effects or compat.has_context(eqn) or params.get("_split_transpose"):
-        return False
-    return params["length"] > 1
+def why_whole(eqn: jex_core.JaxprEqn) -> str:
+    """Why a `scan` is not written out, as the end of a sentence; empty if it is."""
+    if eqn.effects:
+        return "has effects, which happen in their order"
+    if eqn.params["length"] < 2:
+        return "runs less than twice"
+    if compat.has_context(eqn) or eqn.params.get("_split_transpose"):
+        return "asks for more than a loop"
+    return ""
 
 
 def path_of(loops: Sequence[Loop], loop: int | None) -> tuple[int, ...]:
@@ -143,5 +146,4 @@ def slice_of(whole: jax.Array, counter: Any) -> jax.Array:
 
 def slicing(stack: Any) -> Any:
     """The closed jaxpr of `(stack, counter) -> the slice of an iteration`."""
-    counter = jax.ShapeDtypeStruct((), jnp.int32)
-    return compat.jaxpr_of_function(slice_of, stack, counter)
+    return compat.jaxpr_of_function(slice_of, stack, COUNTER)

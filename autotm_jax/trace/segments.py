@@ -94,9 +94,9 @@ def _values(flat: Flat) -> tuple[Value, ...]:
     made: dict[int, tuple[int | None, str]] = {}
     loop_of: dict[int, int | None] = {}
     for loop in flat.loops:
-        handed = dict.fromkeys((loop.counter, *loop.entered), loop.index)
-        handed.update(dict.fromkeys(loop.left_with, loop.parent))
-        loop_of.update(handed)
+        loop_of |= dict.fromkeys((loop.counter, *loop.entered), loop.index)
+        loop_of |= dict.fromkeys(loop.left_with, loop.parent)
+        handed = (loop.counter, *loop.entered, *loop.left_with)
         made.update((v, (None, f"the loop at {loop.source}")) for v in handed)
     for index, equation in enumerate(flat.equations):
         line = compat.source_line(equation.eqn)

@@ -1,8 +1,8 @@
 """Part of a loop: a pair of loops cut in two, so that each part has its own plan.
 
 What is decided for one iteration is decided for all. A budget between "all iterations
-stay" and "all move" is therefore met by two loops instead of one: the first runs some of
-the iterations, the second the rest, and what the loop carries goes from one to the
+stay" and "all move" is therefore met by two loops instead of one: the first runs some
+of the iterations, the second the rest, and what the loop carries goes from one to the
 other. The loop that it is paired with is cut at the same iteration.
 """
 
@@ -78,7 +78,9 @@ class _Cut:
             if set(path_of(flat.loops, loop.index)) & set(group)
         }
         number = len(flat.loops)
-        self.loop_of = {old: number + i for i, old in enumerate(sorted(self.inside))}
+        self.loop_of: dict[int | None, int] = {
+            old: number + i for i, old in enumerate(sorted(self.inside))
+        }
         self.value_of: dict[int, int] = {}
         for value in self._values_inside():
             self.value_of.setdefault(value, self._like(value))
