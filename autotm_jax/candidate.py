@@ -56,6 +56,9 @@ _REPACK_SECONDS = 5.0
 # The part of the time limit for one solve. The rest is for making a plan fit.
 _SOLVE = 0.8
 
+# Device bytes that no step has.
+_NO_LIMIT = 2.0**62
+
 # The part of an iteration that may be missing for it to stay.
 _NEARLY_WHOLE = 0.05
 
@@ -171,6 +174,18 @@ class Candidate:
     def _placement(self) -> BooleanProgram:
         # The limit is a parameter of the solve, not of the program.
         return self._kind(self.problem)
+
+    @functools.cached_property
+    def unconstrained(self) -> float:
+        """Seconds of the step without a limit on the device.
+
+        Where values cross from loop to loop, also the fastest way takes time for them:
+        a bound, as if values could be divided.
+        """
+        fastest = self.problem.fastest()
+        if not any(t.crossing for t in self.problem.tensors):
+            return fastest
+        return self._placement.relaxation(_NO_LIMIT) or fastest
 
     def parts(self, limit: int) -> dict[int, int]:
         """Where it may pay to cut pairs of loops in two.
@@ -355,7 +370,7 @@ class Candidate:
             device_bytes=self.fixed_bytes + packed_bytes(problem, state),
             host_bytes=state.host_peak,
             seconds=state.makespan,
-            unconstrained_seconds=problem.fastest(),
+            unconstrained_seconds=self.unconstrained,
             gap=found.gap,
             solve_seconds=found.seconds,
             program=self.program,

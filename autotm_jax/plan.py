@@ -70,18 +70,18 @@ class Plan:
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes stored to the host, each value once."""
+        """Bytes stored to the host in a step, each value once."""
         return self._bytes_of(self.schedule.moved)
 
     @property
     def recomputed_bytes(self) -> int:
-        """Bytes of the values computed again."""
+        """Bytes of the values computed again in a step."""
         return sum(self._bytes_of({r.value}) for r in self.schedule.recomputes)
 
     def _bytes_of(self, values: Collection[int]) -> int:
         if self.program is None:
             return 0
-        return sum(self.program.values[v].nbytes for v in values)
+        return sum(map(self.program.nbytes_of, values))
 
     def explain(self) -> str:
         """Why the plan is as it is, in a few screens of text.

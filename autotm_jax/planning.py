@@ -258,7 +258,7 @@ class Planner:
                 continue
             if best is None or found.objective < best[0].objective:
                 best = found, candidate
-            near = _NEARLY_FREE * candidate.problem.fastest()
+            near = _NEARLY_FREE * candidate.unconstrained
             done = found.status in (Status.OPTIMAL, Status.REPACKED)
             if done and found.objective <= near:
                 break
@@ -278,7 +278,7 @@ class Planner:
         self, found: Found, candidate: Candidate, limit: int, slack: int
     ) -> tuple[Found, Candidate]:
         """A faster plan with loops cut in two, or the same."""
-        if found.objective <= _NOT_WORTH_PARTS * candidate.problem.fastest():
+        if found.objective <= _NOT_WORTH_PARTS * candidate.unconstrained:
             return found, candidate
         parts = candidate.parts(limit - slack)
         if not parts:

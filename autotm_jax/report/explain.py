@@ -204,7 +204,7 @@ class _Explained:
     def _decisions(self) -> list[str]:
         classes: dict[str, list[_Member]] = defaultdict(list)
         for member in self.free:
-            name = self.program.values[member.tensor.value].describe()
+            name = self.program.describe(member.tensor.value)
             classes[name].append(member)
         ranked = sorted(classes.items(), key=lambda item: _weight(item[1]))
         lines = [
@@ -317,7 +317,7 @@ class _Explained:
         text = span_of_times(seconds, sign)
         if len({said(s) for s in seconds}) > 1 or seconds[0] <= 0:
             return text
-        nbytes = group[0].tensor.nbytes
+        nbytes = group[0].tensor.nbytes * group[0].tensor.times
         unit, name = (2**30, "GiB") if nbytes >= 2**20 else (2**20, "MiB")
         return f"{text} ({said(seconds[0] * unit / nbytes)} per {name})"
 
@@ -327,7 +327,8 @@ class _Explained:
         if tensor.value in self.program.recomputations:
             return "what it is made of is gone by then"
         producer = self.program.values[tensor.value].producer
-        assert producer is not None
+        if producer is None:
+            return "a loop hands it on"
         eqn = self.program.equations[producer].eqn
         if eqn.effects:
             return f"{eqn.primitive.name} has an effect"
@@ -337,7 +338,11 @@ class _Explained:
 def _weight(members: Sequence[_Member]) -> tuple[int, int]:
     # What is away comes first, then what is large.
     away = [m for m in members if m.decision.way is not Way.STAYS]
-    return -sum(m.tensor.nbytes for m in away), -sum(m.tensor.nbytes for m in members)
+    return -sum(map(_nbytes, away)), -sum(map(_nbytes, members))
+
+
+def _nbytes(member: _Member) -> int:
+    return member.tensor.nbytes * member.tensor.times
 
 
 def _order(costs: Sequence[Alternative]) -> tuple[bool, float]:
@@ -360,7 +365,7 @@ def _over(costs: Sequence[Alternative]) -> str:
 def _counted(members: Sequence[_Member]) -> str:
     parts = []
     for way in Way:
-        sizes = [m.tensor.nbytes for m in members if m.decision.way is way]
+        sizes = [_nbytes(m) for m in members if m.decision.way is way]
         if sizes:
             verb = way.value if len(sizes) == 1 else _PLURAL[way]
             parts.append(f"{len(sizes)} {verb} ({format_bytes(sum(sizes))})")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
 from ..solve import Formulation
+from .loops import loop_notes
 
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def summary(plan: Plan) -> str:
             ("left out", f"{count} x {variant}")
             for variant, count in sorted(plan.costs.left_out.items())
         ]
+    rows += [("loop", note) for note in loop_notes(plan.program)]
     width = max(len(name) for name, _ in rows)
     lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
     return "\n".join(lines + _classes(plan))
@@ -102,15 +104,14 @@ def _classes(plan: Plan) -> list[str]:
     # Values made by the same line of the user's code with the same shape are a class.
     if plan.program is None or plan.is_untouched:
         return []
+    program = plan.program
     counts: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for value in sorted(plan.schedule.moved):
-        counts["moved", plan.program.values[value].describe()][0] += 1
-        size = plan.program.values[value].nbytes
-        counts["moved", plan.program.values[value].describe()][1] += size
-    for again in plan.schedule.recomputes:
-        counts["again", plan.program.values[again.value].describe()][0] += 1
-        size = plan.program.values[again.value].nbytes
-        counts["again", plan.program.values[again.value].describe()][1] += size
+    moved = [("moved", value) for value in sorted(plan.schedule.moved)]
+    again = [("again", item.value) for item in plan.schedule.recomputes]
+    for what, value in moved + again:
+        counted = counts[what, program.describe(value)]
+        counted[0] += 1
+        counted[1] += program.nbytes_of(value)
     ranked = sorted(counts.items(), key=lambda item: -item[1][1])
     lines = [
         f"    {what}  {count:>4} x  {format_bytes(size):>12}  {name}"

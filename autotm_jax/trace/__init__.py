@@ -13,6 +13,7 @@ from .fragments import single_equations as single_equations
 from .loops import Loop as Loop
 from .loops import repeats as repeats
 from .loops import slice_of as slice_of
+from .loops import why_whole as why_whole
 from .nest import Scope as Scope
 from .postpone import Order as Order
 from .primitives import VIEWS as VIEWS

@@ -206,6 +206,18 @@ class Program:
         joined = {(v, k): only(f, k) for (v, k), f in self.joined.items()}
         return dataclasses.replace(self, segments=tuple(segments), joined=joined)
 
+    def describe(self, value: int) -> str:
+        """`bf16[16,1024,1024]` and the source line; how often, in a loop."""
+        found = self.values[value]
+        text = found.describe()
+        times = repeats(self.loops, found.loop)
+        return text if times == 1 else f"{text}, in each of {times} iterations"
+
+    def nbytes_of(self, value: int) -> int:
+        """Bytes of a value; in a loop, of those of all iterations."""
+        found = self.values[value]
+        return found.nbytes * repeats(self.loops, found.loop)
+
     def dissolves(self, value: int, segment: int) -> bool:
         """Whether a value computed again for a segment is never written to memory.
 

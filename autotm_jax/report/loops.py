@@ -1,0 +1,49 @@
+"""Which loops of a step are not seen through, or not all of the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from .. import compat
+from ..trace import why_whole
+
+
+if TYPE_CHECKING:
+    from ..trace import Program
+
+
+def loop_notes(program: Program | None) -> list[str]:
+    """What a user should know about the loops of a program.
+
+    **Arguments:**
+
+    - `program`: the program; `None` for a step that was not analysed.
+
+    **Returns:**
+
+    Texts: one for each loop that runs as it is, as one kernel, and for each that reads
+    a stack of another loop which others read, too, so that it has to exist.
+    """
+    if program is None:
+        return []
+    found: Counter[str] = Counter()
+    for equation in program.equations:
+        name, why = equation.eqn.primitive.name, ""
+        if name == "while":
+            why = "is a while, whose length is not known"
+        elif name == "scan":
+            why = why_whole(equation.eqn) or "is inside something that stays whole"
+        if why:
+            line = compat.source_line(equation.eqn)
+            found[f"the {name} at {line} stays as it is: it {why}"] += 1
+    made = {s.whole for loop in program.loops for s in loop.stacks}
+    for loop in program.loops:
+        shared = sum(s.whole in made for s in loop.slices)
+        if shared:
+            stacks = "stack" if shared == 1 else f"{shared} stacks"
+            found[
+                f"the loop at {loop.source} reads the {stacks} of another loop whole: "
+                "not it alone does"
+            ] += 1
+    return [text if n == 1 else f"{n} x {text}" for text, n in sorted(found.items())]
