@@ -1,11 +1,12 @@
 """Memory, predicted and compiled: what `autotm.jit` makes of each budget.
 
-`python -m benchmarks.memory` compiles workloads for an H100, at several budgets, and
-prints one row for each. No GPU is needed: the bytes are those of real executables, the
+`python -m benchmarks.memory` compiles workloads for an H100, or another target,
+at several budgets, and prints one row for each. No GPU is needed: the bytes are those of real executables, the
 seconds are modelled. `--json results.json` also writes the rows to a file, and
 `--workloads` and `--budgets` choose other rows:
 
     python -m benchmarks.memory --workloads gpt-12 vit --budgets plain 0.5 8GiB min
+    python -m benchmarks.memory --workloads llama-8b --budgets 112GiB --target h200-sxm
 
 - `error` is that of the predicted device bytes against those of the executable.
 - `model ms` is the predicted time of the step, and `ratio` the same over the time that
@@ -52,6 +53,8 @@ PLAIN = "plain"
 DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "gpt-12": (PLAIN, "26GiB", "20GiB", "12GiB", "8GiB", "6GiB", "min"),
     "resnet-50": (PLAIN, "0.5", "min"),
+    "gpt-12-scanned": (PLAIN, "0.4", "8GiB", "5GiB", "min"),
+    "gpt-32-scanned": (PLAIN, "24GiB", "16GiB", "10GiB", "8GiB", "min"),
 }
 """The workloads of the table, and the budgets of each."""
 
@@ -179,9 +182,9 @@ def table(
 
 
 _HEAD = (
-    f"{'workload':<10} {'budget':>7} {'predicted':>10} {'compiled':>10} {'error':>7} "
+    f"{'workload':<14} {'budget':>7} {'predicted':>10} {'compiled':>10} {'error':>7} "
     f"{'temp':>7} {'host':>7} {'model':>8} {'ratio':>6} {'plan':>6}\n"
-    f"{'':<10} {'':>7} {'MiB':>10} {'MiB':>10} {'%':>7} "
+    f"{'':<14} {'':>7} {'MiB':>10} {'MiB':>10} {'%':>7} "
     f"{'MiB':>7} {'MiB':>7} {'ms':>8} {'':>6} {'s':>6} "
     f"{'copies':>6} {'rounds':>6} status"
 )
@@ -190,7 +193,7 @@ _HEAD = (
 def line(row: Row) -> str:
     """A row of the printed table."""
     cells = [
-        f"{row.workload:<10} {row.budget:>7}",
+        f"{row.workload:<14} {row.budget:>7}",
         f"{_mebibytes(row.predicted_bytes):>10}",
         f"{_mebibytes(row.device_bytes):>10}",
         f"{_number(row.error, '+.2f', 100):>7}",
@@ -254,15 +257,22 @@ def main() -> None:
         metavar="BUDGET",
         help='a size, a fraction, "min", or "plain" for jax.jit alone',
     )
+    parser.add_argument(
+        "--target",
+        default="h100-sxm",
+        choices=[name for name in autotm.known_machines() if name != "cpu"],
+        metavar="NAME",
+        help="what to compile for (default: h100-sxm)",
+    )
     options = parser.parse_args()
-    target = autotm.target("h100-sxm")
+    target = autotm.target(options.target)
     print(f"Compiled for {target.machine.name} by JAX {jax.__version__}; ms modelled.")
     print(_HEAD, flush=True)
     rows: list[Row] = []
     for row in table(options.workloads, options.budgets, target):
         print(line(row), flush=True)
         for note in row.notes:
-            print(f"{'':<10} note: {note}", flush=True)
+            print(f"{'':<14} note: {note}", flush=True)
         rows.append(row)
         if options.json:
             _write(options.json, target, rows)
