@@ -129,7 +129,9 @@ def _crossing(program: Program, value: int, touches: Sequence[int]) -> Crossing 
     if pair is None:
         return None
     made, read = (program.nest.ranges[loop] for loop in pair)
-    return Crossing(made, read, program.loops[pair[0]].length)
+    first, second = (program.loops[loop] for loop in pair)
+    is_mirrored = first.reverse != second.reverse
+    return Crossing(made, read, first.length, is_mirrored=is_mirrored)
 
 
 def _stacking(program: Program, value: int, crossing: Crossing) -> int:

@@ -22,8 +22,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from .. import compat
 from ..solve.schedule import Schedule
 from ..trace import Fragment, Loop, Program, Scope, evaluate
-from .iteration import Iteration, Stacks, fetched, first_of, kept, next_of
-from .timetable import Timetable
+from .iteration import Iteration, Stacks, fetched, filled, first_of, kept, next_of
+from .timetable import Actions, Timetable
 
 
 def emit(program: Program, schedule: Schedule) -> Callable[..., list[Any]]:
@@ -67,6 +67,8 @@ class _Emission:
         # Of what one loop leaves for another: the stacks.
         self.stacks: dict[int, Any] = {}
         self.host_stacks: dict[int, Any] = {}
+        # What the last iteration left to a next one that there is not.
+        self.lasts: dict[int, Any] = {}
 
     def run(self, arguments: Sequence[Any]) -> list[Any]:
         self.device.update(zip(self.program.arguments, arguments, strict=True))
@@ -119,17 +121,22 @@ class _Emission:
             self.timetable.ahead(loop.index),
         )
         stacks = Stacks(self.program, loop, self.timetable.kept(loop.index), moved)
+        late = self.timetable.late(loop.index)
+        # Of what the last iteration made there is no copy on the host.
         first_slices = [
-            fetched(self.host_stacks[v], loop, first_of(loop)) for v in ahead
+            self.lasts[v]
+            if v in self.lasts
+            else fetched(self.host_stacks[v], loop, first_of(loop))
+            for v in ahead
         ]
 
         def body(state: Any, counter: Any) -> tuple[Any, Any]:
-            carried, buffers, slices = state
+            carried, buffers, slices, left = state
             self._resume(outside, loop.index)
             self.device[loop.counter] = counter
             self.device.update(zip(loop.entered, carried, strict=True))
             self.device.update(zip(ahead, slices, strict=True))
-            iteration = Iteration(stacks, buffers)
+            iteration = Iteration(stacks, buffers, dict(zip(late, left, strict=True)))
             self._walk(first, end, iteration)
             for value in self.timetable.at(loop.index, end).begin_store:
                 self._to_host(value, iteration)
@@ -140,15 +147,18 @@ class _Emission:
                 for c, x in zip(loop.carries, carried, strict=True)
             ]
             slices = [iteration.fetched[v] for v in ahead]
-            return (carried, buffers, slices), iteration.results(self._read)
+            left = [self.device[v] for v in late]
+            return (carried, buffers, slices, left), iteration.results(self._read)
 
         start = [
             jnp.asarray(self._read(c.initial), self.program.values[c.before].aval.dtype)
             for c in loop.carries
         ]
-        buffers = stacks.buffers(self._anchor(initial), self._read)
-        state = start, buffers, first_slices
-        (carried, buffers, _), results = jax.lax.scan(
+        anchor = self._anchor(initial)
+        buffers = stacks.buffers(anchor, self._read)
+        nothing = [filled(self.program.values[v].aval, anchor) for v in late]
+        state = start, buffers, first_slices, nothing
+        (carried, buffers, _, left), results = jax.lax.scan(
             body,
             state,
             jnp.arange(loop.start, loop.start + loop.length, dtype=jnp.int32),
@@ -162,18 +172,20 @@ class _Emission:
         self.device.update(zip((c.result for c in loop.carries), carried, strict=True))
         self.device.update(zip((s.whole for s in loop.stacks), whole, strict=False))
         self.stacks.update(zip(stacks.kept, whole[len(loop.stacks) :], strict=True))
+        self.lasts.update(zip(late, left, strict=True))
         self.host_stacks.update(
             zip(moved, results[len(stacks.returned) :], strict=True)
         )
         return loop.left_with
 
     def _handles(self) -> tuple[dict[int, Any], ...]:
-        return self.device, self.host, self.stacks, self.host_stacks
+        return self.device, self.host, self.stacks, self.host_stacks, self.lasts
 
     def _resume(self, handles: Sequence[dict[int, Any]], scope: Scope) -> None:
         # What is made in the body of a loop is not known outside of it.
-        self.device, self.host, self.stacks, self.host_stacks = map(dict, handles)
-        self.scope = scope
+        device, host, stacks, host_stacks, lasts = map(dict, handles)
+        self.device, self.host, self.scope = device, host, scope
+        self.stacks, self.host_stacks, self.lasts = stacks, host_stacks, lasts
 
     def _anchor(self, initial: Sequence[Any]) -> Callable[[Any], Any]:
         handles = [self.device[v] for v in filter(_is_value, initial)]
@@ -211,11 +223,8 @@ class _Emission:
         self._wait({*needed, *made}.difference(now.store_at), now.store_at)
         for value in coming:
             self._to_device(value)
-        for value in now.fetch_ahead:
-            assert iteration is not None
-            following = next_of(self._here, self._counter)
-            stack = self.host_stacks[value]
-            iteration.fetched[value] = fetched(stack, self._here, following)
+        if iteration is not None:
+            self._across(now, iteration)
         needed.update(now.fetch_at)
         self._wait(needed, (), now.fetch_at)
         for value in slices:
@@ -227,6 +236,21 @@ class _Emission:
             if (value, k) not in self.program.joined:
                 self._cut({*needed, *now.again[: now.again.index(value) + 1]}, ())
         return now.again
+
+    def _across(self, now: Actions, iteration: Iteration) -> None:
+        # What one iteration does for another.
+        for value in now.store_late:
+            left = iteration.left[value]
+            iteration.on_host[value] = jax.device_put(left, jax.memory.Space.Host)
+        for value in now.fetch_ahead:
+            # What is stored late is stacked one iteration on: in the loop that runs
+            # the other way, where the present one would be.
+            is_late = value in self.lasts
+            following = next_of(self._here, self._counter)
+            stack, counter = self.host_stacks[value], self._counter
+            iteration.fetched[value] = fetched(
+                stack, self._here, counter if is_late else following
+            )
 
     @property
     def _here(self) -> Loop:

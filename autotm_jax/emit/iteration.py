@@ -53,8 +53,7 @@ class Stacks:
         def buffer(i: int) -> jax.Array:
             if self.begun[i] is not None:
                 return read(self.begun[i])
-            aval = self.avals[i]
-            return jnp.full(aval.shape, anchor(jnp.zeros((), aval.dtype)), aval.dtype)
+            return filled(self.avals[i], anchor)
 
         return [buffer(i) for i in self.written]
 
@@ -66,10 +65,13 @@ class Iteration:
 
     - `stacks`: of the loop.
     - `buffers`: of `stacks.written`, as the iteration before left them.
+    - `left`: values of the iteration before that this one is to store.
     """
 
-    def __init__(self, stacks: Stacks, buffers: Sequence[jax.Array]):
-        self.stacks = stacks
+    def __init__(
+        self, stacks: Stacks, buffers: Sequence[jax.Array], left: dict[int, jax.Array]
+    ):
+        self.stacks, self.left = stacks, left
         self.buffers = dict(zip(stacks.written, buffers, strict=True))
         self.on_host: dict[int, jax.Array] = {}
         self.fetched: dict[int, jax.Array] = {}
@@ -104,6 +106,11 @@ class Iteration:
         self.buffers[stack] = jax.lax.dynamic_update_slice(
             buffer, piece, at, allow_negative_indices=False
         )
+
+
+def filled(aval: Any, anchor: Callable[[Any], jax.Array]) -> jax.Array:
+    """An array of zeros, made no earlier than the anchor allows."""
+    return jnp.full(aval.shape, anchor(jnp.zeros((), aval.dtype)), aval.dtype)
 
 
 def first_of(loop: Loop) -> Any:

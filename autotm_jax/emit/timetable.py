@@ -17,6 +17,7 @@ class Actions:
         segments.
     - `store_at`, `fetch_at`: copies that everything waits for.
     - `fetch_ahead`: fetches for the next iteration.
+    - `store_late`: what the last iteration made, and this one stores.
     - `again`: what is computed again for the segment after the cut, in program order.
     """
 
@@ -27,6 +28,7 @@ class Actions:
     end_fetch: list[int] = dataclasses.field(default_factory=list)
     fetch_at: list[int] = dataclasses.field(default_factory=list)
     fetch_ahead: list[int] = dataclasses.field(default_factory=list)
+    store_late: list[int] = dataclasses.field(default_factory=list)
     again: list[int] = dataclasses.field(default_factory=list)
 
 
@@ -44,6 +46,7 @@ class Timetable:
         self._actions: dict[tuple[Scope, int], Actions] = defaultdict(Actions)
         self._moved: dict[Scope, list[int]] = defaultdict(list)
         self._ahead: dict[Scope, list[int]] = defaultdict(list)
+        self._late: dict[Scope, list[int]] = defaultdict(list)
         self.again: dict[int, list[int]] = defaultdict(list)
         for item in sorted(schedule.recomputes):
             self.again[item.use].append(item.value)
@@ -68,6 +71,10 @@ class Timetable:
     def moved(self, loop: int) -> list[int]:
         """Values that a loop stacks on the host for another one."""
         return self._moved[loop]
+
+    def late(self, loop: int) -> list[int]:
+        """Of those moved, the ones that each iteration leaves to the next to store."""
+        return self._late[loop]
 
     def ahead(self, loop: int) -> list[int]:
         """Values that each iteration of a loop fetches for the next."""
@@ -95,7 +102,11 @@ class Timetable:
     def _store(self, store: Store, is_crossing: bool) -> None:
         scope = self._program.values[store.value].loop
         first, end = store.window
-        if is_crossing:  # there when the iteration is over, at the latest
+        if store.is_late:
+            self._actions[scope, first].store_late.append(store.value)
+            self._moved[scope].append(store.value)
+            self._late[scope].append(store.value)
+        elif is_crossing:  # there when the iteration is over, at the latest
             self._actions[scope, first].begin_store.append(store.value)
             self._moved[scope].append(store.value)
         elif first == end:

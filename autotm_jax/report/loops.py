@@ -28,7 +28,8 @@ def loop_notes(program: Program | None) -> list[str]:
     if program is None:
         return []
     found: Counter[str] = Counter()
-    for equation in program.equations:
+    run = {i for segment in program.segments for i in segment.body.equations}
+    for equation in (program.equations[i] for i in sorted(run)):
         name, why = equation.eqn.primitive.name, ""
         if name == "while":
             why = "is a while, whose length is not known"

@@ -103,6 +103,23 @@ class CrossingTensor:
             self._hold(store, self.last + 1, end)
             net._fill("host", store, *span, self.tensor.stacked)
             net._spread("out", store, action)
+        if self.crossing.is_mirrored:
+            self._store_late(span)
+
+    def _store_late(self, span: tuple[int, int]) -> None:
+        # By the next iteration. The last one's is not stored: it stays until it is read.
+        net, value, made = self.net, self.tensor.value, self.crossing.made
+        for end in range(made[0] + 1, made[1] + 1):
+            if not self.tensor.is_open(end):
+                continue
+            action = Store(value, self.last, end, made[0])
+            late = net._add(
+                self.index, ("fresh", self.last), ("late", self.last), action
+            )
+            self._hold(late, self.last + 1, self.crossing.read[0])
+            self._hold(late, made[0], end)
+            net._fill("host", late, *span, self.tensor.stacked)
+            net._spread("out", late, action)
 
     def _leave(self, a: int) -> None:
         net, index, tensor = self.net, self.index, self.tensor
@@ -134,15 +151,17 @@ class CrossingTensor:
     def _fetch(self, a: int, use: int) -> None:
         first, end = self.crossing.read
         begin = max(first, a + 1)
-        windows = [(start, use) for start in range(begin, use + 1)]
+        here = [("away", start, use) for start in range(begin, use + 1)]
+        places = ["away", "late"] if self.crossing.is_mirrored else ["away"]
         if a == self.last:
-            windows += [(start, end) for start in range(first, end)]
-        for window in windows:
-            if not all(map(self.tensor.is_open, window)):
+            here += [(p, start, end) for start in range(first, end) for p in places]
+        for place, start, done in here:
+            if not (self.tensor.is_open(start) and self.tensor.is_open(done)):
                 continue
-            start, done = window
             action = Fetch(self.tensor.value, start, use, -1 if done == use else done)
-            fetch = self._arrive(("away", a), "clean", use, action)
+            # What is fetched again later comes from the host by then.
+            arrived = "fresh" if place == "late" else "clean"
+            fetch = self._arrive((place, a), arrived, use, action)
             self._hold(fetch, first if action.is_ahead else start, use + 1)
             if action.is_ahead:
                 self._hold(fetch, start, done)

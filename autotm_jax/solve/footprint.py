@@ -98,7 +98,9 @@ class _Walk:
             faults.append("is written to the host more than once")
         for store in self.stores:
             first, end = store.window
-            if store.after not in self.uses or not store.after < first <= end:
+            if store.is_late:
+                self._check_late(store)
+            elif store.after not in self.uses or not store.after < first <= end:
                 faults.append("is stored when it is not on the device")
             if tensor.crossing is not None and end > tensor.crossing.made[1]:
                 faults.append("is stored after the loop that makes it")
@@ -114,6 +116,16 @@ class _Walk:
             faults.append("is copied in the middle of a loop that it is not in")
         if not all(map(tensor.is_open, self.recomputed)):
             faults.append("is computed again in a loop that it is not in")
+
+    def _check_late(self, store: Store) -> None:
+        crossing = self.tensor.crossing
+        first, end = store.window
+        if crossing is None or not crossing.made[0] == first < end <= crossing.made[1]:
+            self.faults.append("is stored by the next iteration of no loop")
+        elif not all(f.is_ahead for f in self.fetches):
+            # The last iteration's is not stored at all: the loop that reads it begins
+            # with that.
+            self.faults.append("is stored late, but not fetched ahead")
 
     def run(self) -> Footprint:
         # `start` is when it came to the device, or None while it is on the host.
@@ -181,8 +193,12 @@ class _Walk:
         crossing = self.tensor.crossing
         assert crossing is not None
         if start is not None:
-            ends = (s.done for s in self.stores if s.after <= a)
+            ends = [s.done for s in self.stores if s.after <= a and not s.is_late]
+            late = [s.done for s in self.stores if s.is_late]
+            # Until the next iteration stores it; of the last, until it is read.
+            ends += [crossing.read[0]] * len(late)
             self.stays.append((start, max([a + 1, *ends])))
+            self.stays += [(crossing.made[0], done) for done in late]
         if b not in self.arrivals:
             self.stack = crossing.span
             return b

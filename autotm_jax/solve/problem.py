@@ -44,12 +44,14 @@ class Crossing:
     - `made`, `read`: the segments `[first, end)` of the two loops.
     - `count`: iterations.
     - `seconds`: in a step, of writing a stack on the device and reading from it.
+    - `is_mirrored`: whether the second loop runs the iterations in the other order.
     """
 
     made: tuple[int, int]
     read: tuple[int, int]
     count: int
     seconds: float = 0.0
+    is_mirrored: bool = False
 
     @property
     def span(self) -> tuple[int, int]:

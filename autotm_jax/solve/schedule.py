@@ -13,13 +13,19 @@ class Store:
         device at its next use, it leaves when the copy is done.
     - `done`: the segment at whose beginning the copy is finished.
     - `start`: the segment at whose beginning it starts; -1 for the one following
-        `after`. With nothing between start and end, everything waits for the copy.
+        `after`. With nothing between start and end, everything waits for the copy. Not
+        after `after`: what one iteration of a loop makes, the next one stores.
     """
 
     value: int
     after: int
     done: int
     start: int = -1
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is done in the next iteration of a loop."""
+        return 0 <= self.start <= self.after
 
     @property
     def window(self) -> tuple[int, int]:
