@@ -107,7 +107,7 @@ class CrossingTensor:
             self._store_late(span)
 
     def _store_late(self, span: tuple[int, int]) -> None:
-        # By the next iteration. The last one's is not stored: it stays until it is read.
+        # By the next iteration. The last one's is not stored: it stays to be read.
         net, value, made = self.net, self.tensor.value, self.crossing.made
         for end in range(made[0] + 1, made[1] + 1):
             if not self.tensor.is_open(end):
