@@ -2,8 +2,8 @@
 
 `python -m benchmarks.memory` compiles workloads for an H100, or another target, at
 several budgets, and prints one row for each. No GPU is needed: the bytes are those of
-real executables, the seconds are modelled. `--json results.json` also writes the rows to a file, and
-`--workloads` and `--budgets` choose other rows:
+real executables, the seconds are modelled. `--json results.json` also writes the rows
+to a file, and `--workloads` and `--budgets` choose other rows:
 
     python -m benchmarks.memory --workloads gpt-12 vit --budgets plain 0.5 8GiB min
     python -m benchmarks.memory --workloads llama-8b --budgets 112GiB --target h200-sxm
