@@ -3,8 +3,8 @@
 Each higher-order primitive that only groups equations (`jit`, `closed_call`,
 `custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out; of
 one with variants, that of the default. A `scan` is written out as a loop of the flat
-program, if that is asked for. A primitive without a rule (other loops, `remat2`,
-sharded regions, custom kernels, whatever comes next) stays one equation.
+program, if that is asked for. A primitive without a rule (other loops, sharded regions,
+custom kernels, whatever comes next) stays one equation.
 """
 
 from __future__ import annotations
@@ -71,6 +71,14 @@ def _flatten_jit(eqn: jex_core.JaxprEqn) -> Any | None:
 def _flatten_call(eqn: jex_core.JaxprEqn) -> Any | None:
     # The pass runs after differentiation, so custom rules have had their say.
     return eqn.params.get("call_jaxpr")
+
+
+@register_flattening("checkpoint")
+@register_flattening("remat2")
+def _flatten_checkpoint(eqn: jex_core.JaxprEqn) -> Any | None:
+    # What its backward pass computes again, it computes again here: from what went
+    # through a cut, so that XLA does not find it to be the same.
+    return compat.closed(eqn.params["jaxpr"])
 
 
 @register_flattening(VARIANTS)
