@@ -147,8 +147,7 @@ class _Walk:
                 self.faults.append("is still being stored when it is used")
             return start
         if start is not None:
-            end = self.leaves[a].done if a in self.leaves else a + 1
-            self.stays.append((start, end))
+            self.stays.append((start, self._gone_after(a)))
         elif a in self.leaves:
             self.faults.append("is stored when it is not on the device")
         if b is None:
@@ -172,6 +171,10 @@ class _Walk:
             self.faults.append(f"is fetched for {b} before it is stored")
         return first
 
+    def _gone_after(self, a: int) -> int:
+        """When it is gone from the device if it leaves after a use."""
+        return max([a + 1, *(s.done for s in self.stores if s.after <= a)])
+
     def _is_in_loop(self, cut: int) -> bool:
         crossing = self.tensor.crossing
         return crossing is None or crossing.read[0] <= cut <= crossing.read[1]
@@ -181,8 +184,7 @@ class _Walk:
         crossing = self.tensor.crossing
         assert crossing is not None
         if start is not None:
-            ends = (s.done for s in self.stores if s.after <= a)
-            self.stays.append((start, max([a + 1, *ends])))
+            self.stays.append((start, self._gone_after(a)))
         if b not in self.arrivals:
             self.stack = crossing.span
             return b
