@@ -65,6 +65,9 @@ class _Ways:
         optional = self.tensor.optional if self.is_joint else ()
         self.uses = sorted({*self.tensor.touches, *optional})
         self.nothing = np.zeros(problem.segments)
+        self.times = self.tensor.times
+        closed = self.tensor.closed
+        self.shut = {k for first, end in closed for k in range(first + 1, end)}
 
     def all(self) -> Iterator[Way]:
         first = self.tensor.touches[0]
@@ -94,7 +97,8 @@ class _Ways:
         link = self.problem.link
         bandwidth = link.d2h if lane == "out" else link.h2d
         nbytes = self.tensor.nbytes
-        alone = way.alone + link.latency
+        alone = way.alone + self.times * link.latency
+        nbytes *= self.times
         if begin == end:
             return dataclasses.replace(way, alone=alone + nbytes / bandwidth)
         seconds = np.array(self.problem.compute[begin:end])
@@ -128,10 +132,7 @@ class _Ways:
         recipe = self.tensor.recipe
         is_fresh = state.is_here and not state.has_copy
         if self.is_joint and is_fresh and recipe is not None and b in recipe.seconds:
-            way = self._hold(state.way, b, b + 1, b)
-            if state.is_here:
-                way = dataclasses.replace(way, again=(*way.again, b))
-                yield _State(way, True, False)
+            yield _State(self._made_again(state.way, b), True, False)
         if not self.tensor.movable:
             return
         stores: list[tuple[Way, int]] = [(state.way, a + 1)]
@@ -148,6 +149,13 @@ class _Ways:
                 back = self._hold(way, begin, b + 1, b)
                 back = self._kept(back, a + 1, b + 1)
                 yield _State(self._copy(back, "into", begin, done), True, True)
+
+    def _made_again(self, way: Way, at: int) -> Way:
+        recipe = self.tensor.recipe
+        # A kernel that it is fused into does not hold it.
+        end = at if recipe is not None and at in recipe.dissolved else at + 1
+        way = self._hold(way, at, end, at)
+        return dataclasses.replace(way, again=(*way.again, at))
 
     def _is_listed(self, at: int) -> bool:
         known = self.problem.configurations.get(at, ())
@@ -169,16 +177,121 @@ class _Ways:
         if self.formulation is Formulation.SYNCHRONOUS:
             return
         for begin, done in itertools.combinations(range(first, end + 1), 2):
+            if {begin, done} & self.shut:
+                continue
             near = any(abs(begin - k) <= REACH for k in self.tensor.touches)
             if self.is_joint or (done == begin + 1 and near):
                 yield begin, done
+
+
+class _CrossingWays(_Ways):
+    """Of a tensor that one loop makes and another reads: one iteration stands for all.
+
+    Once it is stacked, on either side, all iterations' bytes are there for the span of
+    both loops. Copies run beside segments of the loop that makes it, or of the one that
+    reads it, right up to the use or to the end of the iteration.
+    """
+
+    def __init__(self, problem: Problem, index: int):
+        super().__init__(problem, index, Formulation.JOINT)
+        assert self.tensor.crossing is not None
+        self.crossing = self.tensor.crossing
+        self.first, self.end = self.crossing.read
+        self.reads = [k for k in self.uses if k >= self.first]
+
+    def all(self) -> Iterator[Way]:
+        recipe = self.tensor.recipe
+        made = [k for k in self.uses if k < self.first]
+        last = max(k for k in made if k in self.tensor.touches)
+        for until in (k for k in made if k >= last):
+            way = Way(*(self.nothing for _ in range(4)))
+            way = self._hold(way, made[0], until + 1, made[0])
+            there = frozenset(k for k in made if k <= until)
+            way = dataclasses.replace(way, there=there)
+            if last == self.tensor.touches[-1]:
+                yield way
+            kept = self._stacked(way, "device")
+            kept = dataclasses.replace(kept, alone=kept.alone + self.crossing.seconds)
+            for use in self._next(last):
+                yield from self._here(self._hold(kept, use, use + 1, use), use, False)
+                if recipe is not None and use in recipe.seconds:
+                    yield from self._here(self._made_again(way, use), use, False)
+            if self.tensor.movable:
+                for gone in self._left(way, made[0], last, until):
+                    yield from self._back(gone, last)
+                    yield from self._ahead(gone, last)
+
+    def _stacked(self, way: Way, lane: str) -> Way:
+        rows = getattr(way, lane).copy()
+        each = self.tensor.nbytes
+        rows[self.crossing.made[0] : self.end] += self.crossing.count * each
+        return dataclasses.replace(way, **{lane: rows})
+
+    def _next(self, a: int) -> list[int]:
+        """Uses after segment `a`, up to the next that the program makes."""
+        later = [b for b in self.reads if b > a]
+        stops = [b for b in later if b in self.tensor.touches]
+        return [b for b in later if b <= stops[0]] if stops else later
+
+    def _left(self, way: Way, born: int, last: int, until: int) -> Iterator[Way]:
+        """Stored, from when it is made or when the program has read it last."""
+        ends = range(born + 1, self.crossing.made[1] + 1)
+        windows = {(s, e) for s in (born + 1, last + 1) for e in ends if s < e}
+        for begin, done in sorted({*windows, (last + 1, last + 1)}):
+            held = self._hold(way, until + 1, max(until + 1, done), None)
+            yield self._copy(self._stacked(held, "host"), "out", begin, done)
+
+    def _here(self, way: Way, at: int, has_copy: bool) -> Iterator[Way]:
+        """Every end of the way from use `at`, where it is on the device."""
+        if at >= self.tensor.touches[-1]:
+            yield way
+        later = [b for b in self.reads if b > at]
+        if later:
+            stays = self._hold(way, at + 1, later[0] + 1, later[0])
+            yield from self._here(stays, later[0], has_copy)
+        if at not in self.tensor.touches:
+            return
+        recipe = self.tensor.recipe
+        if has_copy:
+            yield from self._back(way, at)
+        elif recipe is not None:
+            for use in self._next(at):
+                if use in recipe.seconds:
+                    yield from self._here(self._made_again(way, use), use, False)
+
+    def _back(self, way: Way, a: int) -> Iterator[Way]:
+        """Fetched after segment `a` for a use."""
+        for use in self._next(a):
+            for begin in range(max(self.first, a + 1), use + 1):
+                back = self._hold(way, begin, use + 1, use)
+                back = self._copy(back, "into", begin, use)
+                yield from self._here(back, use, True)
+
+    def _ahead(self, way: Way, last: int) -> Iterator[Way]:
+        """Fetched while one iteration runs, for the next one; first before the loop."""
+        link, loops = self.problem.link, self.times / self.crossing.count
+        before = loops * (link.latency + self.tensor.nbytes / link.h2d)
+        for use in self._next(last):
+            for begin in range(self.first, self.end):
+                back = self._hold(way, self.first, use + 1, use)
+                back = self._hold(back, begin, self.end, None)
+                back = self._copy(back, "into", begin, self.end)
+                back = dataclasses.replace(back, alone=back.alone + before)
+                yield from self._here(back, use, True)
+
+
+def _ways(problem: Problem, index: int, formulation: Formulation) -> list[Way]:
+    if problem.tensors[index].crossing is None:
+        return list(_Ways(problem, index, formulation).all())
+    assert formulation is Formulation.JOINT
+    return list(_CrossingWays(problem, index).all())
 
 
 def placements(problem: Problem, formulation: Formulation) -> Placements:
     """All placements that break no rule but perhaps the device limit."""
     choices = []
     for index in range(len(problem.tensors)):
-        ways = list(_Ways(problem, index, formulation).all())
+        ways = _ways(problem, index, formulation)
         if formulation is Formulation.STATIC:
             # One place for life: streamed at every touch, or at none.
             touches = len(problem.tensors[index].touches)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from autotm_jax.solve import (
     Configuration,
+    Crossing,
     JointProgram,
     Link,
     Problem,
@@ -89,14 +90,7 @@ def random_problem(seed: int) -> Problem:
 def _with_optional(tensor: Tensor, uses: frozenset[int]) -> Tensor:
     new = {u for u in uses if u > tensor.touches[0]} - set(tensor.touches)
     optional = tuple(sorted({*tensor.optional, *new}))
-    return Tensor(
-        tensor.value,
-        tensor.nbytes,
-        tensor.touches,
-        optional,
-        tensor.movable,
-        tensor.recipe,
-    )
+    return dataclasses.replace(tensor, optional=optional)
 
 
 def hard_problem(layers: int) -> Problem:
@@ -194,3 +188,146 @@ def _configurations(
         if known:
             out[k] = tuple(known)
     return out
+
+
+Span = tuple[int, int]
+
+
+class _Loops:
+    """Draws tensors of a step with a pair of loops, and perhaps a loop around both."""
+
+    def __init__(self, draw: random.Random, longest: int):
+        self.draw = draw
+        before, middle, after = (draw.randint(0, 1) for _ in range(3))
+        made, read = (draw.randint(2, longest) for _ in range(2))
+        self.made: Span = before, before + made
+        self.read: Span = self.made[1] + middle, self.made[1] + middle + read
+        self.segments = self.read[1] + after
+        self.count, self.around = draw.randint(2, 4), draw.choice([1, 1, 1, 2])
+        self.tensors: list[Tensor] = []
+
+    def loop_of(self, segment: int) -> Span | None:
+        """The loop in whose body a segment runs, if any."""
+        spans = (self.made, self.read)
+        return next((s for s in spans if s[0] <= segment < s[1]), None)
+
+    def crossing(self) -> None:
+        """A tensor that one loop makes and the other may read."""
+        draw, reads = self.draw, range(*self.read)
+        touches = [k for k in range(*self.made) if draw.random() < 0.4]
+        touches = touches or [draw.randrange(*self.made)]
+        touches += sorted(draw.sample(reads, draw.choice([0, 1, 1, 1, 2, 2])))
+        seconds = draw.choice([0.0, 0.1e-3, 0.5e-3])
+        crossing = Crossing(self.made, self.read, self.count, seconds)
+        at = [k for k in touches if k in reads]
+        self._add(touches, at, times=self.count * self.around, crossing=crossing)
+
+    def inside(self) -> None:
+        """A tensor that one of the loops makes, and no other reads."""
+        first, end = self.draw.choice([self.made, self.read])
+        times = self.count * self.around
+        self._add([first, end - 1], [end - 1] * (end - first > 2), times=times)
+
+    def outside(self) -> None:
+        """A tensor that neither makes. A loop reads it throughout, or not at all."""
+        rest = [k for k in range(self.segments) if self.loop_of(k) is None]
+        touches = set(self.draw.sample(rest, min(len(rest), 2)))
+        for span in (self.made, self.read):
+            if self.draw.random() < 0.4:
+                touches.update(range(*span))
+        ordered = sorted(touches)
+        gaps = list(zip(ordered, ordered[1:], strict=False))
+        # In longer gaps the joint program leaves out some windows.
+        if gaps and all(b - a <= 6 for a, b in gaps):
+            at = [b for a, b in gaps if b - a > 1]
+            closed = (self.made, self.read)
+            self._add(ordered, at, times=self.around, closed=closed)
+
+    def _add(
+        self,
+        touches: Sequence[int],
+        at: Sequence[int],
+        times: int,
+        crossing: Crossing | None = None,
+        closed: tuple[Span, ...] = (),
+    ) -> None:
+        draw, index = self.draw, len(self.tensors)
+        made = Tensor(
+            index,
+            KIB * draw.randint(8, 64),
+            tuple(touches),
+            movable=draw.random() < 0.85,
+            times=times,
+            crossing=crossing,
+            closed=closed,
+        )
+        self.tensors.append(made)
+        if at and draw.random() < 0.6:
+            self._add_recipe(made, [k for k in at if draw.random() < 0.8] or at)
+
+    def _add_recipe(self, made: Tensor, uses: Sequence[int]) -> None:
+        draw = self.draw
+        known = [
+            i
+            for i, root in enumerate(self.tensors[: made.value])
+            if root.touches[0] <= made.touches[0]
+            and all(self._is_at_hand(root, made, use) for use in uses)
+        ]
+        roots = draw.sample(known, min(len(known), draw.randint(0, 1)))
+        for root in roots:
+            self.tensors[root] = _with_optional(self.tensors[root], frozenset(uses))
+        runs = 1 if made.closed else self.count
+        seconds = {k: runs * draw.choice([0.1, 0.3, 1.0]) * 1e-3 for k in uses}
+        dissolved = {made.touches[-1]} & {*uses} if draw.random() < 0.2 else ()
+        recipe = Recipe(
+            seconds, KIB * draw.randint(0, 8), tuple(roots), frozenset(dissolved)
+        )
+        self.tensors[made.value] = dataclasses.replace(made, recipe=recipe)
+
+    def _is_at_hand(self, root: Tensor, made: Tensor, use: int) -> bool:
+        """Whether a root may be read where another tensor is computed again."""
+        if use in root.touches:
+            return True
+        if root.closed or made.closed:
+            return bool(root.closed and made.closed)
+        loops = {self.loop_of(k) for k in root.touches}
+        return root.crossing is not None or loops == {self.loop_of(use)}
+
+
+def loop_problem(seed: int, longest: int = 3, tensors: int = 3) -> Problem:
+    """A step with a pair of loops, and tensors that cross from one to the other.
+
+    Others are inside of one loop, or outside of both.
+
+    **Arguments:**
+
+    - `seed`: of the random numbers.
+    - `longest`: segments of each loop at most, and two at least.
+    - `tensors`: how many.
+
+    **Returns:**
+
+    A `Problem`, with a host limit but none for the device.
+    """
+    draw = random.Random(seed)
+    loops = _Loops(draw, longest)
+    loops.crossing()
+    kinds = [loops.crossing, loops.crossing, loops.inside, loops.outside]
+    while len(loops.tensors) < tensors:
+        draw.choice(kinds)()
+    count = loops.segments
+    compute = [draw.choice([0.5, 1.0, 2.0, 3.0]) * 1e-3 for _ in range(count)]
+    workspace = [KIB * draw.randint(-2, 12) for _ in range(count)]
+    bandwidth = draw.choice([40e6, 100e6, 400e6])
+    link = Link(bandwidth, bandwidth * 0.9, bandwidth * 1.2, 1e-5)
+    held = sum(t.stacked for t in loops.tensors)
+    host_limit = draw.choice([float("inf"), float("inf"), 0.6 * held, 0.3 * held])
+    return problem(
+        loops.tensors,
+        count,
+        compute=compute,
+        workspace=workspace,
+        small=[(KIB * draw.randint(1, 4), draw.randint(0, count - 2), count)],
+        link=link,
+        host_limit=host_limit,
+    )

@@ -1,9 +1,9 @@
 import dataclasses
 import itertools
 
-from autotm_jax.solve import Recipe, Schedule, Tensor, greedy, replay
+from autotm_jax.solve import Crossing, Recipe, Schedule, Tensor, greedy, replay
 
-from .problems import KIB, problem, random_problem
+from .problems import KIB, loop_problem, problem, random_problem
 
 
 def test_nothing_is_done_where_everything_fits():
@@ -68,3 +68,26 @@ def test_one_store_serves_several_gaps():
     assert len(schedule.stores) == 1
     assert len(schedule.fetches) == 2
     assert replay(bounded, schedule).faults == ()
+
+
+def test_a_stack_weighs_on_both_loops():
+    # Over the limit is a segment before the gap between the loops.
+    crossing = Crossing((0, 4), (4, 8), 3)
+    across = Tensor(0, 8 * KIB, (2, 5), times=3, crossing=crossing)
+    early = Tensor(1, 20 * KIB, (0, 1), times=3)
+    schedule = greedy(problem([across, early], 8, device_limit=24 * KIB))
+    assert schedule is not None
+    assert [s.value for s in schedule.stores] == [0]
+
+
+def test_every_greedy_plan_is_sound_where_there_are_loops():
+    found = 0
+    for seed in range(60):
+        free = loop_problem(seed, longest=6, tensors=4)
+        limit = 0.75 * replay(free, Schedule()).device_peak
+        bounded = dataclasses.replace(free, device_limit=limit)
+        schedule = greedy(bounded)
+        if schedule is not None:
+            found += 1
+            assert replay(bounded, schedule).faults == (), seed
+    assert found >= 30

@@ -5,9 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotm_jax.solve import Recipe, Recompute, Schedule, Tensor, packed_bytes, replay
+from autotm_jax.solve import (
+    Crossing,
+    Fetch,
+    Recipe,
+    Recompute,
+    Schedule,
+    Store,
+    Tensor,
+    packed_bytes,
+    replay,
+)
+from autotm_jax.solve.heap import pack
 
-from .problems import problem, random_problem
+from .problems import KIB, loop_problem, problem, random_problem
 
 
 def least_height(buffers: list[tuple[int, int, int]]) -> int:
@@ -108,3 +119,74 @@ def test_workspace_of_a_recomputation():
 def test_nothing():
     hand = problem([])
     assert packed_bytes(hand, replay(hand, Schedule())) == 0
+
+
+CROSSES = Tensor(0, 50, (1, 4), times=3, crossing=Crossing((0, 3), (3, 6), 3))
+
+
+def test_a_stack_is_a_buffer_from_loop_to_loop():
+    hand = problem([CROSSES])
+    packed = pack(hand, replay(hand, Schedule()))
+    assert sorted(packed.buffers.tolist()) == [[50, 1, 2], [50, 4, 5], [150, 0, 6]]
+    assert packed.nbytes == 200
+    moved = replay(hand, Schedule((Store(0, 1, 2),), (Fetch(0, 4, 4),)))
+    assert packed_bytes(hand, moved) == 50
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 3))
+def test_never_less_than_live_bytes_where_there_are_loops(seed: int):
+    free = loop_problem(seed, longest=5, tensors=4)
+    state = replay(free, Schedule())
+    packed = pack(free, state)
+    assert packed.nbytes >= state.device_peak
+    sizes = {t.value: t.stacked for t in free.tensors}
+    rows = packed.buffers.tolist()
+    for value, first, end in state.stacks:
+        assert [sizes[value], first, end] in rows
+    assert packed.nbytes <= sum(nbytes for nbytes, _, _ in rows)
+
+
+def in_place(operand: int, saved: int, result: int = 0) -> list[list[int]]:
+    """The buffers where segment 2 reads an operand for the last time and saves bytes.
+
+    It makes a result, of the operand's size if no other is given. In pages.
+    """
+    page = 4 * KIB
+    tensors = [
+        Tensor(0, operand * page, (0, 2)),
+        Tensor(1, (result or operand) * page, (2, 4)),
+    ]
+    hand = problem(tensors, workspace=[0, 0, -saved * page, 0, 0, 0])
+    packed = pack(hand, replay(hand, Schedule()))
+    assert packed.nbytes >= replay(hand, Schedule()).device_peak
+    return sorted([nbytes // page, a, b] for nbytes, a, b in packed.buffers.tolist())
+
+
+def test_a_result_takes_the_place_of_an_operand_that_dies():
+    # The operand is gone when segment 2 begins.
+    assert in_place(20, saved=20) == [[20, 0, 2], [20, 2, 5]]
+    # A smaller operand, too, where that is saved.
+    assert in_place(20, saved=20, result=30) == [[20, 0, 2], [30, 2, 5]]
+
+
+def test_a_segment_works_in_what_it_saves_less_than_the_operand():
+    # 20 pages are overwritten and 15 saved: five are a buffer of the segment's own.
+    assert in_place(20, saved=15) == [[5, 2, 3], [20, 0, 2], [20, 2, 5]]
+    # It does not overwrite what is more than twice that, nor what has another size.
+    assert in_place(20, saved=9) == [[20, 0, 3], [20, 2, 5]]
+    assert in_place(20, saved=15, result=21) == [[20, 0, 3], [21, 2, 5]]
+
+
+def test_no_result_takes_the_place_of_a_stack():
+    # The stack dies with the last segment of its loop, which saves as much.
+    page = 4 * KIB
+    crossing = Crossing((0, 2), (2, 4), 2)
+    tensors = [
+        Tensor(0, 15 * page, (0, 3), times=2, crossing=crossing),
+        Tensor(1, 20 * page, (2, 3), times=2),
+        Tensor(2, 20 * page, (3, 5)),
+    ]
+    hand = problem(tensors, workspace=[0, 0, 0, -30 * page, 0, 0])
+    rows = pack(hand, replay(hand, Schedule())).buffers.tolist()
+    assert [30 * page, 0, 4] in rows
+    assert [20 * page, 2, 3] in rows

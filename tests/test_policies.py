@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from autotm_jax.solve import (
+    Crossing,
     Fetch,
     Link,
     Recipe,
@@ -19,7 +20,7 @@ from autotm_jax.solve import (
 )
 from autotm_jax.solve.policies import at_leisure
 
-from .problems import KIB, problem, random_problem
+from .problems import KIB, loop_problem, problem, random_problem
 
 
 def test_a_tensor_leaves_after_each_use_and_comes_back_before_the_next():
@@ -83,6 +84,55 @@ def test_a_root_that_was_dropped_comes_back_with_what_is_made_from_it():
     assert schedule.recomputes == (Recompute(0, 9),)
 
 
+@pytest.mark.parametrize(("longest", "tensors"), [(3, 3), (7, 5)])
+def test_it_is_sound_where_there_are_loops(longest: int, tensors: int):
+    less = 0
+    for seed in range(80):
+        free = loop_problem(seed, longest, tensors)
+        free = dataclasses.replace(free, host_limit=float("inf"))
+        state, kept = replay(free, offload_everything(free)), replay(free, Schedule())
+        assert state.faults == (), seed
+        assert state.device_peak <= kept.device_peak
+        less += state.device_peak < kept.device_peak
+        again = recompute_everything(free)
+        assert replay(free, again).faults == (), seed
+        assert again.stores == again.fetches == ()
+        moved = {t.value for t in free.tensors if t.movable and _is_read(t)}
+        assert {s.value for s in offload_everything(free).stores} >= moved
+    assert less >= 60
+
+
+def _is_read(tensor: Tensor) -> bool:
+    crossing = tensor.crossing
+    return crossing is not None and tensor.touches[-1] >= crossing.read[0]
+
+
+def test_what_crosses_moves_from_loop_to_loop_only():
+    # Eight segments each, with long gaps inside of both, and none between them.
+    crossing = Crossing((0, 8), (8, 16), 3)
+    across = Tensor(0, KIB, (0, 7, 8, 15), times=3, crossing=crossing)
+    free = problem([across], 16)
+    schedule = offload_everything(free)
+    assert schedule == Schedule((Store(0, 7, 8),), (Fetch(0, 8, 8), Fetch(0, 14, 15)))
+    assert replay(free, schedule).faults == ()
+    recipe = Recipe({7: 1e-3, 8: 1e-3, 15: 1e-3}, 0, ())
+    again = recompute_everything(
+        problem([dataclasses.replace(across, recipe=recipe)], 16)
+    )
+    assert again == Schedule(recomputes=(Recompute(0, 8), Recompute(0, 15)))
+
+
+def test_nothing_is_stacked_for_a_recomputation_alone():
+    crossing = Crossing((0, 4), (4, 8), 3)
+    for read, recomputed in (((5,), True), ((), False)):
+        root = Tensor(0, KIB, (1, 3, *read), (4,), times=3, crossing=crossing)
+        made = Tensor(
+            1, KIB, (2, 4), recipe=recipe_of(0, 4), times=3, crossing=crossing
+        )
+        schedule = recompute_everything(problem([root, made], 8))
+        assert bool(schedule.recomputes) == recomputed
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_computing_everything_again_is_sound(seed: int):
     free = random_problem(seed)
@@ -98,6 +148,11 @@ def test_copies_at_leisure_hide_behind_compute():
     store, fetch = at_leisure(Tensor(7, 24 * KIB, (2, 18)), (2, 18), clock, link)
     assert store == Store(7, 2, 6)
     assert fetch == Fetch(7, 14, 18)
+    # In a loop, all iterations' copies run beside all of its segments together.
+    store, fetch = at_leisure(
+        Tensor(7, 8 * KIB, (2, 18), times=3), (2, 18), clock, link
+    )
+    assert (store, fetch) == (Store(7, 2, 6), Fetch(7, 14, 18))
     # A gap that is too short for both ways is divided between them.
     store, fetch = at_leisure(Tensor(7, 24 * KIB, (2, 6)), (2, 6), clock, link)
     assert store == Store(7, 2, 5)
@@ -158,3 +213,18 @@ def test_every_uniform_plan_is_sound():
             found += 1
             assert replay(bounded, schedule).faults == (), seed
     assert found >= 30
+
+
+def test_uniform_plans_are_found_where_there_are_loops():
+    found = feasible = 0
+    for seed in range(60):
+        free = loop_problem(seed, longest=6, tensors=4)
+        free = dataclasses.replace(free, host_limit=float("inf"))
+        limit = 0.75 * replay(free, Schedule()).device_peak
+        bounded = dataclasses.replace(free, device_limit=limit)
+        schedule = uniform(bounded)
+        feasible += not replay(bounded, offload_everything(bounded)).faults
+        if schedule is not None:
+            found += 1
+            assert replay(bounded, schedule).faults == (), seed
+    assert found >= feasible >= 25

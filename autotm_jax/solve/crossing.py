@@ -8,6 +8,7 @@ a slice of the stack, fetched, perhaps by the iteration before, or computed agai
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from .columns import Action, Node
@@ -36,6 +37,11 @@ class CrossingTensor:
         self.made = [k for k in uses if k < crossing.made[1]]
         self.read = [k for k in uses if k >= crossing.read[0]]
         self.last = [k for k in self.made if k in tensor.touches][-1]
+        # Uses after which it leaves the first loop. What is computed again there may
+        # read it later than the program does.
+        self.ends = [k for k in self.made if k >= self.last]
+        is_kept = len(self.ends) > 1
+        self.leaving: Node = ("made" if is_kept else "fresh", self.last)
         self._make()
         for a in (self.last, *self.read):
             if a in tensor.touches:
@@ -51,8 +57,11 @@ class CrossingTensor:
         net.there.setdefault((index, self.made[0]), []).append(born)
         for a, b in zip(self.made, self.made[1:], strict=False):
             self._stay("fresh", a, b)
+        if len(self.ends) > 1:
+            for k in self.ends:
+                net._add(index, ("fresh", k), self.leaving)
         span = self.crossing.span
-        stacked = net._add(index, ("fresh", self.last), ("stacked", self.last))
+        stacked = net._add(index, self.leaving, ("stacked", self.last))
         net._fill("device", stacked, *span, self.tensor.stacked)
         net.delays[stacked] += self.crossing.seconds
         net.stacked[index] = stacked
@@ -60,7 +69,7 @@ class CrossingTensor:
             slice_ = self._arrive(("stacked", self.last), "fresh", use)
             self._hold(slice_, use, use + 1)
         if self.last == self.tensor.touches[-1]:
-            net._add(index, ("fresh", self.last), None)
+            net._add(index, self.leaving, None)
         if self.tensor.movable:
             self._store(span)
         places = ("fresh", "clean") if self.tensor.movable else ("fresh",)
@@ -97,26 +106,22 @@ class CrossingTensor:
                 continue
             after = max(a for a in self.made if a < first)
             action = Store(value, after, end, -1 if first == after + 1 else first)
-            store = net._add(
-                self.index, ("fresh", self.last), ("away", self.last), action
-            )
-            self._hold(store, self.last + 1, end)
-            net._fill("host", store, *span, self.tensor.stacked)
-            net._spread("out", store, action)
+            for k in self.ends:
+                store = net._add(self.index, ("fresh", k), ("away", self.last), action)
+                self._hold(store, k + 1, end)
+                net._fill("host", store, *span, self.tensor.stacked)
+                net._spread("out", store, action)
         if self.crossing.is_mirrored:
             self._store_late(span)
 
     def _store_late(self, span: tuple[int, int]) -> None:
         # By the next iteration. The last one's is not stored: it stays to be read.
         net, value, made = self.net, self.tensor.value, self.crossing.made
-        for end in range(made[0] + 1, made[1] + 1):
-            if not self.tensor.is_open(end):
-                continue
+        ends = [k for k in range(made[0] + 1, made[1] + 1) if self.tensor.is_open(k)]
+        for end, k in itertools.product(ends, self.ends):
             action = Store(value, self.last, end, made[0])
-            late = net._add(
-                self.index, ("fresh", self.last), ("late", self.last), action
-            )
-            self._hold(late, self.last + 1, self.crossing.read[0])
+            late = net._add(self.index, ("fresh", k), ("late", self.last), action)
+            self._hold(late, k + 1, self.crossing.read[0])
             self._hold(late, made[0], end)
             net._fill("host", late, *span, self.tensor.stacked)
             net._spread("out", late, action)
@@ -135,7 +140,8 @@ class CrossingTensor:
                 net._add(index, ("away", a), None)
         if recipe is None:
             return
-        net._add(index, ("fresh", a), ("nowhere", a))
+        here = self.leaving if a == self.last else ("fresh", a)
+        net._add(index, here, ("nowhere", a))
         if a == tensor.touches[-1]:
             net._add(index, ("nowhere", a), None)
         for use in reachable:

@@ -159,8 +159,7 @@ class _Walk:
                 self.faults.append("is still being stored when it is used")
             return start
         if start is not None:
-            end = self.leaves[a].done if a in self.leaves else a + 1
-            self.stays.append((start, end))
+            self.stays.append((start, self._gone_after(a)))
         elif a in self.leaves:
             self.faults.append("is stored when it is not on the device")
         if b is None:
@@ -184,6 +183,14 @@ class _Walk:
             self.faults.append(f"is fetched for {b} before it is stored")
         return first
 
+    def _gone_after(self, a: int) -> int:
+        """When it is gone from the device if it leaves after a use."""
+        ends = [s.done for s in self.stores if s.after <= a and not s.is_late]
+        if self.tensor.crossing is not None and any(s.is_late for s in self.stores):
+            # The next iteration stores it; of the last, until it is read.
+            ends.append(self.tensor.crossing.read[0])
+        return max([a + 1, *ends])
+
     def _is_in_loop(self, cut: int) -> bool:
         crossing = self.tensor.crossing
         return crossing is None or crossing.read[0] <= cut <= crossing.read[1]
@@ -193,11 +200,8 @@ class _Walk:
         crossing = self.tensor.crossing
         assert crossing is not None
         if start is not None:
-            ends = [s.done for s in self.stores if s.after <= a and not s.is_late]
-            late = [s.done for s in self.stores if s.is_late]
-            # Until the next iteration stores it; of the last, until it is read.
-            ends += [crossing.read[0]] * len(late)
-            self.stays.append((start, max([a + 1, *ends])))
+            self.stays.append((start, self._gone_after(a)))
+            late = (s.done for s in self.stores if s.is_late)
             self.stays += [(crossing.made[0], done) for done in late]
         if b not in self.arrivals:
             self.stack = crossing.span

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .checker import replay
+from .footprint import Interval
 from .policies import at_leisure
 from .problem import Problem
 from .schedule import Recompute, Schedule, Store
@@ -16,11 +17,16 @@ from .schedule import Recompute, Schedule, Store
 
 @dataclasses.dataclass(frozen=True)
 class _Choice:
-    """One tensor away over one gap, and what that costs."""
+    """One tensor away over one gap, and what that costs.
+
+    - `tensor`: its position.
+    - `after`: the segment that uses it before the gap.
+    - `relieved`: the segments `[first, end)` that hold less then.
+    """
 
     tensor: int
     after: int
-    use: int
+    relieved: Interval
     seconds: float
     schedule: Schedule
 
@@ -54,7 +60,7 @@ def greedy(problem: Problem, seconds: float = float("inf")) -> Schedule | None:
         open_choices = [
             c
             for c in options
-            if c.after < worst < c.use
+            if c.relieved[0] <= worst < c.relieved[1]
             and (c.tensor, c.after) not in taken
             and c not in refused
         ]
@@ -72,16 +78,17 @@ def greedy(problem: Problem, seconds: float = float("inf")) -> Schedule | None:
 
 
 def _price(problem: Problem, choice: _Choice) -> float:
-    return choice.seconds / max(1, problem.tensors[choice.tensor].nbytes)
+    return choice.seconds / max(1, problem.tensors[choice.tensor].stacked)
 
 
 def _choices(problem: Problem) -> Iterator[_Choice]:
     clock = np.concatenate([[0.0], np.cumsum(problem.compute)])
     link = problem.link
     for index, tensor in enumerate(problem.tensors):
-        for a, b in zip(tensor.touches, tensor.touches[1:], strict=False):
-            if b - a <= 2:
-                continue
+        for a, b in tensor.gaps(tensor.touches, 3):
+            crossing, relieved = tensor.crossing, (a + 1, b)
+            if crossing is not None and tensor.crosses(a, b):
+                relieved = crossing.span
             recipe = tensor.recipe
             if (
                 recipe is not None
@@ -89,15 +96,16 @@ def _choices(problem: Problem) -> Iterator[_Choice]:
                 and _roots_stay(problem, index, b)
             ):
                 again = Schedule(recomputes=(Recompute(tensor.value, b),))
-                yield _Choice(index, a, b, recipe.seconds[b], again)
+                yield _Choice(index, a, relieved, recipe.seconds[b], again)
             if tensor.movable:
-                copies = tensor.nbytes * (1 / link.d2h + 1 / link.h2d)
+                nbytes = tensor.times * tensor.nbytes
+                copies = nbytes * (1 / link.d2h + 1 / link.h2d)
                 store, fetch = at_leisure(tensor, (a, b), clock, link)
                 leisurely = Schedule((store,), (fetch,))
-                yield _Choice(index, a, b, 0.5 * copies, leisurely)
+                yield _Choice(index, a, relieved, 0.5 * copies, leisurely)
                 store, fetch = tensor.trip(a, b, a + 2, b - 1)
                 at_once = Schedule((store,), (fetch,))
-                yield _Choice(index, a, b, copies, at_once)
+                yield _Choice(index, a, relieved, copies, at_once)
 
 
 def _roots_stay(problem: Problem, index: int, use: int) -> bool:

@@ -48,16 +48,19 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     """
     sizes = {t.value: t.nbytes for t in problem.tensors}
     buffers = [(sizes[v], first, end) for v, first, end in replayed.stays]
-    stacks = {t.value: t.stacked for t in problem.tensors}
-    buffers += [(stacks[v], first, end) for v, first, end in replayed.stacks]
     buffers += problem.small
+    stacked = {t.value: t.stacked for t in problem.tensors}
+    stacks = [(stacked[v], first, end) for v, first, end in replayed.stacks]
     # The rest lives inside one segment: workspace, here or of a recomputation.
     rest = replayed.device.copy()
-    for nbytes, first, end in buffers:
+    for nbytes, first, end in (*buffers, *stacks):
         rest[first:end] -= nbytes
     buffers += [(int(extra), k, k + 1) for k, extra in enumerate(rest) if extra >= 1]
-    array = np.array(buffers, dtype=np.int64).reshape(-1, 3)
-    array = np.concatenate([array, _in_place(array, rest)])
+    array, whole = (
+        np.array(b, dtype=np.int64).reshape(-1, 3) for b in (buffers, stacks)
+    )
+    # No kernel makes or reads a stack, but slices of it.
+    array = np.concatenate([array, _in_place(array, rest), whole])
     size, life = array[:, 0], array[:, 2] - array[:, 1]
     spatial = np.lexsort((-life, -size))
     temporal = np.lexsort((-size, -life))

@@ -31,6 +31,9 @@ from .schedule import Fetch, Schedule, Store
 # it behind compute.
 _STRETCHES = (0.0, 0.5, 1.1, 2.0)
 
+# From one use to the next, so that there is a segment between.
+_SHORTEST_GAP = 2
+
 # A sweep over all tensors that gains less than this fraction is the last one.
 _LEAST_GAIN = 1e-3
 
@@ -91,11 +94,8 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     """
     start = time.perf_counter()
     ledger, draw = Ledger(problem, schedule), random.Random(0)
-    choosable = [
-        i
-        for i, t in enumerate(problem.tensors)
-        if any(b - a > 1 for a, b in zip(t.touches, t.touches[1:], strict=False))
-    ]
+    tensors = problem.tensors
+    choosable = [i for i, t in enumerate(tensors) if t.gaps(t.touches, _SHORTEST_GAP)]
     total = _TRIALS * len(choosable)
     best: tuple[float, Schedule] | None = None
     if not ledger.excess():
@@ -163,7 +163,7 @@ class Ways:
         self.ledger, self.clock, self.index = ledger, ledger.clock, index
         self.tensor = ledger.problem.tensors[index]
         uses = sorted({*self.tensor.touches, *ledger.reads[index]})
-        self.gaps = [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 1]
+        self.gaps = self.tensor.gaps(uses, _SHORTEST_GAP)
 
     def __iter__(self) -> Iterator[Mapping[int, Choice]]:
         index, present = self.index, self.ledger.choices[self.index]
@@ -229,7 +229,8 @@ class Ways:
                 again += [k for k in present.again if a < k <= b]
             elif isinstance(way, float):
                 stretch = way if stretch is None else stretch
-                goal = self.clock[b] - way * tensor.nbytes / link.h2d
+                need = way * tensor.times * tensor.nbytes
+                goal = self.clock[b] - need / link.h2d
                 start = int(np.searchsorted(self.clock, goal, side="right")) - 1
                 # One segment is too few for both copies to run beside it.
                 is_hidden = way > 0 and b - a > 2
@@ -238,6 +239,10 @@ class Ways:
                 fetches.append(Fetch(tensor.value, start, b))
             elif way is not None:
                 again.append(way)
+        # From loop to loop what did not go to the host has no copy there afterwards.
+        if tensor.crossing is not None and fetches:
+            if fetches[0].use > self.gaps[0][1]:
+                fetches = []
         if not fetches:
             return Choice((), (), tuple(again))
         return Choice(
@@ -255,7 +260,8 @@ class Ways:
                 return present.stores
         if stretch == 0.0 or first.start == first.use == after + 2:
             return (Store(self.tensor.value, after, after + 1),)
-        need = (stretch or 0.0) * self.tensor.nbytes / self.ledger.problem.link.d2h
+        nbytes = self.tensor.times * self.tensor.nbytes
+        need = (stretch or 0.0) * nbytes / self.ledger.problem.link.d2h
         done = int(np.searchsorted(self.clock, self.clock[after + 1] + need))
         done = min(max(done, after + 2), max(first.start, after + 2))
         done = self.tensor.stored_by(after, first.use, done)

@@ -39,7 +39,7 @@ def offload_everything(problem: Problem) -> Schedule:
     for tensor in problem.tensors:
         if not tensor.movable:
             continue
-        away = _gaps(tensor.touches)
+        away = _gaps(tensor, tensor.touches)
         if away:
             trips = [tensor.trip(a, b, a + 2, b - 1) for a, b in away]
             stores.append(trips[0][0])
@@ -175,7 +175,7 @@ def at_leisure(
     A `Store` and a `Fetch`.
     """
     a, b = gap
-    copy = tensor.nbytes * (1 / link.d2h + 1 / link.h2d) / 2
+    copy = tensor.times * tensor.nbytes * (1 / link.d2h + 1 / link.h2d) / 2
     hidden = int(np.searchsorted(clock, clock[a + 1] + copy))
     done = min(max(hidden, a + 2), b - 1)
     ahead = int(np.searchsorted(clock, clock[b] - copy)) - 1
@@ -204,7 +204,7 @@ class _Treatment:
         self.dropped: list[set[Gap]] = [set() for _ in tensors]
         for index in self.order:  # roots first
             if ways.get(index) is _Way.RECOMPUTE:
-                gaps = _gaps(tensors[index].touches)
+                gaps = _gaps(tensors[index], tensors[index].touches)
                 self.dropped[index] = {g for g in gaps if self.returns(index, g[1])}
 
     def returns(self, index: int, use: int) -> bool:
@@ -221,8 +221,10 @@ class _Treatment:
         return self.known[index, use]
 
     def _is_there(self, index: int, use: int) -> bool:
-        touches = self.problem.tensors[index].touches
-        if not touches[0] < use <= touches[-1] + 2:
+        tensor = self.problem.tensors[index]
+        touches = tensor.touches
+        is_over = use > touches[-1] + 2 or tensor.crosses(touches[-1], use)
+        if use <= touches[0] or is_over:
             return False  # it would have to be held for nothing else
         if use in touches or not any(a < use < b for a, b in self.dropped[index]):
             return True
@@ -238,7 +240,7 @@ class _Treatment:
         recomputes: list[Recompute] = []
         for index in reversed(self.order):
             tensor = problem.tensors[index]
-            gaps = _gaps(sorted({*tensor.touches, *reads[index]}))
+            gaps = _gaps(tensor, sorted({*tensor.touches, *reads[index]}))
             if self.ways.get(index) is _Way.OFFLOAD and tensor.movable and gaps:
                 copies = [at_leisure(tensor, gap, clock, problem.link) for gap in gaps]
                 # Written once: the copy on the host is there from then on.
@@ -255,9 +257,9 @@ class _Treatment:
         )
 
 
-def _gaps(uses: Sequence[int]) -> list[Gap]:
+def _gaps(tensor: Tensor, uses: Sequence[int]) -> list[Gap]:
     # Between uses, if it is long enough to leave and come back.
-    return [(a, b) for a, b in zip(uses, uses[1:], strict=False) if b - a > 2]
+    return tensor.gaps(uses, 3)
 
 
 def _classes(problem: Problem) -> list[list[int]]:
@@ -265,12 +267,13 @@ def _classes(problem: Problem) -> list[list[int]]:
     # seconds that it takes to compute it again where it is wanted.
     classes: dict[Hashable, list[int]] = {}
     for index, tensor in enumerate(problem.tensors):
-        gaps = _gaps(tensor.touches)
+        gaps = _gaps(tensor, tensor.touches)
         if not gaps:
             continue
         known = tensor.recipe.seconds if tensor.recipe is not None else {}
         seconds = tuple(known.get(use) for _, use in gaps)
-        kind = tensor.nbytes, len(tensor.touches), tensor.movable, seconds
+        sizes = tensor.nbytes, tensor.stacked, tensor.times
+        kind = sizes, len(tensor.touches), tensor.movable, seconds
         classes.setdefault(kind, []).append(index)
     return list(classes.values())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -96,6 +96,26 @@ class Tensor:
         """Whether it goes from one loop to the other after segment `a`, before `b`."""
         return self.crossing is not None and a < self.crossing.made[1] <= b
 
+    def gaps(self, uses: Sequence[int], shortest: int) -> list[tuple[int, int]]:
+        """Pairs of segments that use it, one after the other, between which it may go.
+
+        **Arguments:**
+
+        - `uses`: segments, in order.
+        - `shortest`: from one to the other. From loop to loop no way is too short.
+
+        **Returns:**
+
+        The pairs; none in the loop that makes it for another one.
+        """
+        pairs = zip(uses, uses[1:], strict=False)
+        reads = 0 if self.crossing is None else self.crossing.read[0]
+        return [
+            (a, b)
+            for a, b in pairs
+            if b >= reads and (b - a >= shortest or self.crosses(a, b))
+        ]
+
     def is_open(self, cut: int) -> bool:
         """Whether copies of it may start or end at a cut."""
         return not any(first < cut < end for first, end in self.closed)
@@ -103,12 +123,13 @@ class Tensor:
     def stored_by(self, a: int, b: int, cut: int) -> int:
         """The nearest cut, not before `cut`, where a store after `a` may end.
 
-        It is followed by a fetch for segment `b`.
+        It is followed by a fetch for segment `b`. From loop to loop it ends with the
+        first of them at the latest.
         """
         for first, end in self.closed:
             cut = end if first < cut < end else cut
         last = self.crossing.made[1] if self.crossing and self.crosses(a, b) else b
-        return min(cut, last)
+        return max(a + 1, min(cut, last))
 
     def fetched_from(self, a: int, b: int, cut: int) -> int:
         """The nearest cut, not after `cut`, where a fetch for `b` may start."""
