@@ -7,8 +7,13 @@ from .. import compat
 
 # On a GPU, XLA's rematerialisation counts pinned host buffers as device memory and
 # would recompute what it need not: the plan has already said what is computed again. On
-# a CPU, XLA would drop the barriers before it fuses and schedules: the cuts with them.
-_DISABLED_PASSES = {"cuda": "rematerialization", "cpu": "cse_barrier_expander"}
+# a CPU, XLA would drop the barriers before it fuses and schedules: the cuts with them;
+# and a small loop would become a single kernel, in which no barrier can be compiled:
+# that ends the process.
+_DISABLED_PASSES = {
+    "cuda": "rematerialization",
+    "cpu": "cse_barrier_expander,small-while-loop-hoisting",
+}
 
 # Reads slices of stacks on the host at wrong offsets, where that is not mended
 # (openxla/xla#46231). Without it the copies run beside compute all the same.

@@ -115,7 +115,7 @@ def why_whole(eqn: jex_core.JaxprEqn) -> str:
         return "has effects, which happen in their order"
     if eqn.params["length"] < 2:
         return "runs less than twice"
-    if compat.has_context(eqn) or eqn.params.get("_split_transpose"):
+    if compat.has_context(eqn):
         return "asks for more than a loop"
     return ""
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .flatten import Flat, live
-from .loops import Loop
+from .loops import Loop, path_of
 
 
 def pair_loops(flat: Flat) -> Flat:
@@ -16,7 +16,8 @@ def pair_loops(flat: Flat) -> Flat:
 
     A stack that a loop makes, and that only the slices of one later loop of the same
     length in the same body read, is dropped with those slices. The two loops then count
-    their iterations with one counter.
+    their iterations with one counter. A value goes to one other loop at most, and a
+    loop that does nothing but move slices is left as it is.
 
     **Arguments:**
 
@@ -27,31 +28,44 @@ def pair_loops(flat: Flat) -> Flat:
     A `Flat` with the same results.
     """
     made = {s.whole: (loop, s) for loop in flat.loops for s in loop.stacks}
-    readers = _readers(flat)
+    readers, working = _readers(flat), _working(flat)
     by: dict[int, Any] = {}
+    goes_to: dict[int, int] = {}
     dropped: set[int] = set()
     for loop in flat.loops:
         for piece in loop.slices:
-            if piece.whole not in made:
+            if piece.whole not in made or loop.index not in working:
                 continue
             first, stack = made[piece.whole]
             together = (first.parent, first.length) == (loop.parent, loop.length)
-            if together and readers[piece.whole] == {loop.index}:
-                by[piece.each] = stack.each
-                by[loop.counter] = first.counter
-                dropped.add(piece.whole)
+            if not together or readers[piece.whole] != {loop.index}:
+                continue
+            if isinstance(stack.each, int):
+                # A slice that is stacked again has come from a loop before.
+                if stack.each in by:
+                    continue
+                if goes_to.setdefault(stack.each, loop.index) != loop.index:
+                    continue
+            by[piece.each] = stack.each
+            counter, other = _end(first.counter, by), _end(loop.counter, by)
+            if counter != other:
+                by[other] = counter
+            dropped.add(piece.whole)
+    by = {value: _end(value, by) for value in by}
     loops = tuple(_without(loop, dropped) for loop in flat.loops)
-    while True:  # a slice of a slice, and counters of three loops in a row
-        following = {v: _now(to, by) for v, to in by.items()}
-        if following == by:
-            break
-        by = following
     equations = tuple(
         dataclasses.replace(e, inputs=tuple(_now(i, by) for i in e.inputs))
         for e in flat.equations
     )
     loops = tuple(loop.substituted(by) for loop in loops)
     return live(dataclasses.replace(flat, equations=equations, loops=loops))
+
+
+def _end(atom: Any, by: Mapping[int, Any]) -> Any:
+    # Counters of three loops in a row are one.
+    while isinstance(atom, int) and atom in by:
+        atom = by[atom]
+    return atom
 
 
 def _now(atom: Any, by: Mapping[int, Any]) -> Any:
@@ -64,12 +78,21 @@ def _without(loop: Loop, dropped: set[int]) -> Loop:
     return dataclasses.replace(loop, slices=slices, stacks=stacks)
 
 
+def _working(flat: Flat) -> set[int]:
+    # The loops with an equation that is not there for their own slices.
+    out: set[int] = set()
+    slicing = _slicing(flat)
+    slices = {piece.each for loop in flat.loops for piece in loop.slices}
+    for equation in flat.equations:
+        if equation.operands not in slicing and slices.isdisjoint(equation.outputs):
+            out.update(path_of(flat.loops, equation.loop))
+    return out
+
+
 def _readers(flat: Flat) -> dict[int, set[int | None]]:
     # By value, the loops that slice it; `None` for whatever else reads it.
     out: dict[int, set[int | None]] = defaultdict(set)
-    slicing = {
-        (piece.whole, loop.counter) for loop in flat.loops for piece in loop.slices
-    }
+    slicing = _slicing(flat)
     for equation in flat.equations:
         if equation.operands not in slicing:  # that is counted below
             for value in equation.operands:
@@ -86,3 +109,8 @@ def _readers(flat: Flat) -> dict[int, set[int | None]]:
         if isinstance(value, int):
             out[value].add(None)
     return out
+
+
+def _slicing(flat: Flat) -> set[tuple[int, ...]]:
+    # What the equations read that take slices out of stacks.
+    return {(piece.whole, loop.counter) for loop in flat.loops for piece in loop.slices}

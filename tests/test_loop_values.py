@@ -1,0 +1,151 @@
+"""Loops that are written out give what plain `jax.jit` gives, whatever is planned."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Mapping
+
+import jax
+import pytest
+
+import autotm_jax as autotm
+from autotm_jax import AutoTMWarning
+from autotm_jax.emit import emit
+from autotm_jax.solve import Problem, Schedule, replay
+from autotm_jax.trace import Program, build_program
+
+from .loop_plans import WAYS, crossing, moving, recomputing
+from .loop_steps import STEPS, get, wanted
+from .steps import assert_close
+from .test_emit import problem_of
+
+
+CROSSED = (
+    "layers",
+    "layers_from_the_last",
+    "layers_in_half_precision",
+    "branches",
+    "linear_solve",
+    "lstm",
+    "accumulated_gradients",
+    "nested",
+    "nested_in_the_reader",
+    "hessian_product",
+    "counted",
+    "keys_carried",
+    "small_types_stacked",
+    "made_by_two",
+    "three_in_a_row",
+    "mapped",
+)
+"""Steps in which something goes from one loop to another."""
+
+AGAIN = (
+    "layers_unrolled_by_two",
+    "layers_in_half_precision",
+    "linear_solve",
+    "lstm",
+    "nested",
+    "hessian_product",
+    "mapped",
+)
+"""Steps in which some of that can be computed again."""
+
+CUT = (*CROSSED, "layers_unrolled_by_two", "keys_sliced", "constants_stacked")
+"""Steps with a pair of loops that can be cut in two."""
+
+
+def program_of(name: str, parts: Mapping[int, int] | None = None) -> Program:
+    """A step with its loops written out, and cut."""
+    step, args = get(name)
+    count = len(jax.tree.leaves(args))
+    return build_program(jax.jit(step).trace(*args).jaxpr, [False] * count, parts=parts)
+
+
+@functools.cache
+def planned(name: str, count: int = 0) -> tuple[Program, Problem]:
+    """A step up to the solver, its pairs of loops cut after some iterations."""
+    program = program_of(name, dict.fromkeys(range(9), count))
+    return program, problem_of(program)
+
+
+def check(name: str, program: Program, schedule: Schedule) -> None:
+    """That an emitted step gives the values of the plain one."""
+    _, args = get(name)
+    found = jax.jit(emit(program, schedule))(*jax.tree.leaves(args))
+    assert_close(found, wanted(name), 2e-5)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_with_nothing_planned(name: str):
+    check(name, planned(name)[0], Schedule())
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_with_all_pairs_cut(name: str):
+    program = planned(name, 1)[0]
+    assert len(program.loops) > len(planned(name)[0].loops)
+    check(name, program, Schedule())
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_with_everything_moved_in_every_way(name: str):
+    program, problem = planned(name)
+    movable = [t for t in crossing(problem) if t.movable]
+    schedules = dict.fromkeys(moving(problem, way) for way in WAYS)
+    # Where a loop is one segment, there are two ways: at once, and ahead.
+    assert len(schedules) >= 2
+    for schedule in schedules:
+        assert replay(problem, schedule).faults == ()
+        assert len(schedule.stores) == len(movable) > 0
+        check(name, program, schedule)
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_with_all_computed_again_that_can_be(name: str):
+    program, problem = planned(name)
+    schedule = recomputing(problem)
+    assert schedule.recomputes
+    assert replay(problem, schedule).faults == ()
+    check(name, program, schedule)
+
+
+@pytest.mark.parametrize("name", ["layers", "linear_solve", "three_in_a_row"])
+def test_the_parts_of_a_pair_have_plans_of_their_own(name: str):
+    program, problem = planned(name, 3)
+    (first, *_), (last, *_) = program.nest.ranges[0], program.nest.ranges[1]
+    high = len(program.loops) // 2
+    assert first < last and program.loops[high].start == 3
+    for way in WAYS[-2:]:
+        every = moving(problem, way)
+        part = {
+            t.value
+            for t in crossing(problem)
+            if t.crossing is not None and t.crossing.count == 3
+        }
+        only = Schedule(
+            tuple(s for s in every.stores if s.value in part),
+            tuple(f for f in every.fetches if f.value in part),
+        )
+        assert 0 < len(only.stores) < len(every.stores)
+        for schedule in (every, only):
+            assert replay(problem, schedule).faults == ()
+            check(name, program, schedule)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_with_as_little_memory_as_possible(name: str):
+    step, args = get(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AutoTMWarning)
+        found = autotm.jit(step, budget="min")(*args)
+    assert_close(jax.tree.leaves(found), wanted(name), 2e-5)
+
+
+def test_donated_arguments():
+    step, args = get("accumulated_gradients")
+    ws, xs = args
+    jitted = autotm.jit(step, budget="min", donate_argnums=0)
+    found = jitted(ws.copy(), xs)
+    assert_close(jax.tree.leaves(found), wanted("accumulated_gradients"), 2e-5)
