@@ -292,7 +292,9 @@ class _Chains:
 
     def _is_cheaper_before(self, value: int, use: int) -> bool:
         # The segment before may read the same roots, and so do half of the work.
-        if (value, use - 1) not in self.program.joined:
+        place = self.program.nest.place
+        is_near = place(value, use - 1) == place(value, use)
+        if (value, use - 1) not in self.program.joined or not is_near:
             return False
         return self.seconds(value, use - 1) < self.seconds(value, use)
 

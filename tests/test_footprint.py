@@ -1,5 +1,7 @@
 """What a tensor does under a schedule where there are loops, and what it may not do."""
 
+import dataclasses
+
 import pytest
 
 from autotm_jax.solve import (
@@ -28,6 +30,9 @@ TENSORS = (
     Tensor(1, 100, (0, 11), closed=BOTH),
     Tensor(2, 100, (0, 11), closed=BOTH, recipe=Recipe({8: 0.5, 11: 0.5}, 0, ())),
     Tensor(3, 10, (6, 9), times=3, recipe=Recipe({9: 0.5}, 0, (0,))),
+)
+AGAIN = Tensor(
+    4, 10, (1, 7), times=3, crossing=CROSSING, recipe=Recipe({5: 0.5, 7: 0.5}, 0, ())
 )
 LINK = Link(d2h=10.0, h2d=5.0, duplex=10.0, latency=0.25)
 PROBLEM = problem(TENSORS, 12, compute=[6.0] * 12, link=LINK)
@@ -201,6 +206,10 @@ STORED = Store(0, 3, 5)
             (Recompute(2, 8),),
             ["Value 2 is computed again in a loop that it is not in."],
         ),
+        (
+            (Recompute(4, 5),),
+            ["Value 4 is computed again outside of its loops."],
+        ),
         ((Recompute(0, 7),), ["Value 0 may not be computed again at 7."]),
     ],
 )
@@ -210,4 +219,5 @@ def test_each_rule(parts: tuple[Store | Fetch | Recompute, ...], texts: list[str
         tuple(p for p in parts if isinstance(p, Fetch)),
         tuple(p for p in parts if isinstance(p, Recompute)),
     )
-    assert list(replay(PROBLEM, schedule).faults) == texts
+    more = dataclasses.replace(PROBLEM, tensors=(*TENSORS, AGAIN))
+    assert list(replay(more, schedule).faults) == texts

@@ -116,6 +116,11 @@ class _Walk:
             faults.append("is copied in the middle of a loop that it is not in")
         if not all(map(tensor.is_open, self.recomputed)):
             faults.append("is computed again in a loop that it is not in")
+        if tensor.crossing is not None:
+            loops = (tensor.crossing.made, tensor.crossing.read)
+            at = {k for first, end in loops for k in range(first, end)}
+            if not at.issuperset(self.recomputed):
+                faults.append("is computed again outside of its loops")
 
     def _check_late(self, store: Store) -> None:
         crossing = self.tensor.crossing
