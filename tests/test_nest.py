@@ -11,7 +11,7 @@ from autotm_jax.solve import Schedule
 from autotm_jax.trace import Program, build_program
 from autotm_jax.trace.nest import Nest
 
-from .loop_steps import STEPS, X, get, layer, weights
+from .loop_steps import STEPS, X, layer, weights
 from .steps import assert_close
 from .test_loop_values import planned
 
