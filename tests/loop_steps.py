@@ -150,8 +150,10 @@ def linear_solve() -> Made:
 
 @_register
 def lstm() -> Made:
+    w, u = draw(3, 16, 64), draw(4, 16, 64)
+
     def cell(state: Any, x: Any) -> Any:
-        (h, c), (w, u) = state, (draw(3, 16, 64), draw(4, 16, 64))
+        h, c = state
         i, f, g, o = jnp.split(x @ w + h @ u, 4, -1)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
