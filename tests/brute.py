@@ -219,7 +219,10 @@ class _CrossingWays(_Ways):
             if self.tensor.movable:
                 for gone in self._left(way, made[0], last, until):
                     yield from self._back(gone, last)
-                    yield from self._ahead(gone, last)
+                    yield from self._ahead(gone, last, False)
+                if self.crossing.is_mirrored:
+                    for gone in self._left_late(way, until):
+                        yield from self._ahead(gone, last, True)
 
     def _stacked(self, way: Way, lane: str) -> Way:
         rows = getattr(way, lane).copy()
@@ -240,6 +243,14 @@ class _CrossingWays(_Ways):
         for begin, done in sorted({*windows, (last + 1, last + 1)}):
             held = self._hold(way, until + 1, max(until + 1, done), None)
             yield self._copy(self._stacked(held, "host"), "out", begin, done)
+
+    def _left_late(self, way: Way, until: int) -> Iterator[Way]:
+        """Stored by the next iteration; what the last one made waits to be read."""
+        born, end = self.crossing.made
+        for done in range(born + 1, end + 1):
+            held = self._hold(way, until + 1, self.first, None)
+            held = self._hold(held, born, done, None)
+            yield self._copy(self._stacked(held, "host"), "out", born, done)
 
     def _here(self, way: Way, at: int, has_copy: bool) -> Iterator[Way]:
         """Every end of the way from use `at`, where it is on the device."""
@@ -267,17 +278,21 @@ class _CrossingWays(_Ways):
                 back = self._copy(back, "into", begin, use)
                 yield from self._here(back, use, True)
 
-    def _ahead(self, way: Way, last: int) -> Iterator[Way]:
-        """Fetched while one iteration runs, for the next one; first before the loop."""
+    def _ahead(self, way: Way, last: int, is_late: bool) -> Iterator[Way]:
+        """Fetched while one iteration runs, for the next one; first before the loop.
+
+        What was to be stored late is there for the first iteration.
+        """
         link, loops = self.problem.link, self.times / self.crossing.count
         before = loops * (link.latency + self.tensor.nbytes / link.h2d)
+        before = 0.0 if is_late else before
         for use in self._next(last):
             for begin in range(self.first, self.end):
                 back = self._hold(way, self.first, use + 1, use)
                 back = self._hold(back, begin, self.end, None)
                 back = self._copy(back, "into", begin, self.end)
                 back = dataclasses.replace(back, alone=back.alone + before)
-                yield from self._here(back, use, True)
+                yield from self._here(back, use, not is_late)
 
 
 def _ways(problem: Problem, index: int, formulation: Formulation) -> list[Way]:

@@ -75,7 +75,17 @@ def late_ahead(tensor: Tensor) -> tuple[Store, list[Fetch]]:
     return store, [Fetch(tensor.value, start, read[0], end), *again]
 
 
-WAYS = (at_once, in_the_iteration, early, ahead, late_ahead)
+def by_the_next(tensor: Tensor) -> tuple[Store, list[Fetch]]:
+    """Stored by the next iteration, where the other loop runs them in reverse."""
+    assert tensor.crossing is not None
+    (store, back), (made, _) = ahead(tensor), _uses(tensor)
+    if not tensor.crossing.is_mirrored:
+        return store, back
+    first, end = tensor.crossing.made
+    return Store(tensor.value, made[-1], end, first), back
+
+
+WAYS = (at_once, in_the_iteration, early, ahead, late_ahead, by_the_next)
 
 
 def moving(problem: Problem, way: Way) -> Schedule:

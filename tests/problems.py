@@ -218,7 +218,8 @@ class _Loops:
         touches = touches or [draw.randrange(*self.made)]
         touches += sorted(draw.sample(reads, draw.choice([0, 1, 1, 1, 2, 2])))
         seconds = draw.choice([0.0, 0.1e-3, 0.5e-3])
-        crossing = Crossing(self.made, self.read, self.count, seconds)
+        is_mirrored = draw.random() < 0.5
+        crossing = Crossing(self.made, self.read, self.count, seconds, is_mirrored)
         at = [k for k in touches if k in reads]
         self._add(touches, at, times=self.count * self.around, crossing=crossing)
 

@@ -12,7 +12,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from .columns import Action, Node
-from .problem import Crossing, Tensor
+from .problem import Crossing, Tensor, first_copy
 from .schedule import Fetch, Recompute, Store
 
 
@@ -168,6 +168,8 @@ class CrossingTensor:
             # What is fetched again later comes from the host by then.
             arrived = "fresh" if place == "late" else "clean"
             fetch = self._arrive((place, a), arrived, use, action)
+            if place == "late":  # what the last iteration made is still there
+                self.net.delays[fetch] -= first_copy(self.tensor, self.net.problem.link)
             self._hold(fetch, first if action.is_ahead else start, use + 1)
             if action.is_ahead:
                 self._hold(fetch, start, done)

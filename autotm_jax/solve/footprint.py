@@ -22,7 +22,8 @@ class Footprint:
         copy that everything waits for.
     - `faults`: rules that are broken, as the ends of sentences about the value.
     - `stack`: a stack of it is on the device, from loop to loop.
-    - `is_ahead`: it is fetched in one iteration of a loop for the next.
+    - `is_ahead`: it is fetched in one iteration of a loop for the next, and for the
+        first one before the loop.
 
     On the host there is a stack of it, too, if it crosses from loop to loop.
     """
@@ -140,8 +141,9 @@ class _Walk:
         recipe = self.tensor.recipe
         if recipe is not None:
             dissolved = recipe.dissolved.intersection(self.recomputed)
-            gone = {(k, k + 1) for k in dissolved}
-            self.stays = [stay for stay in self.stays if stay not in gone]
+            for k in dissolved:
+                if (k, k + 1) in self.stays:  # what is fetched ahead may be there, too
+                    self.stays.remove((k, k + 1))
         return Footprint(
             tuple(self.stays),
             self._host(),
@@ -149,7 +151,9 @@ class _Walk:
             tuple(f.window for f in self.fetches),
             tuple(self.faults),
             self.stack,
-            any(f.is_ahead for f in self.fetches),
+            # What is stored late is still there for the first one.
+            any(f.is_ahead for f in self.fetches)
+            and not any(s.is_late for s in self.stores),
         )
 
     def _go(self, a: int, b: int | None, start: int | None) -> int | None:
