@@ -7,7 +7,8 @@ are results of the `scan`: XLA writes those slices beside the loop's own work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -69,7 +70,10 @@ class Iteration:
     """
 
     def __init__(
-        self, stacks: Stacks, buffers: Sequence[jax.Array], left: dict[int, jax.Array]
+        self,
+        stacks: Stacks,
+        buffers: Sequence[jax.Array],
+        left: Mapping[int, jax.Array] = MappingProxyType({}),
     ):
         self.stacks, self.left = stacks, left
         self.buffers = dict(zip(stacks.written, buffers, strict=True))
