@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from autotm_jax import compat
 from autotm_jax.trace.flatten import Flat, flatten
 from autotm_jax.trace.loops import path_of, repeats, slicing, why_whole
 
@@ -45,6 +46,10 @@ def test_a_scan_is_written_out_once():
     assert piece.whole == flat.arguments[1]
     assert flat.avals[piece.each].shape == (16, 16)
     assert loop.source.startswith(f"{__file__}:")
+    # Nothing in its body seems to come from this package.
+    lines = [compat.source_line(e.eqn) for e in flat.equations if e.loop == 0]
+    assert loop.source in lines
+    assert not any("autotm_jax" in line.split("tests")[-1] for line in lines)
 
 
 def test_loops_are_written_out_only_if_that_is_asked_for():

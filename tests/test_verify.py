@@ -15,6 +15,7 @@ from .steps import chain_arguments, chain_step, moving_step
 
 HOST = "bf16[8]{0:S(5)}"
 DEVICE = "bf16[8]{0}"
+STACK = "bf16[4,8]{1,0:S(5)}"
 SCHEDULE = Schedule((Store(1, 0, 2),), (Fetch(1, 3, 5),))
 
 
@@ -49,6 +50,24 @@ def test_copies_within_one_memory_do_not_count():
     evidence = examine(executable(text), SCHEDULE, "cuda")
     assert evidence.copies == 0
     assert len(evidence.faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "operands", "result", "count"),
+    [
+        ("fusion", f"{STACK}, s32[]", DEVICE, 1),
+        ("dynamic-slice", f"{STACK}, s32[]", DEVICE, 1),
+        ("dynamic-update-slice", f"{STACK}, {DEVICE}, s32[]", STACK, 1),
+        ("fusion", f"bf16[4,8]{{1,0}}, {DEVICE}, s32[]", "bf16[4,8]{1,0}", 0),
+    ],
+)
+def test_slices_of_host_stacks_are_copies(
+    operation: str, operands: str, result: str, count: int
+):
+    text = f"  %s = (({operands}), {result}, u32[]) {operation}-start(%x, %i)\n"
+    assert examine(executable(text), SCHEDULE, "cuda").copies == count
+    both = examine(executable(text + copy(HOST, DEVICE)), SCHEDULE, "cuda")
+    assert both.copies == count + 1
 
 
 @pytest.mark.parametrize(

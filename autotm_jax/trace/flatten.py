@@ -216,7 +216,7 @@ class _Flattening:
         counter = self.new(COUNTER)
         before = [self.new(v.aval) for v in body.jaxpr.invars[shared:][:carried]]
         stacked = operands[shared + carried :]
-        each = [self.slice(whole, counter, index) for whole in stacked]
+        each = [self.slice(whole, counter, index, eqn) for whole in stacked]
         made = self.write_out(body, [*operands[:shared], *before, *each], index)
         results = [self.new(v.aval) for v in eqn.outvars]
         carries = zip(operands[shared:], before, made, results, strict=False)
@@ -235,9 +235,17 @@ class _Flattening:
         )
         return results
 
-    def slice(self, whole: Any, counter: int, loop: int) -> Any:
+    def slice(
+        self, whole: Any, counter: int, loop: int, scan: jex_core.JaxprEqn
+    ) -> Any:
         aval = self.avals[whole] if isinstance(whole, int) else whole.aval
+        first = len(self.equations)
         (each,) = self.write_out(slicing(aval), [whole, counter], loop)
+        # It is the user's loop that takes slices.
+        self.equations[first:] = [
+            dataclasses.replace(e, eqn=e.eqn.replace(source_info=scan.source_info))
+            for e in self.equations[first:]
+        ]
         return each
 
 
