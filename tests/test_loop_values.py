@@ -154,7 +154,7 @@ def test_donated_arguments():
     assert_close(jax.tree.leaves(found), wanted("accumulated_gradients"), 2e-5)
 
 
-@pytest.mark.parametrize("name", ["made_by_two", "counted", "hessian_product"])
+@pytest.mark.parametrize("name", ["made_by_two", "counted"])
 @pytest.mark.filterwarnings("ignore:On a cpu, host memory is device memory")
 def test_with_a_budget_that_cuts_loops(name: str):
     step, args = get(name)
