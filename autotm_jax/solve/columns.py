@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
-from .problem import Problem, first_copy
+from .problem import Problem
 from .schedule import Fetch, Recompute, Schedule, Store, Stream
 
 
@@ -71,7 +71,7 @@ class Columns:
     def _node(self, tensor: int, node: Node) -> int:
         return self._nodes.setdefault((tensor, node), len(self._nodes))
 
-    def _add(
+    def add(
         self, tensor: int, source: Node | None, goal: Node | None, *actions: Action
     ) -> int:
         """A column from node to node; `None` is the source, or the sink."""
@@ -97,17 +97,14 @@ class Columns:
         bandwidth = link.d2h if isinstance(action, Store) else link.h2d
         first, end = action.window
         seconds = link.delay if end > first else link.alone
-        once = 0.0
-        if isinstance(action, Fetch) and action.is_ahead:
-            once = first_copy(found, link)
-        return found.times * seconds(found.nbytes, bandwidth) + once
+        return found.times * seconds(found.nbytes, bandwidth)
 
-    def _fill(self, lane: Lane, column: int, first: int, end: int, each: float) -> None:
+    def fill(self, lane: Lane, column: int, first: int, end: int, each: float) -> None:
         """Adds to a lane in the segments `[first, end)`."""
         if end > first:
             self._entries[lane].append((column, first, end, each))
 
-    def _spread(self, lane: Lane, column: int, action: Store | Fetch) -> None:
+    def spread(self, lane: Lane, column: int, action: Store | Fetch) -> None:
         """A copy, at the same rate in every second of its window."""
         first, end = action.window
         seconds = self._seconds(first, end)
@@ -115,7 +112,7 @@ class Columns:
         tensor = self.problem.tensors[self.edges[column].tensor]
         nbytes = tensor.times * tensor.nbytes
         if seconds > 0:
-            self._fill(lane, column, first, end, nbytes / seconds)
+            self.fill(lane, column, first, end, nbytes / seconds)
         elif end > first:  # beside segments that take no time
             self.delays[column] += nbytes / (link.d2h if lane == "out" else link.h2d)
 

@@ -48,28 +48,28 @@ class CrossingTensor:
                 self._leave(a)
 
     def _hold(self, column: int, first: int, end: int) -> None:
-        self.net._fill("device", column, first, end, self.tensor.nbytes)
+        self.net.fill("device", column, first, end, self.tensor.nbytes)
 
     def _make(self) -> None:
         net, index = self.net, self.index
-        born = net._add(index, None, ("fresh", self.made[0]))
+        born = net.add(index, None, ("fresh", self.made[0]))
         self._hold(born, self.made[0], self.made[0] + 1)
         net.there.setdefault((index, self.made[0]), []).append(born)
         for a, b in zip(self.made, self.made[1:], strict=False):
             self._stay("fresh", a, b)
         if len(self.ends) > 1:
             for k in self.ends:
-                net._add(index, ("fresh", k), self.leaving)
+                net.add(index, ("fresh", k), self.leaving)
         span = self.crossing.span
-        stacked = net._add(index, self.leaving, ("stacked", self.last))
-        net._fill("device", stacked, *span, self.tensor.stacked)
+        stacked = net.add(index, self.leaving, ("stacked", self.last))
+        net.fill("device", stacked, *span, self.tensor.stacked)
         net.delays[stacked] += self.crossing.seconds
         net.stacked[index] = stacked
         for use in self._reachable(self.last):
             slice_ = self._arrive(("stacked", self.last), "fresh", use)
             self._hold(slice_, use, use + 1)
         if self.last == self.tensor.touches[-1]:
-            net._add(index, self.leaving, None)
+            net.add(index, self.leaving, None)
         if self.tensor.movable:
             self._store(span)
         places = ("fresh", "clean") if self.tensor.movable else ("fresh",)
@@ -79,10 +79,10 @@ class CrossingTensor:
         for at in self.read:
             if at >= self.tensor.touches[-1]:
                 for place in places:
-                    net._add(index, (place, at), None)
+                    net.add(index, (place, at), None)
 
     def _arrive(self, source: Node, place: str, at: int, *actions: Action) -> int:
-        column = self.net._add(self.index, source, (place, at), *actions)
+        column = self.net.add(self.index, source, (place, at), *actions)
         self.net.there.setdefault((self.index, at), []).append(column)
         return column
 
@@ -107,10 +107,10 @@ class CrossingTensor:
             after = max(a for a in self.made if a < first)
             action = Store(value, after, end, -1 if first == after + 1 else first)
             for k in self.ends:
-                store = net._add(self.index, ("fresh", k), ("away", self.last), action)
+                store = net.add(self.index, ("fresh", k), ("away", self.last), action)
                 self._hold(store, k + 1, end)
-                net._fill("host", store, *span, self.tensor.stacked)
-                net._spread("out", store, action)
+                net.fill("host", store, *span, self.tensor.stacked)
+                net.spread("out", store, action)
         if self.crossing.is_mirrored:
             self._store_late(span)
 
@@ -120,11 +120,11 @@ class CrossingTensor:
         ends = [k for k in range(made[0] + 1, made[1] + 1) if self.tensor.is_open(k)]
         for end, k in itertools.product(ends, self.ends):
             action = Store(value, self.last, end, made[0])
-            late = net._add(self.index, ("fresh", k), ("late", self.last), action)
+            late = net.add(self.index, ("fresh", k), ("late", self.last), action)
             self._hold(late, k + 1, self.crossing.read[0])
             self._hold(late, made[0], end)
-            net._fill("host", late, *span, self.tensor.stacked)
-            net._spread("out", late, action)
+            net.fill("host", late, *span, self.tensor.stacked)
+            net.spread("out", late, action)
 
     def _leave(self, a: int) -> None:
         net, index, tensor = self.net, self.index, self.tensor
@@ -132,18 +132,18 @@ class CrossingTensor:
         recipe = tensor.recipe
         if a >= self.crossing.read[0]:
             if tensor.movable:
-                net._add(index, ("clean", a), ("away", a))
+                net.add(index, ("clean", a), ("away", a))
         if tensor.movable:
             for use in reachable:
                 self._fetch(a, use)
             if a == tensor.touches[-1]:
-                net._add(index, ("away", a), None)
+                net.add(index, ("away", a), None)
         if recipe is None:
             return
         here = self.leaving if a == self.last else ("fresh", a)
-        net._add(index, here, ("nowhere", a))
+        net.add(index, here, ("nowhere", a))
         if a == tensor.touches[-1]:
-            net._add(index, ("nowhere", a), None)
+            net.add(index, ("nowhere", a), None)
         for use in reachable:
             if use not in recipe.seconds:
                 continue
@@ -151,7 +151,7 @@ class CrossingTensor:
             again = self._arrive(("nowhere", a), "fresh", use, action)
             if use not in recipe.dissolved:
                 self._hold(again, use, use + 1)
-            net._fill("again", again, use, use + 1, recipe.seconds[use])
+            net.fill("again", again, use, use + 1, recipe.seconds[use])
             net.recomputations.append((index, use, again))
 
     def _fetch(self, a: int, use: int) -> None:
@@ -168,9 +168,10 @@ class CrossingTensor:
             # What is fetched again later comes from the host by then.
             arrived = "fresh" if place == "late" else "clean"
             fetch = self._arrive((place, a), arrived, use, action)
-            if place == "late":  # what the last iteration made is still there
-                self.net.delays[fetch] -= first_copy(self.tensor, self.net.problem.link)
+            if action.is_ahead and place == "away":
+                # What is stored late is still there for the first iteration.
+                self.net.delays[fetch] += first_copy(self.tensor, self.net.problem.link)
             self._hold(fetch, first if action.is_ahead else start, use + 1)
             if action.is_ahead:
                 self._hold(fetch, start, done)
-            self.net._spread("in", fetch, action)
+            self.net.spread("in", fetch, action)

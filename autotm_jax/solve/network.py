@@ -130,28 +130,28 @@ class _Tensor:
     def _arrive(
         self, source: Node | None, place: str, at: int, *actions: Action
     ) -> int:
-        column = self.net._add(self.index, source, (place, at), *actions)
+        column = self.net.add(self.index, source, (place, at), *actions)
         self.net.there.setdefault((self.index, at), []).append(column)
         return column
 
     def _stay(self) -> None:
         net, nbytes, first = self.net, self.tensor.nbytes, self.uses[0]
         born = self._arrive(None, "fresh", first)
-        net._fill("device", born, first, first + 1, nbytes)
+        net.fill("device", born, first, first + 1, nbytes)
         for a, b in zip(self.uses, self.uses[1:], strict=False):
             for place in self.places:
                 stay = self._arrive((place, a), place, b)
-                net._fill("device", stay, a + 1, b + 1, nbytes)
+                net.fill("device", stay, a + 1, b + 1, nbytes)
                 if place == "clean" and any(d > a for d in self.departures):
-                    net._fill("host", stay, a + 1, b + 1, nbytes)
+                    net.fill("host", stay, a + 1, b + 1, nbytes)
         for at in self.uses:
             if at >= self.tensor.touches[-1]:
                 for place in self.places:
-                    net._add(self.index, (place, at), None)
+                    net.add(self.index, (place, at), None)
         if first in self.streams:
             made = Stream(self.tensor.value, first)
-            away = net._add(self.index, None, self._away(first), made)
-            net._fill("host", away, first, self._away(first)[-1], nbytes)
+            away = net.add(self.index, None, self._away(first), made)
+            net.fill("host", away, first, self._away(first)[-1], nbytes)
 
     def _reachable(self, a: int) -> tuple[list[int], int | None]:
         """Later uses up to the next mandatory one, and that."""
@@ -185,17 +185,17 @@ class _Tensor:
         if recipe is None and stop is not None:
             return
         # What has a copy on the host goes back there instead: it is written once.
-        net._add(index, ("fresh", a), ("nowhere", a))
+        net.add(index, ("fresh", a), ("nowhere", a))
         if stop is None:
-            net._add(index, ("nowhere", a), None)
+            net.add(index, ("nowhere", a), None)
         for use in reachable:
             if recipe is None or use not in recipe.seconds:
                 continue
             action = Recompute(self.tensor.value, use)
             again = self._arrive(("nowhere", a), "fresh", use, action)
             if use not in recipe.dissolved:
-                net._fill("device", again, use, use + 1, self.tensor.nbytes)
-            net._fill("again", again, use, use + 1, recipe.seconds[use])
+                net.fill("device", again, use, use + 1, self.tensor.nbytes)
+            net.fill("again", again, use, use + 1, recipe.seconds[use])
             net.recomputations.append((index, use, again))
 
     def _wait(self, a: int, reachable: list[int], stop: int | None) -> None:
@@ -204,13 +204,13 @@ class _Tensor:
         cuts = self._milestones(a)
         away: list[Node] = [("away", a, cut) for cut in cuts]
         for here, there in zip(away, away[1:], strict=False):
-            wait = net._add(index, here, there)
-            net._fill("host", wait, here[-1], there[-1], nbytes)
-        clean = net._add(index, ("clean", a), away[0])
-        net._fill("host", clean, a + 1, cuts[0], nbytes)
+            wait = net.add(index, here, there)
+            net.fill("host", wait, here[-1], there[-1], nbytes)
+        clean = net.add(index, ("clean", a), away[0])
+        net.fill("host", clean, a + 1, cuts[0], nbytes)
         if stop is None:
             for node in away[-1:]:
-                net._add(index, node, None)
+                net.add(index, node, None)
         # A touch too near to be worth the way there and back is passed over.
         distant = [b for b in reachable if b - a >= self.shortest]
         last = reachable[-1] if reachable else a
@@ -222,8 +222,8 @@ class _Tensor:
             self._fetch(a, use, cuts, _all_windows(a + 1, use) if is_short else None)
         if stop in self.streams:
             streamed = Stream(self.tensor.value, stop)
-            column = net._add(index, away[-1], self._away(stop), streamed)
-            net._fill("host", column, cuts[-1], self._away(stop)[-1], nbytes)
+            column = net.add(index, away[-1], self._away(stop), streamed)
+            net.fill("host", column, cuts[-1], self._away(stop)[-1], nbytes)
 
     def _store(
         self, a: int, cuts: list[int], windows: list[tuple[int, int]] | None
@@ -239,10 +239,10 @@ class _Tensor:
             cut = min(c for c in cuts if c >= end)
             begin = -1 if first == a + 1 else first
             action = Store(self.tensor.value, a, end, begin)
-            store = net._add(self.index, ("fresh", a), ("away", a, cut), action)
-            net._fill("device", store, a + 1, end, nbytes)
-            net._fill("host", store, first, cut, nbytes)
-            net._spread("out", store, action)
+            store = net.add(self.index, ("fresh", a), ("away", a, cut), action)
+            net.fill("device", store, a + 1, end, nbytes)
+            net.fill("host", store, first, cut, nbytes)
+            net.spread("out", store, action)
 
     def _fetch(
         self, a: int, use: int, cuts: list[int], windows: list[tuple[int, int]] | None
@@ -258,12 +258,12 @@ class _Tensor:
             cut = max(c for c in cuts if c <= first)
             action = Fetch(self.tensor.value, first, use, -1 if end == use else end)
             fetch = self._arrive(("away", a, cut), "clean", use, action)
-            net._fill("device", fetch, first, use + 1, nbytes)
+            net.fill("device", fetch, first, use + 1, nbytes)
             # Where everything waits, stores come before fetches; and a copy that the
             # tensor may go back to is kept.
             is_kept = first == end or any(d >= use for d in self.departures)
-            net._fill("host", fetch, cut, use + 1 if is_kept else end, nbytes)
-            net._spread("in", fetch, action)
+            net.fill("host", fetch, cut, use + 1 if is_kept else end, nbytes)
+            net.spread("in", fetch, action)
 
 
 def _all_windows(first: int, last: int) -> list[tuple[int, int]]:

@@ -44,6 +44,9 @@ class BooleanProgram(abc.ABC):
     streams: ClassVar[bool] = True
     recomputes: ClassVar[bool] = False
 
+    # Whether it knows tensors that cross from loop to loop.
+    sees_loops: ClassVar[bool] = False
+
     # Whether it has a column for whatever a schedule may do, give or take windows: if
     # so, plans made without it (policies, local searches) are plans of its kind.
     allows_everything: ClassVar[bool] = False

@@ -32,13 +32,13 @@ class Places(Columns):
         super().__init__(problem)
         for index, tensor in enumerate(problem.tensors):
             first, end = tensor.touches[0], tensor.touches[-1] + 1
-            here = self._add(index, None, None)
-            self._fill("device", here, first, end, tensor.nbytes)
+            here = self.add(index, None, None)
+            self.fill("device", here, first, end, tensor.nbytes)
             if not tensor.movable:
                 continue
             streams = [Stream(tensor.value, k) for k in tensor.touches]
-            there = self._add(index, None, None, *streams)
-            self._fill("host", there, first, end, tensor.nbytes)
+            there = self.add(index, None, None, *streams)
+            self.fill("host", there, first, end, tensor.nbytes)
             for k in tensor.touches:
                 self.may_stream.add((index, k))
                 self.there[index, k] = [here]

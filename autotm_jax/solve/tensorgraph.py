@@ -67,12 +67,12 @@ class TensorGraphs(Columns):
 
     def _born_here_or_there(self, index: int, tensor: Tensor) -> None:
         first, nbytes = tensor.touches[0], tensor.nbytes
-        here = self._add(index, None, ("fresh", 0))
-        self._fill("device", here, first, first + 1, nbytes)
+        here = self.add(index, None, ("fresh", 0))
+        self.fill("device", here, first, first + 1, nbytes)
         self._arrive(index, first, here)
         if tensor.movable:
-            there = self._add(index, None, ("host", 0))
-            self._fill("host", there, first, first + 1, nbytes)
+            there = self.add(index, None, ("host", 0))
+            self.fill("host", there, first, first + 1, nbytes)
 
     def _arrive(self, index: int, at: int, column: int) -> None:
         if at in self.problem.tensors[index].touches:
@@ -84,13 +84,13 @@ class TensorGraphs(Columns):
         places = ("fresh", "clean") if tensor.movable and g > 0 else ("fresh",)
         for place in places:
             if following is None:
-                self._add(index, (place, g), None)
+                self.add(index, (place, g), None)
                 continue
-            stay = self._add(index, (place, g), (place, g + 1))
-            self._fill("device", stay, gadget.at + 1, following + 1, tensor.nbytes)
+            stay = self.add(index, (place, g), (place, g + 1))
+            self.fill("device", stay, gadget.at + 1, following + 1, tensor.nbytes)
             self._arrive(index, following, stay)
             if place == "clean":
-                self._fill("host", stay, gadget.at + 1, following + 1, tensor.nbytes)
+                self.fill("host", stay, gadget.at + 1, following + 1, tensor.nbytes)
 
     def _move(
         self, index: int, tensor: Tensor, g: int, gadgets: Sequence[Gadget]
@@ -103,21 +103,21 @@ class TensorGraphs(Columns):
             store = Store(value, at, at + 1)
             if not gadget.is_touch:
                 store = Store(value, after, at + 1, -1 if at == after + 1 else at)
-            write = self._add(index, ("fresh", g), ("host", g + 1), store)
-            self._fill("host", write, store.window[0], following + 1, nbytes)
-            self._spread("out", write, store)
+            write = self.add(index, ("fresh", g), ("host", g + 1), store)
+            self.fill("host", write, store.window[0], following + 1, nbytes)
+            self.spread("out", write, store)
             if gadget.is_touch and g > 0:
-                drop = self._add(index, ("clean", g), ("host", g + 1))
-                self._fill("host", drop, at + 1, following + 1, nbytes)
+                drop = self.add(index, ("clean", g), ("host", g + 1))
+                self.fill("host", drop, at + 1, following + 1, nbytes)
         if g > 0:
             use = min(k for k in tensor.touches if k >= at)
             fetch = Fetch(value, at, use)
             if not gadget.is_touch:
                 fetch = Fetch(value, at, use, -1 if use == at + 1 else at + 1)
-            read = self._add(index, ("host", g), ("clean", g), fetch)
-            self._fill("device", read, at, at + 1, nbytes)
+            read = self.add(index, ("host", g), ("clean", g), fetch)
+            self.fill("device", read, at, at + 1, nbytes)
             self._arrive(index, at, read)
-            self._spread("in", read, fetch)
+            self.spread("in", read, fetch)
 
     def _wait(
         self, index: int, tensor: Tensor, g: int, gadget: Gadget, following: int | None
@@ -127,9 +127,9 @@ class TensorGraphs(Columns):
             actions = (Stream(tensor.value, gadget.at),)
             self.may_stream.add((index, gadget.at))
         goal = None if following is None else ("host", g + 1)
-        wait = self._add(index, ("host", g), goal, *actions)
+        wait = self.add(index, ("host", g), goal, *actions)
         if following is not None:
-            self._fill("host", wait, gadget.at + 1, following + 1, tensor.nbytes)
+            self.fill("host", wait, gadget.at + 1, following + 1, tensor.nbytes)
 
 
 def _gadgets(tensor: Tensor, reach: int) -> list[Gadget]:
