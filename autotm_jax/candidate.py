@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from typing import Any
 
 import numpy as np
 
 from .errors import AutoTMWarning
 from .formulate import formulate
+from .found import Found, read_found, sound, written
 from .machine import Machine, Target
 from .plan import Plan
 from .profile import (
@@ -20,23 +20,18 @@ from .profile import (
     joined_bytes,
     with_measured_link,
 )
-from .report.peak import largest
+from .report.peak import tightest_point
 from .solve import (
     PROGRAMS,
     BooleanProgram,
     Deadline,
-    Fetch,
     Formulation,
     Pick,
     Problem,
-    Recompute,
-    Replay,
     Schedule,
     Solution,
     SolverOptions,
     Status,
-    Store,
-    Stream,
     best_policy,
     greedy,
     offload_everything,
@@ -44,7 +39,7 @@ from .solve import (
     repack,
     replay,
 )
-from .trace import Kind, Program
+from .trace import Program
 
 
 # How often a plan that packs badly is solved again with a lower limit.
@@ -68,13 +63,6 @@ _NO_PLAN = "none"
 # A plan that packs badly is solved again only if there is this part of the time left
 # that the last solve took: with less, most often nothing as good is found.
 _AGAIN = 1 / 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Found(Solution):
-    """A solution that has a schedule."""
-
-    schedule: Schedule  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class Candidate:
@@ -273,7 +261,7 @@ class Candidate:
         problem = dataclasses.replace(problem, device_limit=float(limit))
         key = cache.cache_key("repacked", problem, found.schedule, _REPACK_SECONDS)
         entry = cache.load("plan", key)
-        known = _read(entry)
+        known = read_found(entry)
         if known is not None and not replay(problem, known.schedule).faults:
             return known
         if entry == _NO_PLAN:
@@ -291,7 +279,7 @@ class Candidate:
         packed = dataclasses.replace(
             found, status=status, schedule=schedule, objective=seconds
         )
-        cache.store("plan", key, _write(packed))
+        cache.store("plan", key, written(packed))
         return packed
 
     def allocation(self, schedule: Schedule) -> int:
@@ -324,7 +312,7 @@ class Candidate:
         """The plan whose allocation is smallest, however slow; its objective: bytes."""
         problem = self.problem
         key = cache.cache_key("least", self._formulation, problem, self._solver)
-        known = _read(cache.load("plan", key))
+        known = read_found(cache.load("plan", key))
         if known is not None:
             return known
 
@@ -348,7 +336,7 @@ class Candidate:
         status = Status.OPTIMAL if is_proved else Status.TIME_LIMIT
         bound = solution.bound if problem.tensors else peak
         known = Found(status, best, peak, bound, solution.seconds)
-        cache.store("plan", key, _write(known))
+        cache.store("plan", key, written(known))
         return known
 
     @property
@@ -394,7 +382,7 @@ class Candidate:
         if problem.device_limit < problem.floor() or not problem.tensors:
             return None
         key = cache.cache_key("plan", self._formulation, problem, options)
-        known = _read(cache.load("plan", key))
+        known = read_found(cache.load("plan", key))
         if known is not None and not replay(problem, known.schedule).faults:
             return known
         with deadline.paused():
@@ -404,14 +392,14 @@ class Candidate:
         solution = placement.fastest(problem.device_limit, options)
         if solution.status is Status.INFEASIBLE:
             return None
-        found = self._or_policy(problem, solution, _sound(problem, solution))
+        found = self._or_policy(problem, solution, sound(problem, solution))
         if found is None:
             return self._greedily(problem, solution, deadline.left())
         # A search that was cut short may find more with the time that the key names,
         # and one that ended early for nothing when its solver does not fail.
         is_whole = left >= granted and solution.seconds >= _AGAIN * granted
         if found.status is Status.OPTIMAL or is_whole:
-            cache.store("plan", key, _write(found))
+            cache.store("plan", key, written(found))
         return found
 
     def _or_policy(
@@ -451,40 +439,9 @@ class Candidate:
         bound, taken = solution.bound, solution.seconds
         return Found(Status.GREEDY, schedule, seconds, bound, taken)
 
-    def _said(self, segment: int) -> str:
-        """What a segment does, and where the user wrote that."""
-        equations = [self.program.equations[i] for i in self._run_at(segment)]
-        made = [e for e in equations if e.outputs]
-        kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
-        if not kernels:
-            return ""
-        first = kernels[0]
-        source = self.program.values[first.outputs[0]].source
-        return f" ({first.eqn.primitive.name} at {source})"
-
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
-        state = replay(self.problem, self.least.schedule)
-        worst = int(state.device.argmax())
-        lines = "\n".join(largest(self.program, self._alive(state, worst)))
-        return (
-            f"The largest values alive at the tightest point, segment {worst} of "
-            f"{self.problem.segments}{self._said(worst)}:\n{lines}"
-        )
-
-    def _alive(self, state: Replay, segment: int) -> set[int]:
-        program = self.program
-        alive = set(state.alive(segment))
-        # What is fused into the segment's kernels is written there and nowhere else.
-        equations = [program.equations[e] for e in self._run_at(segment)]
-        alive |= {v for e in equations for v in e.outputs}
-        return alive - program.resident
-
-    def _run_at(self, segment: int) -> tuple[int, ...]:
-        """The equations of a segment as the plan that needs least runs it."""
-        picks = {p.segment: p.variant for p in self.least.schedule.picks}
-        body = self.program.segments[segment].body
-        return body.by(picks.get(segment, 0)).equations
+        return tightest_point(self.program, self.problem, self.least.schedule)
 
 
 def _at_rest(problem: Problem) -> Schedule:
@@ -525,43 +482,3 @@ def _warn_not_measured(what: str, error: Exception) -> None:
 
 def _because(solution: Solution) -> str:
     return f" ({solution.note})" if solution.note else ""
-
-
-def _sound(problem: Problem, solution: Solution) -> Found | None:
-    schedule = solution.schedule
-    if schedule is None or replay(problem, schedule).faults:
-        return None
-    status, bound = solution.status, solution.bound
-    figures = solution.objective, bound, solution.seconds
-    return Found(status, schedule, *figures, solution.note)
-
-
-def _write(found: Found) -> dict[str, Any]:
-    schedule = found.schedule
-    return {
-        "status": found.status.name,
-        "objective": found.objective,
-        "bound": found.bound,
-        "note": found.note,
-        "stores": [dataclasses.astuple(s) for s in schedule.stores],
-        "fetches": [dataclasses.astuple(f) for f in schedule.fetches],
-        "recomputes": [dataclasses.astuple(r) for r in schedule.recomputes],
-        "streams": [dataclasses.astuple(s) for s in schedule.streams],
-        "picks": [dataclasses.astuple(p) for p in schedule.picks],
-    }
-
-
-def _read(entry: Any) -> Found | None:
-    try:
-        schedule = Schedule(
-            tuple(Store(*s) for s in entry["stores"]),
-            tuple(Fetch(*f) for f in entry["fetches"]),
-            tuple(Recompute(*r) for r in entry["recomputes"]),
-            tuple(Stream(*s) for s in entry["streams"]),
-            tuple(Pick(*p) for p in entry["picks"]),
-        )
-        status = Status[entry["status"]]
-        figures = entry["objective"], entry["bound"]
-        return Found(status, schedule, *figures, 0.0, entry["note"])
-    except (TypeError, KeyError):
-        return None

@@ -13,9 +13,10 @@ from typing import Any
 
 from . import compat
 from .budget import Budget, format_bytes
-from .candidate import Candidate, Found
+from .candidate import Candidate
 from .compile import Evidence
 from .errors import BudgetError, InfeasibleBudget
+from .found import Found
 from .machine import Target
 from .plain import Plain
 from .plan import Plan
@@ -237,8 +238,7 @@ class Planner:
         self, order: Order, parts: Mapping[int, int] | None = None
     ) -> Candidate:
         request = self.request
-        # AutoTM's programs know one kernel, or one iteration, at a time.
-        loops = PROGRAMS[request.formulation].allows_everything
+        loops = PROGRAMS[request.formulation].sees_loops
         closed, donated = self._closed, self._donated
         program = build_program(closed, donated, order, loops, parts)
         limit, solver = self._host_limit(), request.solver

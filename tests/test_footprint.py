@@ -68,8 +68,9 @@ def test_what_stays_is_in_a_stack_from_the_first_loop_to_the_last():
         200,
     ]
     assert state.makespan == 12 * 6.0 + 0.5 + CROSSING.seconds
-    assert state.alive(5) == [1, 0]
-    assert state.alive(7) == [0, 1, 3, 0]
+    assert (state.alive(5), state.stacked(5)) == ([1], [0])
+    assert state.alive(7) == [0, 1, 3]
+    assert state.stacked(7) == [0]
 
 
 def test_what_is_away_is_in_a_stack_on_the_host():

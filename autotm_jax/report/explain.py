@@ -171,11 +171,14 @@ class _Explained:
             return []
         worst = int(self.state.device.argmax())
         taken, alive = self.state.device[worst], self.state.alive(worst)
+        stacks = self.state.stacked(worst)
+        sizes = {t.value: t.stacked for t in self.problem.tensors}
         rest = taken - sum(self.program.values[v].nbytes for v in alive)
+        rest -= sum(sizes[v] for v in stacks)
         lines = [
             f"The tightest point is segment {worst} of {self.problem.segments}, with "
             f"{format_bytes(taken)}. The largest values there:",
-            *largest(self.program, alive),
+            *largest(self.program, alive, stacks),
         ]
         if rest > 0:
             lines.append(

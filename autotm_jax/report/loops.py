@@ -42,9 +42,9 @@ def loop_notes(program: Program | None) -> list[str]:
     for loop in program.loops:
         shared = sum(s.whole in made for s in loop.slices)
         if shared:
-            stacks = "stack" if shared == 1 else f"{shared} stacks"
+            stacks = "a stack" if shared == 1 else f"{shared} stacks"
             found[
-                f"the loop at {loop.source} reads the {stacks} of another loop whole: "
-                "not it alone does"
+                f"the loop at {loop.source} reads {stacks} of another loop that cannot "
+                "be planned slice by slice: something else reads them, too"
             ] += 1
     return [text if n == 1 else f"{n} x {text}" for text, n in sorted(found.items())]

@@ -1,4 +1,4 @@
-"""The largest of some values, for people to read."""
+"""Where a plan needs most, and the largest of some values, for people to read."""
 
 from __future__ import annotations
 
@@ -7,30 +7,42 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
+from ..solve import replay
+from ..trace import Kind
 
 
 if TYPE_CHECKING:
-    from ..trace import Program
+    from ..solve import Problem, Schedule
+    from ..trace import Equation, Program
 
 
 # Kinds that are named.
 _LINES = 6
 
 
-def largest(program: Program, values: Iterable[int]) -> list[str]:
+def largest(
+    program: Program, values: Iterable[int], stacks: Iterable[int] = ()
+) -> list[str]:
     """A few lines of text about the largest of some values, with where they are made.
 
     **Arguments:**
 
     - `program`: the program.
     - `values`: of the program.
+    - `stacks`: values of loops of which those of all iterations count.
 
     **Returns:**
 
     At most seven lines, the largest values first; equal ones of one line are counted.
     """
-    ranked = sorted((program.values[v] for v in values), key=lambda v: -v.nbytes)
-    kinds = list(Counter((v.nbytes, v.describe()) for v in ranked).items())
+    found = [(program.values[v].nbytes, program.values[v].describe()) for v in values]
+    for value in stacks:
+        each = program.values[value]
+        assert each.loop is not None
+        count = program.loops[each.loop].length
+        found.append((count * each.nbytes, f"a stack of {count} {each.describe()}"))
+    found.sort(key=lambda sized: -sized[0])
+    kinds = list(Counter(found).items())
     lines = [
         f"{count:>4} x {format_bytes(nbytes):>12}  {name}"
         for (nbytes, name), count in kinds[:_LINES]
@@ -39,3 +51,40 @@ def largest(program: Program, values: Iterable[int]) -> list[str]:
         size = format_bytes(sum(nbytes * count for (nbytes, _), count in left))
         lines.append(f"{sum(n for _, n in left):>4} smaller, {size}")
     return lines
+
+
+def tightest_point(program: Program, problem: Problem, schedule: Schedule) -> str:
+    """Where a schedule needs most, and the largest values there.
+
+    **Arguments:**
+
+    - `program`, `problem`, `schedule`: what runs, and how.
+
+    **Returns:**
+
+    Text of a few lines.
+    """
+    state = replay(problem, schedule)
+    worst = int(state.device.argmax())
+    picks = {p.segment: p.variant for p in schedule.picks}
+    body = program.segments[worst].body.by(picks.get(worst, 0))
+    equations = [program.equations[i] for i in body.equations]
+    # What is fused into the segment's kernels is written there and nowhere else.
+    inside = {v for e in equations for v in e.outputs}
+    alive = {*state.alive(worst), *inside} - program.resident
+    lines = "\n".join(largest(program, alive, state.stacked(worst)))
+    return (
+        f"The largest values alive at the tightest point, segment {worst} of "
+        f"{problem.segments}{_said(program, equations)}:\n{lines}"
+    )
+
+
+def _said(program: Program, equations: Iterable[Equation]) -> str:
+    # What a segment does, and where the user wrote that.
+    made = [e for e in equations if e.outputs]
+    kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
+    if not kernels:
+        return ""
+    first = kernels[0]
+    source = program.values[first.outputs[0]].source
+    return f" ({first.eqn.primitive.name} at {source})"

@@ -42,8 +42,11 @@ class Replay:
 
     def alive(self, segment: int) -> list[int]:
         """Values that are on the device at a segment."""
-        every = (*self.stays, *self.stacks)
-        return [v for v, first, end in every if first <= segment < end]
+        return [v for v, first, end in self.stays if first <= segment < end]
+
+    def stacked(self, segment: int) -> list[int]:
+        """Values of which there is a stack on the device at a segment."""
+        return [v for v, first, end in self.stacks if first <= segment < end]
 
     @property
     def device_peak(self) -> int:
