@@ -86,6 +86,12 @@ def is_key_type(aval: Any) -> bool:
     return jnp.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
+def is_on_host(aval: Any) -> bool:
+    """Whether an abstract value is one in host memory."""
+    # Tokens and other abstract values without storage have no memory space.
+    return getattr(aval, "memory_space", None) == jax.memory.Space.Host
+
+
 def key_implementation(aval: Any) -> str:
     """The name of the generator that an abstract array of typed PRNG keys is for."""
     # `jax.random.key_impl` takes arrays only.

@@ -48,7 +48,7 @@ def formulate(
     touches = {
         value: at
         for value, at in program.touches().items()
-        if value not in program.returned
+        if value not in program.with_results
     }
     held = {value: _held(program, value, at) for value, at in touches.items()}
     large = _large(program, held)
@@ -103,16 +103,16 @@ def formulate(
         machine.transfer_latency,
         machine.copy_reach,
     )
-    times = program.repeats
+    repeated = program.repeats
     variants = {
         k: tuple(
-            Variant(name, times[k] * cost.seconds, cost.workspace)
+            Variant(name, repeated[k] * cost.seconds, cost.workspace)
             for name, cost in others
         )
         for k, others in costs.variants.items()
     }
     return Problem(
-        tuple(n * c.seconds for n, c in zip(times, costs.segments, strict=True)),
+        tuple(n * c.seconds for n, c in zip(repeated, costs.segments, strict=True)),
         tuple(c.workspace for c in costs.segments),
         tuple(small),
         tuple(tensors),

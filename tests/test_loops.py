@@ -1,5 +1,6 @@
 """Loops of a flattened step: which are written out, and what is alive of them."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from autotm_jax import compat
+import autotm_jax as autotm
+from autotm_jax import AutoTMWarning, compat
 from autotm_jax.trace.flatten import Flat, flatten
 from autotm_jax.trace.loops import path_of, repeats, slicing, why_whole
 
 from .loop_steps import X, draw, get, layer, weights
+from .steps import assert_close
 
 
 WS = weights(4)
@@ -89,6 +92,23 @@ def test_which_loops_stay_whole(step: Callable[..., Any], length: int, reason: s
     flat = flat_of(step, X, WS[:length])
     assert len(flat.loops) == (not reason)
     assert ("scan" in names_of(flat, None)) == bool(reason)
+
+
+def test_a_scan_whose_values_the_user_moves_stays_whole():
+    policies = jax.checkpoint_policies
+    policy = policies.offload_dot_with_no_batch_dims("device", "pinned_host")
+
+    def loss(x: Any, ws: Any) -> Any:
+        return jax.lax.scan(jax.checkpoint(layer, policy=policy), x, ws)[0].sum()
+
+    flat = flat_of(jax.grad(loss), X, WS)
+    assert flat.loops == ()
+    scans = [e.eqn for e in flat.equations if e.eqn.primitive.name == "scan"]
+    assert {why_whole(eqn) for eqn in scans} == {"reads or makes values on the host"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AutoTMWarning)
+        step = autotm.jit(jax.value_and_grad(loss), budget="min")
+        assert_close(step(X, WS), jax.value_and_grad(loss)(X, WS))
 
 
 def test_a_while_stays_whole():

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from .. import compat
@@ -78,6 +79,14 @@ class _Emission:
     def _read(self, atom: Any) -> Any:
         return self.device[atom] if isinstance(atom, int) else atom.val
 
+    def _typed(self, atom: Any, like: int) -> Any:
+        # A literal does not know whether it is weakly typed.
+        if isinstance(atom, int):
+            return self.device[atom]
+        aval = self.program.values[like].aval
+        scalar = np.asarray(atom.val).item() if aval.weak_type else atom.val
+        return jnp.asarray(scalar, None if aval.weak_type else aval.dtype)
+
     def _walk(self, first: int, end: int, iteration: Iteration | None) -> None:
         # The segments `[first, end)` in this scope, and the loops among them.
         made: tuple[int, ...] = ()
@@ -116,12 +125,9 @@ class _Emission:
         taken -= self.program.resident
         self._prepare(first, taken.union(filter(_is_value, initial)), made, around)
         outside = self._handles()
-        moved, ahead = (
-            self.timetable.moved(loop.index),
-            self.timetable.ahead(loop.index),
-        )
+        moved, late = self.timetable.moved(loop.index), self.timetable.late(loop.index)
+        ahead = self.timetable.ahead(loop.index)
         stacks = Stacks(self.program, loop, self.timetable.kept(loop.index), moved)
-        late = self.timetable.late(loop.index)
         # Of what the last iteration made there is no copy on the host.
         first_slices = [
             self.lasts[v]
@@ -142,18 +148,12 @@ class _Emission:
                 self._to_host(value, iteration)
             counter = self.device[loop.counter]
             buffers = iteration.finish(self._read, counter)
-            carried = [
-                jnp.asarray(self._read(c.after), x.dtype)
-                for c, x in zip(loop.carries, carried, strict=True)
-            ]
+            carried = [self._typed(c.after, c.before) for c in loop.carries]
             slices = [iteration.fetched[v] for v in ahead]
             left = [self.device[v] for v in late]
             return (carried, buffers, slices, left), iteration.results(self._read)
 
-        start = [
-            jnp.asarray(self._read(c.initial), self.program.values[c.before].aval.dtype)
-            for c in loop.carries
-        ]
+        start = [self._typed(c.initial, c.before) for c in loop.carries]
         anchor = self._anchor(initial)
         buffers = stacks.buffers(anchor, self._read)
         nothing = [filled(self.program.values[v].aval, anchor) for v in late]

@@ -14,8 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import compat
-from ..trace import Loop, Program, slice_of
+from ..trace import Loop, Program, can_be_filled, slice_of
 
 
 class Stacks:
@@ -41,9 +40,8 @@ class Stacks:
         self.begun = [*(s.begun for s in loop.stacks), *[None] * len(kept)]
         # What goes to another loop is stacked from the first iteration on.
         self.offsets = [0] * len(loop.stacks) + [loop.start] * len(kept)
-        # Keys have no literal to fill a buffer with.
         every = range(len(self.each))
-        self.written = [i for i in every if not compat.is_key_type(self.avals[i])]
+        self.written = [i for i in every if can_be_filled(self.avals[i])]
         self.returned = [i for i in every if i not in self.written]
 
     def buffers(

@@ -47,6 +47,7 @@ class Timetable:
         self._moved: dict[Scope, list[int]] = defaultdict(list)
         self._ahead: dict[Scope, list[int]] = defaultdict(list)
         self._late: dict[Scope, list[int]] = defaultdict(list)
+        self._kept: dict[Scope, list[int]] = defaultdict(list)
         self.again: dict[int, list[int]] = defaultdict(list)
         for item in sorted(schedule.recomputes):
             self.again[item.use].append(item.value)
@@ -93,7 +94,6 @@ class Timetable:
                     if place != values[value].loop:
                         first.setdefault(value, segment.index)
         arrivals = {(i.value, i.use) for i in (*schedule.fetches, *schedule.recomputes)}
-        self._kept: dict[Scope, list[int]] = defaultdict(list)
         for value, use in sorted(first.items()):
             if (value, use) not in arrivals and value not in self._program.resident:
                 self._kept[values[value].loop].append(value)

@@ -11,6 +11,7 @@ from .flatten import (
 from .fragments import LOCAL as LOCAL
 from .fragments import single_equations as single_equations
 from .loops import Loop as Loop
+from .loops import can_be_filled as can_be_filled
 from .loops import repeats as repeats
 from .loops import slice_of as slice_of
 from .loops import why_whole as why_whole

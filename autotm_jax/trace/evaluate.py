@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.extend.core import primitives
 
 from .. import compat
+from .loops import can_be_filled
 from .primitives import Kind
 from .program import Equation, Fragment, Program
 
@@ -101,9 +102,9 @@ def _scan(anchor: Anchor, eqn: Any, *operands: Any) -> Sequence[Any]:
     closed = eqn.params["jaxpr"]
     shared, carried = compat.scan_operands(eqn)
     stacked = closed.out_avals[carried:]
-    is_plain = not any(map(compat.is_key_type, stacked))
     is_run = eqn.params["length"] > 0
-    if not (stacked and is_plain and is_run) or compat.has_context(eqn):
+    can_be_written = stacked and is_run and all(map(can_be_filled, stacked))
+    if not can_be_written or compat.has_context(eqn):
         return compat.bind(eqn, *operands)
     length, reverse = eqn.params["length"], eqn.params["reverse"]
     body = jex_core.jaxpr_as_fun(closed)

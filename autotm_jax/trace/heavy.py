@@ -23,6 +23,8 @@ def nbytes_of(aval: Any) -> int:
     """Bytes of an abstract value on the device."""
     if not hasattr(aval, "shape") or not hasattr(aval, "dtype"):
         return 0  # a token or another abstract value without storage
+    if compat.is_on_host(aval):
+        return 0  # where the user has put it
     bits = compat.itemsize_bits(aval.dtype)
     return (int(np.prod(aval.shape, dtype=object)) * bits + 7) // 8
 

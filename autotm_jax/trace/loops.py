@@ -117,7 +117,18 @@ def why_whole(eqn: jex_core.JaxprEqn) -> str:
         return "runs less than twice"
     if compat.has_context(eqn):
         return "asks for more than a loop"
+    if any(compat.is_on_host(v.aval) for v in (*eqn.invars, *eqn.outvars)):
+        return "reads or makes values on the host"
     return ""
+
+
+def can_be_filled(aval: Any) -> bool:
+    """Whether a stack can be made of a literal, to be written to slice by slice.
+
+    Keys have no literal, what is written to a weakly typed array is not weak, and what
+    is made of a literal is not on the host.
+    """
+    return not (compat.is_key_type(aval) or aval.weak_type or compat.is_on_host(aval))
 
 
 def path_of(loops: Sequence[Loop], loop: int | None) -> tuple[int, ...]:

@@ -179,6 +179,15 @@ class Program:
         return frozenset((*self.arguments, *(i for i, _ in self.constants), *counters))
 
     @property
+    def with_results(self) -> frozenset[int]:
+        """Values that take the place of results: these, and what is to become them."""
+        returned = self.returned
+        begun = {
+            s.begun for loop in self.loops for s in loop.stacks if s.whole in returned
+        }
+        return returned.union(v for v in begun if v is not None)
+
+    @property
     def returned(self) -> frozenset[int]:
         """Values the step returns."""
         return frozenset(r for r in self.results if isinstance(r, int))

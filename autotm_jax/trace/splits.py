@@ -12,9 +12,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .. import compat
 from .flatten import Flat, FlatEquation
-from .loops import Carry, Loop, Stack, path_of
+from .loops import Carry, Loop, Stack, can_be_filled, path_of
 
 
 def paired_loops(flat: Flat) -> dict[int, tuple[int, ...]]:
@@ -31,14 +30,16 @@ def paired_loops(flat: Flat) -> dict[int, tuple[int, ...]]:
     together: dict[int, list[int]] = {}
     for loop in flat.loops:
         together.setdefault(loop.counter, []).append(loop.index)
-    wholes = [s.whole for loop in flat.loops for s in loop.stacks]
-    keys = {v for v in wholes if compat.is_key_type(flat.avals[v])}
     return {
         group[0]: tuple(group)
         for group in together.values()
+        # Two loops have to write to one stack.
         if len(group) > 1
-        # Keys have no literal to fill a stack with that two loops could write to.
-        and not any(s.whole in keys for i in group for s in flat.loops[i].stacks)
+        and all(
+            can_be_filled(flat.avals[s.whole])
+            for index in group
+            for s in flat.loops[index].stacks
+        )
     }
 
 
@@ -137,31 +138,23 @@ class _Cut:
         return low, high
 
     def _in_a_row(self, first: Loop, second: Loop) -> tuple[Loop, Loop]:
+        # What the first makes, the second goes on with.
         between = [self._like(c.result) for c in first.carries]
         begun = [self._like(s.whole) for s in first.stacks]
-        first = dataclasses.replace(
+
+        def named(records: Any, field: str, values: list[int]) -> tuple[Any, ...]:
+            pairs = zip(records, values, strict=True)
+            return tuple(dataclasses.replace(r, **{field: v}) for r, v in pairs)
+
+        return dataclasses.replace(
             first,
-            carries=tuple(
-                dataclasses.replace(c, result=v)
-                for c, v in zip(first.carries, between, strict=True)
-            ),
-            stacks=tuple(
-                dataclasses.replace(s, whole=v)
-                for s, v in zip(first.stacks, begun, strict=True)
-            ),
-        )
-        second = dataclasses.replace(
+            carries=named(first.carries, "result", between),
+            stacks=named(first.stacks, "whole", begun),
+        ), dataclasses.replace(
             second,
-            carries=tuple(
-                dataclasses.replace(c, initial=v)
-                for c, v in zip(second.carries, between, strict=True)
-            ),
-            stacks=tuple(
-                dataclasses.replace(s, begun=v)
-                for s, v in zip(second.stacks, begun, strict=True)
-            ),
+            carries=named(second.carries, "initial", between),
+            stacks=named(second.stacks, "begun", begun),
         )
-        return first, second
 
     def _equations(self) -> Iterator[FlatEquation]:
         waiting: list[FlatEquation] = []
