@@ -131,7 +131,8 @@ class Candidate:
 
     def _formulated(self, costs: Costs, machine: Machine) -> Problem:
         nothing = float("inf")
-        found = formulate(self.traced, costs, machine, nothing, self._host_limit)
+        limits, carries = (nothing, self._host_limit), self._kind.carries
+        found = formulate(self.traced, costs, machine, *limits, carries)
         if self._kind.recomputes:
             return found
         tensors = [
@@ -149,9 +150,10 @@ class Candidate:
 
     @functools.cached_property
     def fixed_bytes(self) -> int:
-        """Bytes of the arguments and results, which are not part of the problem."""
+        """Bytes of the arguments and results that are not part of the problem."""
         results, aliased = self.traced.result_bytes()
-        return self.traced.argument_bytes() + results - aliased
+        placed = sum(t.nbytes for t in self.sketch.tensors if t.carried is not None)
+        return self.traced.argument_bytes() + results - aliased - placed
 
     @functools.cached_property
     def cut_bytes(self) -> int:

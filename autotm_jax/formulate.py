@@ -12,7 +12,16 @@ import numpy as np
 from . import compat
 from .machine import Machine
 from .profile import Costs
-from .solve import Configuration, Crossing, Link, Problem, Recipe, Tensor, Variant
+from .solve import (
+    Carried,
+    Configuration,
+    Crossing,
+    Link,
+    Problem,
+    Recipe,
+    Tensor,
+    Variant,
+)
 from .trace import VIEWS, Kind, Program, repeats
 
 
@@ -32,6 +41,7 @@ def formulate(
     machine: Machine,
     device_limit: float,
     host_limit: float,
+    carries: bool = False,
 ) -> Problem:
     """The placement problem of a program.
 
@@ -39,23 +49,27 @@ def formulate(
 
     - `program`, `costs`, `machine`: what runs, what it costs, and where.
     - `device_limit`, `host_limit`: bytes of temporaries.
+    - `carries`: whether what is carried from step to step is placed, too.
 
     **Returns:**
 
     A `Problem`.
     """
     nest = program.nest
-    touches = {
-        value: at
-        for value, at in program.touches().items()
-        if value not in program.with_results
-    }
+    touched = program.touches()
+    touches = {v: at for v, at in touched.items() if v not in program.with_results}
+    has_link = machine.d2h_bandwidth > 0 and host_limit > 0
+    carried = _carried(program, touched) if carries and has_link else {}
+    touches |= {value: program.reads_of(value) for value in carried}
     held = {value: _held(program, value, at) for value, at in touches.items()}
     large = _large(program, held)
-    chains = _Chains(program, costs, touches, set(large))
+    # What takes the place of a leaf of the state leaves once it has been read: nothing
+    # is computed again from it.
+    leaving = {program.carried[value] for value in carried}
+    chains = _Chains(program, costs, touches, set(large), leaving)
     small = []
     for value, at in touches.items():
-        if value not in chains.large:
+        if value not in chains.large and value not in carried:
             last = max(at[-1], chains.extended.get(value, 0))
             small.append(_held(program, value, [at[0], last]))
     position = {v: i for i, v in enumerate(large)}
@@ -93,6 +107,7 @@ def formulate(
                 repeats(program.loops, scope),
                 crossing,
                 tuple(r for inside in scopes for r in nest.inside(inside)),
+                carried.get(value),
             )
         )
     link = Link(
@@ -122,6 +137,18 @@ def formulate(
         variants,
         configurations=_configurations(program, costs, tensors),
     )
+
+
+def _carried(
+    program: Program, touches: Mapping[int, Sequence[int]]
+) -> dict[int, Carried]:
+    """What is carried from step to step and may live on the host, by argument."""
+    out: dict[int, Carried] = {}
+    for argument, result in program.carried.items():
+        made = () if result == argument else tuple(touches[result])
+        if _can_leave(program, argument):
+            out[argument] = Carried(made, len(program.segments))
+    return out
 
 
 def _crossing(program: Program, value: int, touches: Sequence[int]) -> Crossing | None:
@@ -230,9 +257,10 @@ class _Chains:
         costs: Costs,
         touches: dict[int, list[int]],
         large: set[int],
+        leaving: set[int],
     ):
         self.program, self.costs, self.touches = program, costs, touches
-        self.large = large
+        self.large, self.leaving = large, leaving
         self.at: dict[int, set[int]] = {}
         self.optional: dict[int, set[int]] = {}
         self.extended: dict[int, int] = {}
@@ -273,6 +301,8 @@ class _Chains:
             if link.depth > 0 and seconds > self._allowance:
                 continue
             reads = self.program.recomputations[value].reads
+            if not self.leaving.isdisjoint(reads):
+                continue
             roots = [r for r in reads if r in self.touches]
             done = self.at.setdefault(value, set())
             if use in done or not self._is_sensible(value, use, roots):

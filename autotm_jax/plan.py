@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
+from .emit import carried_on_host
 from .machine import Machine
 from .profile import Costs
 from .solve import Formulation, Problem, Replay, Schedule, Status
@@ -77,6 +78,15 @@ class Plan:
     def recomputed_bytes(self) -> int:
         """Bytes of the values computed again in a step."""
         return sum(self._bytes_of({r.value}) for r in self.schedule.recomputes)
+
+    @property
+    def on_host(self) -> frozenset[int]:
+        """Numbers of the flat arguments that are in host memory between steps."""
+        if self.program is None:
+            return frozenset()
+        there = carried_on_host(self.program, self.schedule)
+        arguments = enumerate(self.program.arguments)
+        return frozenset(number for number, value in arguments if value in there)
 
     def _bytes_of(self, values: Collection[int]) -> int:
         if self.program is None:

@@ -81,6 +81,8 @@ class Planner:
     - `donated`: per flat argument, whether it is donated.
     - `request`: what was asked for.
     - `plain`: what the untouched step needs.
+    - `carried`: by the number of an argument, that of the result which takes its place
+        in the next call.
     """
 
     def __init__(
@@ -89,10 +91,11 @@ class Planner:
         donated: Sequence[bool],
         request: Request,
         plain: Plain,
+        carried: Mapping[int, int] | None = None,
     ):
         self.request = request
         self._closed, self._donated = closed, donated
-        self._plain = plain
+        self._plain, self.carried = plain, carried or {}
         self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
     def first(self) -> Plan:
@@ -240,7 +243,8 @@ class Planner:
         request = self.request
         loops = PROGRAMS[request.formulation].sees_loops
         closed, donated = self._closed, self._donated
-        program = build_program(closed, donated, order, loops, parts)
+        carried = self.carried
+        program = build_program(closed, donated, order, loops, parts, carried)
         limit, solver = self._host_limit(), request.solver
         measured, formulation = request.measured, request.formulation
         target = request.target

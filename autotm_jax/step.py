@@ -18,7 +18,7 @@ from jax.core import Tracer
 
 from . import compat
 from .budget import Budget
-from .compile import compiler_options, device_bytes, examine
+from .compile import compiler_options, device_bytes, examine, mark_on_host
 from .emit import emit
 from .errors import (
     AutoTMError,
@@ -30,12 +30,17 @@ from .machine import target as find_target
 from .plain import Plain
 from .plan import Plan, Realised
 from .planning import Planner, Request
+from .residence import as_on_device, is_in_host_memory, is_settled, let_go, settled
 from .solve import Formulation, SolverOptions, Status
+from .state import carried_leaves
 from .verdict import MOST_ROUNDS, judge
 
 
 # "0" prices steps by description even where their device is here.
 _MEASURE = "AUTOTM_JAX_MEASURE"
+
+# "1" lets the state of a step live on the host between calls. Experimental.
+_STATE = "AUTOTM_JAX_STATE"
 
 
 class _NotPlanned(Exception):
@@ -53,13 +58,15 @@ class _Entry:
     """What is known about one signature of a step, which is one traced jaxpr.
 
     JAX traces a function once per signature and context and then hands out the same
-    jaxpr; `traced` keeps it alive, so that its identity is a key.
+    jaxpr; `traced` keeps it alive, so that its identity is a key. `state` are the
+    numbers of the flat arguments that are carried from call to call.
     """
 
     traced: Any
     plan: Plan
     planner: Planner | None = None
     is_final: bool = False
+    state: frozenset[int] = frozenset()
 
 
 class Step:
@@ -86,6 +93,7 @@ class Step:
         self._entries: dict[int, _Entry] = {}
         self._untouched_jits: dict[int, Any] = {}
         self._lock = threading.RLock()
+        self._is_present = True  # of the device that it is planned for
 
     def __repr__(self) -> str:
         _, budget, *_ = self._given
@@ -123,8 +131,43 @@ class Step:
         with self._lock:
             request = self._request()
             args, kwargs = self._placed(request, args, kwargs)
+            args, kwargs = self._typed(args, kwargs)
             traced = self._plain.trace(*args, **kwargs)
             return self._entry(traced, request, args, kwargs).plan
+
+    def place(self, *args: Any, **kwargs: Any) -> Any:
+        """Puts the state where the plan wants it between calls.
+
+        A state that is elsewhere is moved by the first call. This does it before: for a
+        state that comes from a checkpoint, say, or where the device has no room for all
+        of it.
+
+        !!! Example
+
+            ```python
+            state = step.place(state, batch)
+            for batch in batches:
+                state, loss = step(state, batch)
+            ```
+
+        **Arguments:**
+
+        - as the step's own; only those that are donated are moved.
+
+        **Returns:**
+
+        The donated arguments, those given by position before those given by name: as
+        a tuple, or by itself if there is one.
+
+        **Raises:**
+
+        - `InfeasibleBudget`: if no plan meets the budget.
+        """
+        given = self._realise(args, kwargs, is_call=False)
+        donated = self._listed("donate_argnums", "donate_argnames", len(args))
+        placed = [a for n, a in enumerate(given[0]) if n in donated]
+        placed += [v for k, v in given[1].items() if k in donated]
+        return placed[0] if len(placed) == 1 else tuple(placed)
 
     def trace(self, *args: Any, **kwargs: Any) -> Any:
         """As `jax.jit`'s: the traced step, as it is emitted."""
@@ -134,7 +177,8 @@ class Step:
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """As `jax.jit`'s: the lowered step. Its executable keeps the budget."""
         args, kwargs = self._prepared(args, kwargs)
-        return self._planned.lower(*args, **kwargs)
+        plan = self._entries[id(self._traced(args, kwargs).jaxpr)].plan
+        return self._lowered(plan, args, kwargs)
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """As `jax.jit`'s."""
@@ -210,15 +254,17 @@ class Step:
 
     def _emitted(self, args: Any, kwargs: Any) -> Any:
         """Runs under the trace of the planned jit."""
-        traced = self._plain.trace(*args, **kwargs)
+        traced = self._traced(args, kwargs)
         entry = self._entries.get(id(traced.jaxpr))
         if entry is None:
+            raise _NotPlanned
+        leaves = jax.tree.leaves((args, kwargs))
+        flat = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
+        if self._is_present and not is_settled(flat, entry.state, entry.plan.on_host):
             raise _NotPlanned
         if entry.plan.is_untouched:
             return self._fun(*args, **kwargs)
         assert entry.plan.program is not None
-        leaves = jax.tree.leaves((args, kwargs))
-        flat = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
         results = emit(entry.plan.program, entry.plan.schedule)(*flat)
         return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
 
@@ -227,8 +273,34 @@ class Step:
         key = id(traced.jaxpr)
         if key not in self._entries:
             planner, plan = self._first_plan(traced, request, args, kwargs)
-            self._entries[key] = _Entry(traced, plan, planner)
+            state = frozenset() if planner is None else frozenset(planner.carried)
+            self._entries[key] = _Entry(traced, plan, planner, state=state)
         return self._entries[key]
+
+    def _traced(self, args: Any, kwargs: Any) -> Any:
+        """The step as the user wrote it, its state on the device."""
+        args, kwargs = self._typed(args, kwargs)
+        return self._plain.trace(*args, **kwargs)
+
+    def _typed(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments as the step is traced: its state on the device."""
+        leaves = jax.tree.leaves((args, kwargs))
+        if not any(map(is_in_host_memory, leaves)):
+            return args, kwargs
+        donated = self._listed("donate_argnums", "donate_argnames", len(args))
+        there = functools.partial(jax.tree.map, as_on_device)
+        on_device = (
+            tuple(there(a) if n in donated else a for n, a in enumerate(args)),
+            {k: there(v) if k in donated else v for k, v in kwargs.items()},
+        )
+        if not any(e.plan.on_host for e in self._entries.values()):
+            # Not put there by a plan: perhaps the step itself takes it from there.
+            try:
+                self._plain.trace(*args, **kwargs)
+            except Exception:  # noqa: BLE001 - if it was not that, it fails again
+                return on_device
+            return args, kwargs
+        return on_device
 
     def _first_plan(
         self, traced: Any, request: Request, args: Any, kwargs: Any
@@ -246,7 +318,13 @@ class Step:
         places = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
         step = (traced.jaxpr, donated, places, sorted(self._jit_options.items()))
         plain = Plain(compile_plain, request.target, *step)
-        planner = Planner(traced.jaxpr, donated, request, plain)
+        shardings = ("in_shardings", "out_shardings")
+        is_told = any(self._jit_options.get(name) is not None for name in shardings)
+        # What the user has given a place stays there.
+        may_move = os.environ.get(_STATE) == "1" and not is_told
+        info = traced.args_info, traced.out_info
+        carried = carried_leaves(*info) if may_move else {}
+        planner = Planner(traced.jaxpr, donated, request, plain, carried)
         try:
             return planner, planner.first()
         except AutoTMError:
@@ -281,7 +359,9 @@ class Step:
         )
         return Plan(None, Status.UNSUPPORTED, note=reason)
 
-    def _realise(self, args: Any, kwargs: Any, may_run: bool = True) -> tuple[Any, Any]:
+    def _realise(
+        self, args: Any, kwargs: Any, may_run: bool = True, is_call: bool = True
+    ) -> tuple[Any, Any]:
         """Plans, compiles and checks until the budget is kept.
 
         Returns the arguments to call with: see `_committed`.
@@ -294,22 +374,28 @@ class Step:
                     "is not here: use step.lower(...).compile() to inspect it, or "
                     "target=None to run it on the default device."
                 )
-            traced = self._plain.trace(*args, **kwargs)
+            self._is_present = request.target.is_present
+            typed = self._typed(args, kwargs)
+            traced = self._plain.trace(*typed[0], **typed[1])
             key = id(traced.jaxpr)
-            entry = self._entry(traced, request, args, kwargs)
+            entry = self._entry(traced, request, *typed)
             if entry.is_final and self._planned is not _unplanned:
-                return self._committed(entry.plan, args, kwargs)
+                given = self._delivered(entry, entry.plan, args, kwargs)
+                if may_run:
+                    count = let_go((args, kwargs), given)
+                    self._note_moved(count if is_call else 0)
+                return given
             if self._planned is _unplanned:
                 self._planned = self._new_jit(request)
             plan, planner = entry.plan, entry.planner
             platform = request.target.machine.platform
             for number in range(1, MOST_ROUNDS + 2):  # one more to give up in
-                self._entries[key] = _Entry(traced, plan, planner)
+                self._entries[key] = _Entry(traced, plan, planner, state=entry.state)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
-                given = self._committed(plan, args, kwargs)
+                given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    compiled = self._planned.lower(*given[0], **given[1]).compile()
+                    compiled = self._lowered(plan, *given).compile()
                     evidence = examine(compiled, plan.schedule, platform)
                     following = judge(planner, plan, evidence, number, platform)
                 except BaseException as error:
@@ -331,13 +417,44 @@ class Step:
                         number,
                     )
                     plan = dataclasses.replace(plan, realised=realised)
-                    self._entries[key] = _Entry(traced, plan, planner, is_final=True)
+                    self._entries[key] = _Entry(
+                        traced, plan, planner, is_final=True, state=entry.state
+                    )
                     self._untouched_jits.pop(key, None)
+                    if may_run:
+                        let_go((args, kwargs), given)
                     return given
                 plan = following
                 # This jit has traced the plan that is given up.
                 self._planned = self._new_jit(request)
             raise AssertionError("the last round either stands or raises")
+
+    def _lowered(self, plan: Plan, args: Any, kwargs: Any) -> Any:
+        lowered = self._planned.lower(*args, **kwargs)
+        if plan.on_host and not self._is_present:
+            mark_on_host(lowered, len(plan.on_host))
+        return lowered
+
+    def _delivered(
+        self, entry: _Entry, plan: Plan, args: Any, kwargs: Any
+    ) -> tuple[Any, Any]:
+        """The arguments where the plan wants them."""
+        args, kwargs = self._committed(plan, args, kwargs)
+        if not self._is_present or not entry.state:
+            return args, kwargs
+        static = self._listed("static_argnums", "static_argnames", len(args))
+        return settled(args, kwargs, static, entry.state, plan.on_host)
+
+    def _note_moved(self, count: int) -> None:
+        if count:
+            name = getattr(self._fun, "__name__", "the step")
+            warnings.warn(
+                f"{count} leaves of the state of {name} were not in the memory in "
+                "which its plan has them between calls: they have been moved. "
+                f"{name}.place(...) moves a state before it is used.",
+                AutoTMWarning,
+                stacklevel=4,
+            )
 
     def _committed(self, plan: Plan, args: Any, kwargs: Any) -> tuple[Any, Any]:
         # A jitted function that moves arrays between memories returns committed ones,

@@ -1,5 +1,6 @@
 """What XLA made of a step: memory, and proof that a plan was realised."""
 
+from .absent import mark_on_host as mark_on_host
 from .memory import (
     device_bytes as device_bytes,
 )

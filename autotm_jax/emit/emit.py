@@ -24,7 +24,7 @@ from .. import compat
 from ..solve.schedule import Schedule
 from ..trace import Fragment, Loop, Program, Scope, evaluate
 from .iteration import Iteration, Stacks, fetched, filled, first_of, kept, next_of
-from .timetable import Actions, Timetable
+from .timetable import Actions, Timetable, carried_on_host
 
 
 def emit(program: Program, schedule: Schedule) -> Callable[..., list[Any]]:
@@ -38,7 +38,8 @@ def emit(program: Program, schedule: Schedule) -> Callable[..., list[Any]]:
     **Returns:**
 
     A function of the flat arguments to the list of flat results. It is meant to be
-    called under `jax.jit`.
+    called under `jax.jit`. What is carried on the host is taken from there, and
+    results that take its place are left there.
     """
 
     def run(*arguments: Any) -> list[Any]:
@@ -62,6 +63,8 @@ class _Emission:
             for fragment in (body, *fragments):
                 self.last_read.update(dict.fromkeys(fragment.reads, k))
         self.returned = program.returned
+        self.on_host = carried_on_host(program, schedule)
+        self.resident = program.resident - self.on_host.keys()
         self.scope: Scope = None
         self.device: dict[int, Any] = dict(program.constants)
         self.host: dict[int, Any] = {}
@@ -72,8 +75,18 @@ class _Emission:
         self.lasts: dict[int, Any] = {}
 
     def run(self, arguments: Sequence[Any]) -> list[Any]:
-        self.device.update(zip(self.program.arguments, arguments, strict=True))
-        self._walk(0, len(self.bodies), None)
+        every = dict(zip(self.program.arguments, arguments, strict=True))
+        for value in self.on_host:
+            # For a device that is not here, JAX knows no memory but its own.
+            array = every.pop(value)
+            is_there = compat.is_on_host(array.aval)
+            host = jax.memory.Space.Host
+            self.host[value] = array if is_there else jax.device_put(array, host)
+        self.device.update(every)
+        end = len(self.bodies)
+        self._walk(0, end, None)
+        self._prepare(end, (), (), None)
+        self.device.update({v: self.host[v] for v in self.on_host.values()})
         return [self._read(r) for r in self.program.results]
 
     def _read(self, atom: Any) -> Any:
@@ -122,7 +135,7 @@ class _Emission:
             for v in self.bodies[k].reads
             if self.nest.place(v, k) == self.scope
         }
-        taken -= self.program.resident
+        taken -= self.resident
         self._prepare(first, taken.union(filter(_is_value, initial)), made, around)
         outside = self._handles()
         moved, late = self.timetable.moved(loop.index), self.timetable.late(loop.index)

@@ -32,6 +32,21 @@ class Actions:
     again: list[int] = dataclasses.field(default_factory=list)
 
 
+def carried_on_host(program: Program, schedule: Schedule) -> dict[int, int]:
+    """What a schedule has on the host between steps.
+
+    **Arguments:**
+
+    - `program`, `schedule`: what runs, and what is planned.
+
+    **Returns:**
+
+    Arguments, each with the result that takes its place.
+    """
+    fetched = {fetch.value for fetch in schedule.fetches}
+    return {v: r for v, r in program.carried.items() if v in fetched}
+
+
 class Timetable:
     """The actions of a schedule by scope and cut: cut k precedes segment k.
 
@@ -42,6 +57,7 @@ class Timetable:
 
     def __init__(self, program: Program, schedule: Schedule):
         self._program, self._nest = program, program.nest
+        self._end = len(program.segments)
         self._touches = program.touches() if schedule.streams else {}
         self._actions: dict[tuple[Scope, int], Actions] = defaultdict(Actions)
         self._moved: dict[Scope, list[int]] = defaultdict(list)
@@ -100,6 +116,9 @@ class Timetable:
         return set(first)
 
     def _store(self, store: Store, is_crossing: bool) -> None:
+        # Of what is carried, what takes its place is stored.
+        value = self._program.carried.get(store.value, store.value)
+        store = dataclasses.replace(store, value=value)
         scope = self._program.values[store.value].loop
         first, end = store.window
         if store.is_late:
@@ -109,11 +128,12 @@ class Timetable:
         elif is_crossing:  # there when the iteration is over, at the latest
             self._actions[scope, first].begin_store.append(store.value)
             self._moved[scope].append(store.value)
-        elif first == end:
+        elif first == end < self._end:
             self._actions[scope, first].store_at.append(store.value)
         else:
             self._actions[scope, first].begin_store.append(store.value)
-            self._actions[scope, end].end_store.append(store.value)
+            if end < self._end:  # by itself a step ends when all is done
+                self._actions[scope, end].end_store.append(store.value)
 
     def _fetch(self, fetch: Fetch) -> None:
         scope = self._nest.place(fetch.value, fetch.use)

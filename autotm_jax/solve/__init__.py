@@ -34,6 +34,9 @@ from .policies import (
     uniform as uniform,
 )
 from .problem import (
+    Carried as Carried,
+)
+from .problem import (
     Configuration as Configuration,
 )
 from .problem import (

@@ -30,6 +30,7 @@ class Replay:
     - `stays`: `(value, first, end)`: the value is on the device from segment `first`
         until before segment `end`.
     - `stacks`: the same, of one of it per iteration of a loop.
+    - `carried`: device bytes of the state that stays on the device from step to step.
     """
 
     device: np.ndarray
@@ -39,6 +40,7 @@ class Replay:
     faults: tuple[str, ...]
     stays: tuple[tuple[int, int, int], ...]
     stacks: tuple[tuple[int, int, int], ...] = ()
+    carried: int = 0
 
     def alive(self, segment: int) -> list[int]:
         """Values that are on the device at a segment."""
@@ -93,6 +95,7 @@ class _Replayer:
         self.workspace = np.array(problem.workspace, dtype=float)
         self.picked: set[int] = set()
         self.delay = 0.0
+        self.carried = 0
         self.faults: list[str] = []
         self.stays: list[tuple[int, int, int]] = []
         self.stacks: list[tuple[int, int, int]] = []
@@ -195,6 +198,9 @@ class _Replayer:
         for first, end in found.stays:
             self.device[first:end] += nbytes
             self.stays.append((tensor.value, first, end))
+        if found.is_resident:
+            self.carried += nbytes
+            self.device += nbytes
         if found.stack is not None and tensor.crossing is not None:
             self.delay += tensor.crossing.seconds
             self.device[slice(*found.stack)] += tensor.stacked
@@ -208,8 +214,8 @@ class _Replayer:
             self.delay += first_copy(tensor, link)
         if found.host is not None:
             self.host[slice(*found.host)] += tensor.stacked
-        if tensor.touches[0] not in streams:
-            self.before[tensor.touches[0]] -= nbytes
+        if tensor.maker is not None and tensor.maker not in streams:
+            self.before[tensor.maker] -= nbytes
 
     def _copy(
         self, lane: np.ndarray, window: Interval, tensor: Tensor, bandwidth: float
@@ -259,4 +265,6 @@ class _Replayer:
             seconds[-1] += self.delay
         faults, stays = tuple(self.faults), tuple(self.stays)
         stacks = tuple(self.stacks)
-        return Replay(device, self.host, compute, seconds, faults, stays, stacks)
+        return Replay(
+            device, self.host, compute, seconds, faults, stays, stacks, self.carried
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from .problem import Tensor
+from .problem import Carried, Tensor
 from .schedule import Fetch, Store
 
 
@@ -24,6 +24,7 @@ class Footprint:
     - `stack`: a stack of it is on the device, from loop to loop.
     - `is_ahead`: it is fetched in one iteration of a loop for the next, and for the
         first one before the loop.
+    - `is_resident`: it is on the device before, in and after the step.
 
     On the host there is a stack of it, too, if it crosses from loop to loop.
     """
@@ -35,6 +36,7 @@ class Footprint:
     faults: tuple[str, ...]
     stack: Interval | None = None
     is_ahead: bool = False
+    is_resident: bool = False
 
 
 def footprint(
@@ -59,7 +61,65 @@ def footprint(
 
     A `Footprint`.
     """
+    if tensor.carried is not None:
+        faults = [] if not (recomputed or streams) else ["is there before the step"]
+        uses = sorted({*tensor.touches, *reads})
+        return _carried(tensor, tensor.carried, uses, stores, fetches, faults)
     return _Walk(tensor, recomputed, reads, stores, fetches, streams).run()
+
+
+def _carried(
+    tensor: Tensor,
+    carried: Carried,
+    uses: Sequence[int],
+    stores: Sequence[Store],
+    fetches: Sequence[Fetch],
+    faults: list[str],
+) -> Footprint:
+    # Without copies it stays on the device; with copies its place is on the host.
+    whole = 0, carried.segments
+    if not stores and not fetches:
+        return Footprint((), None, (), (), tuple(faults), is_resident=True)
+    if not tensor.movable:
+        faults.append("moves, but is not movable")
+    windows = [c.window for c in (*stores, *fetches)]
+    if not all(tensor.is_open(cut) for window in windows for cut in window):
+        faults.append("is copied in the middle of a loop that it is not in")
+    if len(stores) != bool(carried.made):
+        faults.append("is not stored once, though its place is on the host")
+    arrivals = {f.use: f for f in fetches}
+    if len(arrivals) < len(fetches):
+        faults.append("is fetched twice for one segment")
+    stays: list[Interval] = []
+    start, before = None, -1
+    for use in sorted({*uses, *arrivals}):
+        if use in arrivals:
+            first, end = arrivals[use].window
+            if not before < first <= end <= use:
+                faults.append(f"is fetched for {use} outside of its gap")
+            if start is not None:
+                stays.append((start, before + 1))
+            start = first
+        elif start is None:
+            faults.append(f"is on the host when segment {use} uses it")
+            start = use
+        before = use
+    if start is not None:
+        stays.append((start, before + 1))
+    for store in stores:
+        first, end = store.window
+        last = carried.made[-1] if carried.made else -1
+        if store.after != last or not last < first <= end <= carried.segments:
+            faults.append("is stored when what takes its place is not made")
+        if carried.made:
+            stays.append((carried.made[0], max(last + 1, end)))
+    return Footprint(
+        tuple(stays),
+        whole,
+        tuple(s.window for s in stores),
+        tuple(f.window for f in fetches),
+        tuple(faults),
+    )
 
 
 class _Walk:

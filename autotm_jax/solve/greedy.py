@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .carried import on_host
 from .checker import replay
 from .footprint import Interval
 from .policies import at_leisure
@@ -85,6 +86,12 @@ def _choices(problem: Problem) -> Iterator[_Choice]:
     clock = np.concatenate([[0.0], np.cumsum(problem.compute)])
     link = problem.link
     for index, tensor in enumerate(problem.tensors):
+        if tensor.carried is not None and tensor.movable:
+            copies = 2 * tensor.nbytes / link.d2h
+            for stretch, price in ((1.0, 0.5), (0.0, 1.0)):
+                kept = Schedule(*on_host(tensor, clock, link, stretch, 3))
+                whole = 0, problem.segments
+                yield _Choice(index, -1, whole, price * copies, kept)
         for a, b in tensor.gaps(tensor.touches, 3):
             crossing, relieved = tensor.crossing, (a + 1, b)
             if crossing is not None and tensor.crosses(a, b):

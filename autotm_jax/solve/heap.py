@@ -27,7 +27,7 @@ class Packing:
 
     - `buffers`: rows of `(bytes, first, end)`: from segment `first` until before `end`.
     - `tops`: per buffer, the offset of its end.
-    - `nbytes`: of the allocation.
+    - `nbytes`: of the allocation, and of the state that is on the device beside it.
     """
 
     buffers: np.ndarray
@@ -52,7 +52,7 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     stacked = {t.value: t.stacked for t in problem.tensors}
     stacks = [(stacked[v], first, end) for v, first, end in replayed.stacks]
     # The rest lives inside one segment: workspace, here or of a recomputation.
-    rest = replayed.device.copy()
+    rest = replayed.device - replayed.carried
     for nbytes, first, end in (*buffers, *stacks):
         rest[first:end] -= nbytes
     buffers += [(int(extra), k, k + 1) for k, extra in enumerate(rest) if extra >= 1]
@@ -66,7 +66,9 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     temporal = np.lexsort((-size, -life))
     tried = [(array[order], _tops(array[order])) for order in (spatial, temporal)]
     placed, tops = min(tried, key=lambda t: t[1].max(initial=0))
-    return Packing(placed, tops, max(int(tops.max(initial=0)), replayed.device_peak))
+    # The state has buffers of its own.
+    nbytes = int(tops.max(initial=0)) + replayed.carried
+    return Packing(placed, tops, max(nbytes, replayed.device_peak))
 
 
 def _in_place(buffers: np.ndarray, rest: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from .carried import on_host
 from .checker import replay
 from .ledger import Choice, Ledger
 from .problem import Problem
@@ -95,7 +96,11 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     start = time.perf_counter()
     ledger, draw = Ledger(problem, schedule), random.Random(0)
     tensors = problem.tensors
-    choosable = [i for i, t in enumerate(tensors) if t.gaps(t.touches, _SHORTEST_GAP)]
+    choosable = [
+        i
+        for i, t in enumerate(tensors)
+        if t.gaps(t.touches, _SHORTEST_GAP) or t.carried is not None
+    ]
     total = _TRIALS * len(choosable)
     best: tuple[float, Schedule] | None = None
     if not ledger.excess():
@@ -167,6 +172,9 @@ class Ways:
 
     def __iter__(self) -> Iterator[Mapping[int, Choice]]:
         index, present = self.index, self.ledger.choices[self.index]
+        if self.tensor.carried is not None:
+            yield from ({index: choice} for choice in self._carried())
+            return
         bare = self.bridged(Choice(), {})
         if present != bare:
             yield {index: bare}
@@ -179,6 +187,15 @@ class Ways:
                 for stretch in _STRETCHES:
                     yield {index: self.bridged(present, {gap: stretch})}
             yield from self._again(present, gap)
+
+    def _carried(self) -> Iterator[Choice]:
+        # What is read to compute something again would have to be fetched for that.
+        yield Choice()
+        if self.tensor.movable and not self.ledger.reads[self.index]:
+            link = self.ledger.problem.link
+            for stretch in _STRETCHES:
+                copies = on_host(self.tensor, self.clock, link, stretch, _SHORTEST_GAP)
+                yield Choice(*copies)
 
     def _again(
         self, present: Choice, gap: tuple[int, int]

@@ -42,6 +42,7 @@ class JointProgram(BooleanProgram):
     streams = False  # what moves, moves between segments or beside them
     recomputes = True
     sees_loops = True
+    carries = True
     allows_everything = True
 
     def fastest(self, limit: float, options: SolverOptions) -> Solution:

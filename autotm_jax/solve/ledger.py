@@ -65,7 +65,8 @@ class Ledger:
             self._workspace[pick.segment] = variant.workspace
         self._born = np.zeros(count)
         for tensor in tensors:
-            self._born[tensor.touches[0]] += tensor.nbytes
+            if tensor.maker is not None:
+                self._born[tensor.maker] += tensor.nbytes
         self._device = problem.resident.copy()
         self._host, self._out, self._into, self._again = np.zeros((4, count))
         self._delay = 0.0
@@ -150,7 +151,7 @@ class Ledger:
     def _stream(self, index: int, segment: int) -> None:
         # Takes a tensor in or out of what a segment streams.
         tensor = self.problem.tensors[index]
-        if segment == tensor.touches[0]:
+        if segment == tensor.maker:
             was_there = index not in self._streamed[segment]
             self._born[segment] += -tensor.nbytes if was_there else tensor.nbytes
         known = self.problem.configurations.get(segment, ())
@@ -201,6 +202,8 @@ class Ledger:
         self.faults += sign * len(found.faults)
         for first, end in found.stays:
             self._device[first:end] += sign * tensor.nbytes
+        if found.is_resident:
+            self._device += sign * tensor.nbytes
         if found.stack is not None and tensor.crossing is not None:
             self._delay += sign * tensor.crossing.seconds
             self._device[slice(*found.stack)] += sign * tensor.stacked

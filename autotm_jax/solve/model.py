@@ -247,7 +247,9 @@ class Model:
         columns, problem = self.columns, self.columns.problem
         born, maybe = np.zeros(problem.segments), []
         for index, tensor in enumerate(problem.tensors):
-            first = tensor.touches[0]
+            first = tensor.maker
+            if first is None:
+                continue
             if (index, first) not in columns.may_stream:
                 born[first] += tensor.nbytes / MIB
                 continue

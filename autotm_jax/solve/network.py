@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .carried import CarriedTensor
 from .columns import Action, Columns, Node
 from .crossing import CrossingTensor
 from .problem import Problem, Tensor
@@ -51,10 +52,12 @@ class Network(Columns):
         weights = [self._weight(t) for t in problem.tensors]
         self._threshold = _SMALLEST_GAP * max(weights, default=0.0)
         for index, tensor in enumerate(problem.tensors):
-            if tensor.crossing is None:
-                _Tensor(self, index, tensor)
-            else:
+            if tensor.carried is not None:
+                CarriedTensor(self, index, tensor, tensor.carried)
+            elif tensor.crossing is not None:
                 CrossingTensor(self, index, tensor, tensor.crossing)
+            else:
+                _Tensor(self, index, tensor)
 
     def _weight(self, tensor: Tensor) -> float:
         pairs = zip(tensor.touches, tensor.touches[1:], strict=False)

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
+from .carried import on_host
 from .checker import replay
 from .problem import Link, Problem, Tensor
 from .schedule import Fetch, Recompute, Schedule, Store
@@ -19,12 +20,15 @@ from .schedule import Fetch, Recompute, Schedule, Store
 
 Gap = tuple[int, int]
 
+# From one use to the next, so that there is time to leave and to come back.
+_SHORTEST_GAP = 3
+
 
 def offload_everything(problem: Problem) -> Schedule:
     """Every tensor leaves right after each use and comes back right before the next.
 
     The least that tensors themselves can hold, at whatever cost in time: gaps of three
-    segments or more are spent on the host.
+    segments or more are spent on the host, and so is the time between steps.
 
     **Arguments:**
 
@@ -38,6 +42,12 @@ def offload_everything(problem: Problem) -> Schedule:
     fetches: list[Fetch] = []
     for tensor in problem.tensors:
         if not tensor.movable:
+            continue
+        if tensor.carried is not None:
+            clock = np.concatenate([[0.0], np.cumsum(problem.compute)])
+            stored, fetched = on_host(tensor, clock, problem.link, 0.0, _SHORTEST_GAP)
+            stores += stored
+            fetches += fetched
             continue
         away = _gaps(tensor, tensor.touches)
         if away:
@@ -241,7 +251,12 @@ class _Treatment:
         for index in reversed(self.order):
             tensor = problem.tensors[index]
             gaps = _gaps(tensor, sorted({*tensor.touches, *reads[index]}))
-            if self.ways.get(index) is _Way.OFFLOAD and tensor.movable and gaps:
+            moves = self.ways.get(index) is _Way.OFFLOAD and tensor.movable
+            if tensor.carried is not None and moves and not reads[index]:
+                copies = on_host(tensor, clock, problem.link, 1.0, _SHORTEST_GAP)
+                stores += copies[0]
+                fetches += copies[1]
+            elif moves and gaps:
                 copies = [at_leisure(tensor, gap, clock, problem.link) for gap in gaps]
                 # Written once: the copy on the host is there from then on.
                 stores.append(copies[0][0])
@@ -259,7 +274,7 @@ class _Treatment:
 
 def _gaps(tensor: Tensor, uses: Sequence[int]) -> list[Gap]:
     # Between uses, if it is long enough to leave and come back.
-    return tensor.gaps(uses, 3)
+    return tensor.gaps(uses, _SHORTEST_GAP)
 
 
 def _classes(problem: Problem) -> list[list[int]]:
@@ -268,12 +283,13 @@ def _classes(problem: Problem) -> list[list[int]]:
     classes: dict[Hashable, list[int]] = {}
     for index, tensor in enumerate(problem.tensors):
         gaps = _gaps(tensor, tensor.touches)
-        if not gaps:
+        if not gaps and tensor.carried is None:
             continue
         known = tensor.recipe.seconds if tensor.recipe is not None else {}
         seconds = tuple(known.get(use) for _, use in gaps)
         sizes = tensor.nbytes, tensor.stacked, tensor.times
-        kind = sizes, len(tensor.touches), tensor.movable, seconds
+        is_carried = tensor.carried is not None
+        kind = sizes, len(tensor.touches), tensor.movable, seconds, is_carried
         classes.setdefault(kind, []).append(index)
     return list(classes.values())
 

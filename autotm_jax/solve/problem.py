@@ -60,12 +60,30 @@ class Crossing:
 
 
 @dataclasses.dataclass(frozen=True)
+class Carried:
+    """From one step to the next: a leaf of the step's state.
+
+    It is there before the step begins, and when the step ends something else is in its
+    place. That place is on the device, all the time, or on the host. Then it is fetched
+    where it is read, and what takes its place is stored where it is made.
+
+    - `made`: segments that make (the first) or read what takes its place; none if it is
+        returned as it came.
+    - `segments`: of the step.
+    """
+
+    made: tuple[int, ...]
+    segments: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Tensor:
     """A value that crosses a cut and is large enough to decide about.
 
     - `value`: its number in the program.
     - `nbytes`: its size.
-    - `touches`: segments that make (the first) or read it.
+    - `touches`: segments that make (the first) or read it; what is carried is made by
+        none of them.
     - `optional`: further segments where a recomputation of another tensor could read
         it.
     - `movable`: whether it may go to the host.
@@ -75,6 +93,7 @@ class Tensor:
     - `crossing`: if it crosses from one loop to another.
     - `closed`: ranges `[first, end)` of segments of loops that it is not in. Nothing
         happens to it between those segments.
+    - `carried`: if it is carried from step to step.
     """
 
     value: int
@@ -86,6 +105,12 @@ class Tensor:
     times: int = 1
     crossing: Crossing | None = None
     closed: tuple[tuple[int, int], ...] = ()
+    carried: Carried | None = None
+
+    @property
+    def maker(self) -> int | None:
+        """The segment that makes it, if one does."""
+        return None if self.carried is not None else self.touches[0]
 
     @property
     def stacked(self) -> int:
@@ -106,8 +131,11 @@ class Tensor:
 
         **Returns:**
 
-        The pairs; none in the loop that makes it for another one.
+        The pairs; none in the loop that makes it for another one, and none of what is
+        carried, which is on the host between steps or not at all.
         """
+        if self.carried is not None:
+            return []
         pairs = zip(uses, uses[1:], strict=False)
         reads = 0 if self.crossing is None else self.crossing.read[0]
         return [
@@ -230,8 +258,9 @@ class Problem:
         device from segment `first` until before segment `end`.
     - `tensors`: what is decided about.
     - `link`: the connection to the host.
-    - `device_limit`, `host_limit`: bytes. The device limit is for temporaries:
-        arguments and results are not part of the problem.
+    - `device_limit`, `host_limit`: bytes. The device limit is for temporaries and for
+        tensors that are carried: other arguments and results are not part of the
+        problem.
     - `variants`: by segment, other ways to run it, numbered from 1.
     - `configurations`: by segment, the placements of its operands and results that it
         can run with, besides all on the device.
@@ -293,7 +322,8 @@ class Problem:
             here[segment] += min(0, least)
         for tensor in self.tensors:
             gone = frozenset() if tensor.recipe is None else tensor.recipe.dissolved
-            for segment in gone.symmetric_difference(tensor.touches) - gone:
+            made = () if tensor.carried is None else tensor.carried.made
+            for segment in {*tensor.touches, *made} - gone:
                 here[segment] += tensor.nbytes
         for segment, known in self.configurations.items():
             saved = (

@@ -47,6 +47,9 @@ class BooleanProgram(abc.ABC):
     # Whether it knows tensors that cross from loop to loop.
     sees_loops: ClassVar[bool] = False
 
+    # Whether it places what is carried from step to step.
+    carries: ClassVar[bool] = False
+
     # Whether it has a column for whatever a schedule may do, give or take windows: if
     # so, plans made without it (policies, local searches) are plans of its kind.
     allows_everything: ClassVar[bool] = False

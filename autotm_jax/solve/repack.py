@@ -42,7 +42,8 @@ def repack(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     limit = problem.device_limit
     lowered = np.zeros(problem.segments)
     for _ in range(_ROUNDS):
-        packing = pack(problem, replay(problem, schedule))
+        state = replay(problem, schedule)
+        packing = pack(problem, state)
         if packing.nbytes <= limit:
             return schedule
         left = deadline - time.perf_counter()
@@ -50,7 +51,8 @@ def repack(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
             break
         over = np.zeros(problem.segments)
         for (_, first, end), top in zip(packing.buffers, packing.tops, strict=True):
-            over[first:end] = np.maximum(over[first:end], top - limit)
+            above = top + state.carried - limit
+            over[first:end] = np.maximum(over[first:end], above)
         lowered += np.clip(over, 0.0, _STEP * limit)
         held = tuple((int(b), k, k + 1) for k, b in enumerate(lowered) if b >= 1)
         tighter = dataclasses.replace(problem, small=(*problem.small, *held))

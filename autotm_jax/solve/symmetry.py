@@ -69,4 +69,5 @@ def _shape(columns: Columns, tensor: int, first: int, end: int) -> Hashable:
     seconds = None
     if found.recipe is not None:
         seconds = tuple(found.recipe.seconds.values()), len(found.recipe.roots)
-    return found.nbytes, len(found.touches), kinds, seconds
+    is_carried = found.carried is not None
+    return found.nbytes, len(found.touches), kinds, seconds, is_carried

@@ -139,6 +139,8 @@ class Program:
         fragment, where both read the same and the latter is nothing but fused work.
     - `left_out`: variants that could not be traced, with the reason, and how often.
     - `loops`: those that are written out: see `Nest`.
+    - `carried`: arguments that are read, with the results that take their places in the
+        next step.
     """
 
     values: tuple[Value, ...]
@@ -152,6 +154,7 @@ class Program:
     joined: dict[tuple[int, int], Fragment]
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     loops: tuple[Loop, ...] = ()
+    carried: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def nest(self) -> Nest:
@@ -261,6 +264,17 @@ class Program:
         for value, at in nest.borders():
             touched[value] |= nest.touched(value, at)
         return {v: sorted(at) for v, at in touched.items() if v not in resident}
+
+    def reads_of(self, argument: int) -> list[int]:
+        """The segments that read an argument; in a loop, all of its segments."""
+        read: set[int] = set()
+        for segment in self.segments:
+            if argument in segment.body.reads:
+                read |= self.nest.touched(argument, segment.index)
+        for value, at in self.nest.borders():
+            if value == argument:
+                read |= self.nest.touched(argument, at)
+        return sorted(read)
 
     def argument_bytes(self) -> int:
         """Bytes of the arguments, in whatever order they arrive."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import compat
+from .apart import apart
 from .branches import write_out
 from .flatten import Flat, flatten
 from .fragments import FragmentBuilder
@@ -29,6 +31,7 @@ def build_program(
     order: Order = Order.WEIGHTS_LAST,
     loops: bool = True,
     parts: Mapping[int, int] | None = None,
+    carried: Mapping[int, int] | None = None,
 ) -> Program:
     """Turns the jaxpr of a step into a `Program`.
 
@@ -39,6 +42,8 @@ def build_program(
     - `order`: an `Order`.
     - `loops`: whether loops are written out. If not, each is one kernel.
     - `parts`: where pairs of loops are cut in two: see `split_loops`.
+    - `carried`: by the number of an argument, that of the result which takes its place
+        in the next step.
 
     **Returns:**
 
@@ -56,8 +61,12 @@ def build_program(
     returned = frozenset(r for r in flat.results if isinstance(r, int))
     arguments = zip(flat.arguments, donated, strict=True)
     given = frozenset(v for v, is_donated in arguments if is_donated)
-    nest = Nest(flat.loops, _scopes(flat, equations), [v.loop for v in values])
+    scopes, scope_of = _scopes(flat, equations), [v.loop for v in values]
+    nest = Nest(flat.loops, scopes, scope_of)
     equations = hasten(equations, nest, resident, returned, given)
+    pairs = _carried(flat, values, given, carried or {})
+    equations, scopes = apart(equations, scopes, values, frozenset(pairs.values()))
+    nest = Nest(flat.loops, scopes, scope_of)
     at_borders = frozenset(_at_borders(flat.loops))
     materialised = materialised_values(
         values, equations, resident, returned | at_borders
@@ -76,8 +85,40 @@ def build_program(
         again,
         _joined(equations, segments, again, resident, nest, fragments),
         loops=flat.loops,
+        carried=_read(pairs, segments, nest),
     )
     return write_out(program)
+
+
+def _carried(
+    flat: Flat,
+    values: Sequence[Value],
+    given: frozenset[int],
+    numbers: Mapping[int, int],
+) -> dict[int, int]:
+    """Arguments and the results in their places, where each is nothing else besides."""
+    once = Counter(r for r in flat.results if isinstance(r, int))
+    begun = [stack.begun for loop in flat.loops for stack in loop.stacks]
+    out: dict[int, int] = {}
+    for number, place in numbers.items():
+        argument, result = flat.arguments[number], flat.results[place]
+        if argument not in given or not isinstance(result, int) or once[result] != 1:
+            continue
+        is_passed = result == argument
+        is_made = values[result].producer is not None and values[result].loop is None
+        is_free = argument not in begun and values[argument].aval.shape
+        if is_free and (is_passed or (is_made and not once[argument])):
+            out[argument] = result
+    return out
+
+
+def _read(
+    carried: Mapping[int, int], segments: Sequence[Segment], nest: Nest
+) -> dict[int, int]:
+    # What is not read could not be fetched for anything.
+    read = {v for s in segments for v in s.body.reads}
+    read.update(v for v, _ in nest.borders())
+    return {argument: r for argument, r in carried.items() if argument in read}
 
 
 def _at_borders(loops: Sequence[Loop]) -> Iterator[int]:

@@ -1,0 +1,135 @@
+"""Where the state of a step is when it is called, and where the plan wants it.
+
+Between calls a leaf of the state is on the device or in `pinned_host` memory, as the
+plan says. JAX types arrays by their memory, so a step is traced, as the user wrote it,
+with all of its state on the device, and emitted with it where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from . import compat
+
+
+_HOST = "pinned_host"
+
+
+def is_in_host_memory(leaf: Any) -> bool:
+    """Whether an array, or a tracer of one, is in host memory."""
+    if isinstance(leaf, Tracer):
+        return compat.is_on_host(leaf.aval)
+    is_array = isinstance(leaf, jax.Array)
+    return is_array and leaf.sharding.memory_kind == _HOST
+
+
+def as_on_device(leaf: Any) -> Any:
+    """An abstract value for an array in host memory, as if it were on the device.
+
+    Everything else is returned as it is.
+    """
+    if not is_in_host_memory(leaf):
+        return leaf
+    aval = jax.typeof(leaf)
+    sharding = None
+    if not isinstance(leaf, Tracer) and len(leaf.sharding.device_set) > 1:
+        sharding = leaf.sharding.with_memory_kind("device")
+    return jax.ShapeDtypeStruct(
+        aval.shape, aval.dtype, sharding=sharding, weak_type=aval.weak_type
+    )
+
+
+def on_host(leaf: Any) -> Any:
+    """A leaf in `pinned_host` memory. Abstract ones become zeros there."""
+    if is_in_host_memory(leaf):
+        return leaf
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        sharding = leaf.sharding
+        leaf = np.zeros(leaf.shape, leaf.dtype)
+    else:
+        sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.device_put(leaf, sharding.with_memory_kind(_HOST))
+
+
+def on_device(leaf: Any) -> Any:
+    """A leaf in the memory of its device."""
+    if not is_in_host_memory(leaf):
+        return leaf
+    (kind,) = {d.default_memory().kind for d in leaf.sharding.device_set}
+    return jax.device_put(leaf, leaf.sharding.with_memory_kind(kind))
+
+
+def settled(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    static: Collection[int | str],
+    state: Collection[int],
+    on_the_host: Collection[int],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a step where a plan wants them.
+
+    **Arguments:**
+
+    - `args`, `kwargs`: of the step.
+    - `static`: positions and names of those that are no arrays.
+    - `state`: the numbers of the flat ones that are carried from call to call.
+    - `on_the_host`: the numbers of those whose place is on the host.
+
+    **Returns:**
+
+    As given; leaves that are elsewhere are copied.
+    """
+    given = (
+        tuple(None if n in static else a for n, a in enumerate(args)),
+        {k: None if k in static else v for k, v in kwargs.items()},
+    )
+    leaves, structure = jax.tree.flatten(given)
+    for number in state:
+        move = on_host if number in on_the_host else on_device
+        leaves[number] = move(leaves[number])
+    placed, named = jax.tree.unflatten(structure, leaves)
+    return (
+        tuple(args[n] if n in static else a for n, a in enumerate(placed)),
+        {k: kwargs[k] if k in static else v for k, v in named.items()},
+    )
+
+
+def let_go(given: Any, placed: Any) -> int:
+    """Deletes what has been copied from one memory to the other.
+
+    As all of that is donated, nobody may use it any more.
+
+    **Arguments:**
+
+    - `given`, `placed`: the arguments of a step as they came and where they are wanted.
+
+    **Returns:**
+
+    How many leaves that are.
+    """
+    count = 0
+    pairs = zip(jax.tree.leaves(given), jax.tree.leaves(placed), strict=True)
+    for before, after in pairs:
+        if is_in_host_memory(before) != is_in_host_memory(after):
+            count += 1
+            if isinstance(before, jax.Array) and not before.is_deleted():
+                before.delete()
+    return count
+
+
+def is_settled(
+    leaves: Iterable[Any], state: Collection[int], on_the_host: Collection[int]
+) -> bool:
+    """Whether all that is carried is where a plan wants it."""
+    return all(
+        is_in_host_memory(leaf) == (number in on_the_host)
+        for number, leaf in enumerate(leaves)
+        if number in state
+    )

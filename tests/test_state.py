@@ -1,0 +1,140 @@
+"""State that lives on the host between steps."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import autotm_jax as autotm
+from autotm_jax.state import carried_leaves
+
+from .compiling import needs_cuda_plugin
+
+
+@pytest.fixture
+def quiet():
+    """What a CPU says about budgets is silenced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", autotm.AutoTMWarning)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def state_may_move(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AUTOTM_JAX_STATE", "1")
+
+
+OPTIMIZER = optax.adam(1e-3)
+
+
+def loss(params: list[jax.Array], x: jax.Array) -> jax.Array:
+    for matrix in params:
+        x = jnp.tanh(x @ matrix)
+    return jnp.mean(x * x)
+
+
+def train_step(state: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+    params, moments = state
+    value, gradient = jax.value_and_grad(loss)(params, x)
+    updates, moments = OPTIMIZER.update(gradient, moments, params)
+    return (optax.apply_updates(params, updates), moments), value
+
+
+def initial(layers: int = 6, width: int = 64) -> Any:
+    keys = jax.random.split(jax.random.key(0), layers)
+    params = [jax.random.normal(k, (width, width)) / width**0.5 for k in keys]
+    return params, OPTIMIZER.init(params)
+
+
+def batches(count: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(1), (count, 32, 64))
+
+
+@functools.cache
+def planned() -> Any:
+    return autotm.jit(train_step, budget="min", donate_argnums=0)
+
+
+def on_host(state: Any) -> int:
+    kinds = [leaf.sharding.memory_kind for leaf in jax.tree.leaves(state)]
+    return kinds.count("pinned_host")
+
+
+def test_a_hundred_steps_with_state_on_the_host(quiet: None):
+    plain = jax.jit(train_step, donate_argnums=0)
+    here, there = initial(), initial()
+    for number, x in enumerate(batches(100)):
+        here, expected = plain(here, x)
+        there, found = planned()(there, x)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        if number == 50:  # through the host's own memory and back
+            saved = jax.tree.map(np.asarray, there)
+            with pytest.warns(autotm.AutoTMWarning, match="have been moved"):
+                there, found = planned()(saved, x)
+            here, expected = plain(here, x)
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert on_host(there) > 10
+
+
+def test_place_puts_the_state_where_the_plan_wants_it(quiet: None):
+    x = batches(1)[0]
+    state = initial()
+    placed = planned().place(state, x)
+    assert on_host(placed) == len(planned().plan(placed, x).on_host) > 0
+    assert any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    after, _ = planned()(placed, x)  # without a note
+    assert on_host(after) == on_host(placed)
+
+
+def test_another_batch_size_with_state_on_the_host(quiet: None):
+    x = batches(1)[0]
+    state, _ = planned()(planned().place(initial(), x), x)
+    expected = float(loss(jax.tree.map(jnp.asarray, jax.device_get(state[0])), x[:16]))
+    _, found = planned()(planned().place(state, x[:16]), x[:16])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_nothing_lives_on_the_host_without_host_memory(quiet: None):
+    step = autotm.jit(train_step, budget="min", donate_argnums=0, host_budget=0)
+    assert not step.plan(initial(), batches(1)[0]).on_host
+
+
+def test_state_that_is_not_donated_stays(quiet: None):
+    step = autotm.jit(train_step, budget="min")
+    assert not step.plan(initial(), batches(1)[0]).on_host
+
+
+def test_leaves_are_paired_by_structure():
+    def step(params: Any, moments: Any, x: Any) -> Any:
+        return {"loss": x, "new": [moments, params]}
+
+    tree = {"a": jnp.zeros(3), "b": jnp.zeros(4)}
+    moments = (jnp.zeros(3), jnp.zeros(4))
+    traced = jax.jit(step, donate_argnums=(0, 1)).trace(tree, moments, jnp.zeros(()))
+    # Arguments: params (0, 1), moments (2, 3); results: loss, moments, params.
+    expected = {0: 3, 1: 4, 2: 1, 3: 2}
+    assert carried_leaves(traced.args_info, traced.out_info) == expected
+
+
+@needs_cuda_plugin
+def test_sixteen_matrices_compiled_for_an_h100(quiet: None):
+    shape = jax.ShapeDtypeStruct((4096, 4096), jnp.float32)
+    params = [shape] * 4
+    state = params, jax.eval_shape(OPTIMIZER.init, params)
+    batch = jax.ShapeDtypeStruct((2048, 4096), jnp.float32)
+    step = autotm.jit(train_step, budget="min", target="h100-sxm", donate_argnums=0)
+    compiled = step.lower(state, batch).compile()
+    plan = step.plan(state, batch)
+    assert plan.device_bytes is not None
+    found = autotm.device_bytes(compiled)
+    # All of the state by itself takes 768 MiB.
+    assert found < 640 * 2**20
+    assert abs(plan.device_bytes - found) <= 0.1 * found
+    assert autotm.host_bytes(compiled) >= 512 * 2**20
