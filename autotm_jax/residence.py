@@ -36,12 +36,18 @@ def as_on_device(leaf: Any) -> Any:
     if not is_in_host_memory(leaf):
         return leaf
     aval = jax.typeof(leaf)
-    sharding = None
-    if not isinstance(leaf, Tracer) and len(leaf.sharding.device_set) > 1:
-        sharding = leaf.sharding.with_memory_kind("device")
+    is_spread = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
+    is_spread = is_spread and len(leaf.sharding.device_set) > 1
+    sharding = _of_device(leaf.sharding) if is_spread else None
     return jax.ShapeDtypeStruct(
         aval.shape, aval.dtype, sharding=sharding, weak_type=aval.weak_type
     )
+
+
+def _of_device(sharding: Any) -> Any:
+    # The same in the memory that JAX uses unless told otherwise.
+    (kind,) = {device.default_memory().kind for device in sharding.device_set}
+    return sharding.with_memory_kind(kind)
 
 
 def on_host(leaf: Any) -> Any:
@@ -62,8 +68,7 @@ def on_device(leaf: Any) -> Any:
     """A leaf in the memory of its device."""
     if not is_in_host_memory(leaf):
         return leaf
-    (kind,) = {d.default_memory().kind for d in leaf.sharding.device_set}
-    return jax.device_put(leaf, leaf.sharding.with_memory_kind(kind))
+    return jax.device_put(leaf, _of_device(leaf.sharding))
 
 
 def settled(

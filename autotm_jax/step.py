@@ -93,7 +93,6 @@ class Step:
         self._entries: dict[int, _Entry] = {}
         self._untouched_jits: dict[int, Any] = {}
         self._lock = threading.RLock()
-        self._is_present = True  # of the device that it is planned for
 
     def __repr__(self) -> str:
         _, budget, *_ = self._given
@@ -139,8 +138,9 @@ class Step:
         """Puts the state where the plan wants it between calls.
 
         A state that is elsewhere is moved by the first call. This does it before: for a
-        state that comes from a checkpoint, say, or where the device has no room for all
-        of it.
+        state that comes from a checkpoint, say. What is moved is gone from where it
+        was. Experimental: unless the environment variable `AUTOTM_JAX_STATE` is "1",
+        plans leave all state on the device, and nothing is moved.
 
         !!! Example
 
@@ -162,9 +162,16 @@ class Step:
         **Raises:**
 
         - `InfeasibleBudget`: if no plan meets the budget.
+        - `TypeError`: if the step donates nothing, and so has no state.
         """
-        given = self._realise(args, kwargs, is_call=False)
         donated = self._listed("donate_argnums", "donate_argnames", len(args))
+        if not donated:
+            name = getattr(self._fun, "__name__", "the step")
+            raise TypeError(
+                f"{name} donates no argument, so it has no state to place: name its "
+                "state in donate_argnums or donate_argnames of autotm.jit."
+            )
+        given = self._realise(args, kwargs, is_call=False)
         placed = [a for n, a in enumerate(given[0]) if n in donated]
         placed += [v for k, v in given[1].items() if k in donated]
         return placed[0] if len(placed) == 1 else tuple(placed)
@@ -192,6 +199,20 @@ class Step:
             self._planned = _unplanned
             self._entries.clear()
             self._untouched_jits.clear()
+
+    @property
+    def _is_present(self) -> bool:
+        """Whether the device that it is planned for is here."""
+        target, *_ = self._given
+        return target is None or target.is_present
+
+    @property
+    def _moves_state(self) -> bool:
+        """Whether its state may be on the host between calls."""
+        # What the user has given a place stays there.
+        told = ("in_shardings", "out_shardings")
+        is_told = any(self._jit_options.get(name) is not None for name in told)
+        return os.environ.get(_STATE) == "1" and not is_told
 
     def _request(self) -> Request:
         given, budget, host_budget, measure, solver, formulation = self._given
@@ -285,7 +306,7 @@ class Step:
     def _typed(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments as the step is traced: its state on the device."""
         leaves = jax.tree.leaves((args, kwargs))
-        if not any(map(is_in_host_memory, leaves)):
+        if not self._moves_state or not any(map(is_in_host_memory, leaves)):
             return args, kwargs
         donated = self._listed("donate_argnums", "donate_argnames", len(args))
         there = functools.partial(jax.tree.map, as_on_device)
@@ -318,12 +339,8 @@ class Step:
         places = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
         step = (traced.jaxpr, donated, places, sorted(self._jit_options.items()))
         plain = Plain(compile_plain, request.target, *step)
-        shardings = ("in_shardings", "out_shardings")
-        is_told = any(self._jit_options.get(name) is not None for name in shardings)
-        # What the user has given a place stays there.
-        may_move = os.environ.get(_STATE) == "1" and not is_told
         info = traced.args_info, traced.out_info
-        carried = carried_leaves(*info) if may_move else {}
+        carried = carried_leaves(*info) if self._moves_state else {}
         planner = Planner(traced.jaxpr, donated, request, plain, carried)
         try:
             return planner, planner.first()
@@ -374,7 +391,6 @@ class Step:
                     "is not here: use step.lower(...).compile() to inspect it, or "
                     "target=None to run it on the default device."
                 )
-            self._is_present = request.target.is_present
             typed = self._typed(args, kwargs)
             traced = self._plain.trace(*typed[0], **typed[1])
             key = id(traced.jaxpr)

@@ -295,7 +295,63 @@ class _CrossingWays(_Ways):
                 yield from self._here(back, use, not is_late)
 
 
+class _CarriedWays(_Ways):
+    """Of a leaf of the state: on the device all the time, or on the host and fetched.
+
+    Then what takes its place is stored, and there is one of it on the host all along.
+    """
+
+    def __init__(self, problem: Problem, index: int):
+        super().__init__(problem, index, Formulation.JOINT)
+        assert self.tensor.carried is not None
+        self.made = self.tensor.carried.made
+
+    def all(self) -> Iterator[Way]:
+        count, nothing = self.problem.segments, Way(*(self.nothing for _ in range(4)))
+        resident = self._hold(nothing, 0, count, None)
+        yield dataclasses.replace(resident, there=frozenset(self.uses))
+        if self.tensor.movable:
+            kept = self._kept(nothing, 0, count)
+            for way in self._after(-1, kept):
+                yield from self._replaced(way)
+
+    def _after(self, a: int, way: Way) -> Iterator[Way]:
+        """From segment `a`, when it is not on the device, until it is read no more."""
+        if a >= self.tensor.touches[-1]:
+            yield way
+            return
+        for use in self._next(a):
+            for begin, done in [(use, use), *self._windows(a + 1, use)]:
+                back = self._hold(way, begin, use + 1, use)
+                yield from self._at(use, self._copy(back, "into", begin, done))
+
+    def _at(self, use: int, way: Way) -> Iterator[Way]:
+        """From a use, when it is on the device."""
+        yield from self._after(use, way)
+        later = [b for b in self.uses if b > use]
+        if later:
+            stays = self._hold(way, use + 1, later[0] + 1, later[0])
+            yield from self._at(later[0], stays)
+
+    def _next(self, a: int) -> list[int]:
+        later = [b for b in self.uses if b > a]
+        stop = min(b for b in later if b in self.tensor.touches)
+        return [b for b in later if b <= stop]
+
+    def _replaced(self, way: Way) -> Iterator[Way]:
+        if not self.made:
+            yield way
+            return
+        after, count = self.made[-1] + 1, self.problem.segments
+        for begin, done in [(after, after), *self._windows(after, count)]:
+            held = self._hold(way, self.made[0], done, None)
+            yield self._copy(held, "out", begin, done)
+
+
 def _ways(problem: Problem, index: int, formulation: Formulation) -> list[Way]:
+    if problem.tensors[index].carried is not None:
+        assert formulation is Formulation.JOINT
+        return list(_CarriedWays(problem, index).all())
     if problem.tensors[index].crossing is None:
         return list(_Ways(problem, index, formulation).all())
     assert formulation is Formulation.JOINT
@@ -347,7 +403,8 @@ def _score(
     for index, tensor in enumerate(problem.tensors):
         ways, column = choices[index], picked[:, index]
         here = np.array([tensor.touches[0] not in w.streams for w in ways])
-        born[:, tensor.touches[0]] += tensor.nbytes * here[column]
+        if tensor.carried is None:
+            born[:, tensor.touches[0]] += tensor.nbytes * here[column]
         recipe = tensor.recipe
         if recipe is None:
             continue

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from autotm_jax.solve import (
+    Carried,
     Configuration,
     Crossing,
     JointProgram,
@@ -158,6 +159,23 @@ def tiny_problem(seed: int) -> Problem:
         lean = Variant("lean", factor * found.compute[k], found.workspace[k] + space)
         found = dataclasses.replace(found, variants={k: (lean,)})
     return found
+
+
+def state_problem(seed: int) -> Problem:
+    """A tiny problem without streams, in which one tensor or more is carried."""
+    draw = random.Random(seed)
+    found = dataclasses.replace(tiny_problem(seed), configurations={})
+    count = found.segments
+    tensors = list(found.tensors)
+    for index in draw.sample(range(len(tensors)), draw.randint(1, len(tensors))):
+        tensor = tensors[index]
+        made: tuple[int, ...] = ()
+        if draw.random() < 0.8:
+            first = draw.randint(tensor.touches[-1], count - 1)
+            made = tuple(sorted({first, draw.randint(first, count - 1)}))
+        carried = Carried(made, count)
+        tensors[index] = dataclasses.replace(tensor, recipe=None, carried=carried)
+    return dataclasses.replace(found, tensors=tuple(tensors))
 
 
 def _configurations(

@@ -123,10 +123,30 @@ def test_leaves_are_paired_by_structure():
     assert carried_leaves(traced.args_info, traced.out_info) == expected
 
 
+def test_a_step_without_state_has_nothing_to_place():
+    step = autotm.jit(train_step, budget="min")
+    with pytest.raises(TypeError, match="donates no argument, so it has no state"):
+        step.place(initial(), batches(1)[0])
+
+
+def test_state_on_the_host_is_the_users_own_unless_it_may_move(
+    quiet: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AUTOTM_JAX_STATE", "0")
+    x = batches(1)[0]
+    there = jax.tree.map(
+        lambda a: jax.device_put(a, a.sharding.with_memory_kind("pinned_host")),
+        initial(),
+    )
+    step = autotm.jit(train_step, budget="min", donate_argnums=0)
+    with pytest.raises(ValueError, match="memory_space of all inputs"):
+        step(there, x)
+
+
 @needs_cuda_plugin
 def test_sixteen_matrices_compiled_for_an_h100(quiet: None):
     shape = jax.ShapeDtypeStruct((4096, 4096), jnp.float32)
-    params = [shape] * 4
+    params = [shape] * 16
     state = params, jax.eval_shape(OPTIMIZER.init, params)
     batch = jax.ShapeDtypeStruct((2048, 4096), jnp.float32)
     step = autotm.jit(train_step, budget="min", target="h100-sxm", donate_argnums=0)
@@ -134,7 +154,8 @@ def test_sixteen_matrices_compiled_for_an_h100(quiet: None):
     plan = step.plan(state, batch)
     assert plan.device_bytes is not None
     found = autotm.device_bytes(compiled)
-    # All of the state by itself takes 768 MiB.
-    assert found < 640 * 2**20
-    assert abs(plan.device_bytes - found) <= 0.1 * found
-    assert autotm.host_bytes(compiled) >= 512 * 2**20
+    assert abs(plan.device_bytes - found) <= 0.03 * found
+    # All of the state by itself takes 3,072 MiB, that of plain `jax.jit` 3,856 with
+    # its temporaries.
+    assert found <= (1040 + 850) * 2**20
+    assert autotm.host_bytes(compiled) >= (3072 - 1040) * 2**20

@@ -10,6 +10,7 @@ copies.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -88,16 +89,16 @@ class CarriedTensor:
 
     def _fetch(self, a: int, use: int) -> None:
         if use - a <= _EVERY_CUT:
-            starts = [k for k in range(a + 1, use + 1) if self.tensor.is_open(k)]
+            windows = [*_windows(a + 1, use), (use, use)]
         else:
             windows = self.net.windows_before(a + 1, use, self.tensor)
-            starts = [first for first, _ in windows]
-        for start in starts:
-            if not self.tensor.is_open(use):
-                continue
-            action = Fetch(self.tensor.value, start, use)
+        for start, end in filter(self._is_open, windows):
+            action = Fetch(self.tensor.value, start, use, -1 if end == use else end)
             fetch = self._arrive(("away", a), use, start, action)
             self.net.spread("in", fetch, action)
+
+    def _is_open(self, window: tuple[int, int]) -> bool:
+        return all(map(self.tensor.is_open, window))
 
     def _replace(self) -> None:
         net, index, end = self.net, self.index, self.carried.segments
@@ -105,16 +106,22 @@ class CarriedTensor:
         if not made:
             net.add(index, read, None)
             return
-        if end - made[-1] <= _EVERY_CUT:
-            ends = [k for k in range(made[-1] + 1, end + 1) if self.tensor.is_open(k)]
+        after = made[-1] + 1
+        if end - after < _EVERY_CUT:
+            windows = [*_windows(after, end), (after, after)]
         else:
             windows = net.windows_after(made[-1], end, self.tensor)
-            ends = [done for _, done in windows]
-        for done in ends:
-            action = Store(self.tensor.value, made[-1], done)
+        for start, done in filter(self._is_open, windows):
+            action = Store(
+                self.tensor.value, made[-1], done, -1 if start == after else start
+            )
             store = net.add(index, read, None, action)
             net.fill("device", store, made[0], done, self.tensor.nbytes)
             net.spread("out", store, action)
+
+
+def _windows(first: int, last: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(first, last + 1), 2))
 
 
 def on_host(

@@ -17,6 +17,10 @@ from .primitives import Kind
 from .program import Equation, Value
 
 
+# A leaf smaller than the largest one by this factor is next to nothing.
+_NOTHING = 4096
+
+
 def apart(
     equations: Sequence[Equation],
     scopes: Sequence[Scope],
@@ -98,10 +102,6 @@ def _groups(
             origins[output] = read
     unique = {id(g): sorted(g) for g in group_of.values()}
     return sorted(unique.values())
-
-
-# A leaf smaller than the largest one by this factor is next to nothing.
-_NOTHING = 4096
 
 
 def _numbered(
