@@ -14,10 +14,11 @@ from .found import Found, read_found, sound, written
 from .machine import Machine, Target
 from .plan import Plan
 from .profile import (
+    Changes,
     Costs,
+    as_planned,
     cache,
     estimate_costs,
-    joined_bytes,
     with_measured_link,
 )
 from .report.peak import tightest_point
@@ -38,6 +39,8 @@ from .solve import (
     packed_bytes,
     repack,
     replay,
+    shorten,
+    tidy,
 )
 from .trace import Program
 
@@ -259,9 +262,11 @@ class Candidate:
         if not self._kind.allows_everything:
             return None  # it would move by other rules
         with deadline.paused():
-            problem = self._as_joined(found.schedule, self.problem)
+            problem = self._as_planned(found.schedule, self.problem)
         problem = dataclasses.replace(problem, device_limit=float(limit))
-        key = cache.cache_key("repacked", problem, found.schedule, _REPACK_SECONDS)
+        key = cache.cache_key(
+            "repacked", problem, problem.timelines, found.schedule, _REPACK_SECONDS
+        )
         entry = cache.load("plan", key)
         known = read_found(entry)
         if known is not None and not replay(problem, known.schedule).faults:
@@ -286,34 +291,44 @@ class Candidate:
 
     def allocation(self, schedule: Schedule) -> int:
         """Bytes of temporaries, packed as XLA does."""
-        problem = self._as_joined(schedule, self.problem)
+        problem = self._as_planned(schedule, self.problem)
         return packed_bytes(problem, replay(problem, schedule))
 
-    def _as_joined(self, schedule: Schedule, problem: Problem) -> Problem:
+    def _as_planned(self, schedule: Schedule, problem: Problem) -> Problem:
         # With the workspace of the segments as they are emitted.
-        pairs = [(r.value, r.use) for r in schedule.recomputes]
-        pairs = [pair for pair in pairs if pair in self.program.joined]
-        picks = {p.segment: p.variant for p in schedule.picks}
         program, costs = self.program, self.costs
-        changes = joined_bytes(program, costs, pairs, picks, self._target)
+        changes = _changes(program, problem, schedule)
+        picks = changes.picks
         workspace, variants = list(problem.workspace), dict(problem.variants)
-        for k, change in changes.items():
+        timelines = dict(problem.timelines)
+        found = as_planned(program, costs, changes, self._target)
+        for k, (change, timeline) in found.items():
             if k in picks:
                 variants[k] = tuple(
-                    dataclasses.replace(v, workspace=v.workspace + change)
+                    dataclasses.replace(
+                        v, workspace=v.workspace + change, timeline=timeline
+                    )
                     for v in variants[k]
                 )
             else:
                 workspace[k] += change
+                timelines.pop(k, None)
+                if timeline is not None:
+                    timelines[k] = timeline
         return dataclasses.replace(
-            problem, workspace=tuple(workspace), variants=variants
+            problem,
+            workspace=tuple(workspace),
+            variants=variants,
+            timelines=timelines,
         )
 
     @functools.cached_property
     def least(self) -> Found:
         """The plan whose allocation is smallest, however slow; its objective: bytes."""
         problem = self.problem
-        key = cache.cache_key("least", self._formulation, problem, self._solver)
+        key = cache.cache_key(
+            "least", self._formulation, problem, problem.timelines, self._solver
+        )
         known = read_found(cache.load("plan", key))
         if known is not None:
             return known
@@ -348,7 +363,8 @@ class Candidate:
 
     def plan(self, found: Found, budget: int | None, limit: float, note: str) -> Plan:
         """What was found as a `Plan`."""
-        problem = self._as_joined(found.schedule, self.problem)
+        found = self._polished(found)
+        problem = self._as_planned(found.schedule, self.problem)
         peak = replay(problem, found.schedule).device_peak
         problem = dataclasses.replace(problem, device_limit=max(limit, peak))
         state = replay(problem, found.schedule)
@@ -397,12 +413,19 @@ class Candidate:
         found = self._or_policy(problem, solution, sound(problem, solution))
         if found is None:
             return self._greedily(problem, solution, deadline.left())
+        found = self._polished(found)
         # A search that was cut short may find more with the time that the key names,
         # and one that ended early for nothing when its solver does not fail.
         is_whole = left >= granted and solution.seconds >= _AGAIN * granted
         if found.status is Status.OPTIMAL or is_whole:
             cache.store("plan", key, written(found))
         return found
+
+    def _polished(self, found: Found) -> Found:
+        schedule = tidy(self.problem, found.schedule)
+        if self._kind.allows_everything:
+            schedule = shorten(self.problem, schedule)
+        return dataclasses.replace(found, schedule=schedule)
 
     def _or_policy(
         self, problem: Problem, solution: Solution, found: Found | None
@@ -444,6 +467,34 @@ class Candidate:
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
         return tightest_point(self.program, self.problem, self.least.schedule)
+
+
+def _changes(program: Program, problem: Problem, schedule: Schedule) -> Changes:
+    """What a schedule changes about what segments read and make."""
+    again: dict[int, list[int]] = {}
+    arrivals: dict[int, list[int]] = {}
+    for item in (*schedule.fetches, *schedule.recomputes):
+        arrivals.setdefault(item.value, []).append(item.use)
+    for item in schedule.recomputes:
+        if (item.value, item.use) in program.joined:
+            again.setdefault(item.use, []).append(item.value)
+    back = {value: min(uses) for value, uses in arrivals.items()}
+    dropped: dict[int, list[int]] = {}
+    stored: dict[int, list[int]] = {}
+    tensors = {t.value: t for t in problem.tensors}
+    for store in schedule.stores:
+        tensor = tensors[store.value]
+        if tensor.crossing is None and store.window[0] == (tensor.touches[0] + 1):
+            stored.setdefault(tensor.touches[0], []).append(store.value)
+    moved, state = schedule.moved, replay(problem, schedule)
+    ends = {(v, first): end for v, first, end in state.stays}
+    for tensor in problem.tensors:
+        made, value = tensor.maker, tensor.value
+        is_back = value in back and value not in moved
+        if made is not None and is_back and ends.get((value, made)) == made + 1:
+            dropped.setdefault(made, []).append(value)
+    picks = {p.segment: p.variant for p in schedule.picks}
+    return Changes(again, dropped, stored, back, picks)
 
 
 def _at_rest(problem: Problem) -> Schedule:

@@ -121,7 +121,7 @@ def formulate(
     repeated = program.repeats
     variants = {
         k: tuple(
-            Variant(name, repeated[k] * cost.seconds, cost.workspace)
+            Variant(name, repeated[k] * cost.seconds, cost.workspace, cost.timeline)
             for name, cost in others
         )
         for k, others in costs.variants.items()
@@ -136,6 +136,11 @@ def formulate(
         host_limit,
         variants,
         configurations=_configurations(program, costs, tensors),
+        timelines={
+            k: cost.timeline
+            for k, cost in enumerate(costs.segments)
+            if cost.timeline is not None
+        },
     )
 
 

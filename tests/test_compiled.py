@@ -13,7 +13,7 @@ from autotm_jax import AutoTMWarning, Plan
 from autotm_jax.candidate import Candidate
 from autotm_jax.compile.verify import examine
 from autotm_jax.emit import emit
-from autotm_jax.profile import estimate_costs, joined_bytes
+from autotm_jax.profile import Changes, as_planned, estimate_costs
 from autotm_jax.solve import Schedule, offload_everything, packed_bytes, replay
 from autotm_jax.trace import build_program
 from benchmarks.variants import compiled_bytes, frugal, kinds, program_of
@@ -253,9 +253,10 @@ def test_a_recomputation_joins_the_variant_that_is_picked():
     pairs = [(v, k) for v, k in program.joined if k in costs.variants]
     assert pairs
     for v, k in pairs:
-        default = joined_bytes(program, costs, [(v, k)], {}, target)
-        picked = joined_bytes(program, costs, [(v, k)], {k: 1}, target)
         # Against the workspace of what runs: neither is off by the products.
         products = 2 * 8192 * 8192
-        assert abs(default[k]) < products / 2
-        assert abs(picked[k]) < products / 2
+        for picks in ({}, {k: 1}):
+            changes = Changes({k: [v]}, {}, {}, {v: k}, picks)
+            change, timeline = as_planned(program, costs, changes, target)[k]
+            assert abs(change) < products / 2
+            assert timeline is not None

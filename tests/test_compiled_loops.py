@@ -101,7 +101,8 @@ def test_device_bytes_are_as_predicted(way: Any):
     predicted = candidate().fixed_bytes + candidate().allocation(schedule)
     # XLA reads some slices in the stack itself, and newer ones more of them.
     off = 0.1 if way is ahead else 0.05
-    assert evidence.device_bytes <= predicted
+    # The smallest buffers are not packed.
+    assert evidence.device_bytes <= predicted * (1 + 1e-4)
     assert predicted == pytest.approx(evidence.device_bytes, rel=off)
 
 

@@ -8,17 +8,20 @@ from hypothesis import strategies as st
 from autotm_jax.solve import (
     Crossing,
     Fetch,
+    Pick,
     Recipe,
     Recompute,
     Schedule,
     Store,
     Tensor,
+    Variant,
     packed_bytes,
     replay,
 )
 from autotm_jax.solve.heap import pack
+from autotm_jax.timeline import Timeline
 
-from .problems import KIB, loop_problem, problem, random_problem
+from .problems import loop_problem, problem, random_problem
 
 
 def least_height(buffers: list[tuple[int, int, int]]) -> int:
@@ -146,47 +149,94 @@ def test_never_less_than_live_bytes_where_there_are_loops(seed: int):
     assert packed.nbytes <= sum(nbytes for nbytes, _, _ in rows)
 
 
-def in_place(operand: int, saved: int, result: int = 0) -> list[list[int]]:
-    """The buffers where segment 2 reads an operand for the last time and saves bytes.
-
-    It makes a result, of the operand's size if no other is given. In pages.
-    """
-    page = 4 * KIB
-    tensors = [
-        Tensor(0, operand * page, (0, 2)),
-        Tensor(1, (result or operand) * page, (2, 4)),
-    ]
-    hand = problem(tensors, workspace=[0, 0, -saved * page, 0, 0, 0])
-    packed = pack(hand, replay(hand, Schedule()))
-    assert packed.nbytes >= replay(hand, Schedule()).device_peak
-    return sorted([nbytes // page, a, b] for nbytes, a, b in packed.buffers.tolist())
+def lives(
+    timeline: Timeline, tensors: list[Tensor], schedule: Schedule | None = None
+) -> list[list[int]]:
+    """Bytes and segments of all buffers where segment 2 has this timeline."""
+    hand = problem(tensors)
+    hand = dataclasses.replace(hand, timelines={2: timeline})
+    state = replay(hand, schedule or Schedule())
+    packed = pack(hand, state)
+    assert packed.nbytes >= state.device_peak
+    return sorted(packed.buffers.tolist())
 
 
-def test_a_result_takes_the_place_of_an_operand_that_dies():
-    # The operand is gone when segment 2 begins.
-    assert in_place(20, saved=20) == [[20, 0, 2], [20, 2, 5]]
-    # A smaller operand, too, where that is saved.
-    assert in_place(20, saved=20, result=30) == [[20, 0, 2], [30, 2, 5]]
+OPERAND, RESULT = Tensor(0, 20, (0, 2)), Tensor(1, 20, (2, 4))
 
 
-def test_a_segment_works_in_what_it_saves_less_than_the_operand():
-    # 20 pages are overwritten and 15 saved: five are a buffer of the segment's own.
-    assert in_place(20, saved=15) == [[5, 2, 3], [20, 0, 2], [20, 2, 5]]
-    # It does not overwrite what is more than twice that, nor what has another size.
-    assert in_place(20, saved=9) == [[20, 0, 3], [20, 2, 5]]
-    assert in_place(20, saved=15, result=21) == [[20, 0, 3], [21, 2, 5]]
+def test_a_result_takes_the_place_of_an_operand():
+    found = lives(Timeline(2, replaced=(20,)), [OPERAND, RESULT])
+    assert found == [[20, 0, 5]]
+    # If it is still wanted, there is no place to take.
+    later = Tensor(0, 20, (0, 2, 3))
+    found = lives(Timeline(2, replaced=(20,)), [later, RESULT])
+    assert found == [[20, 0, 4], [20, 2, 5]]
+    # And one result after the other.
+    again = {2: Timeline(1, replaced=(20,)), 4: Timeline(1, replaced=(20,))}
+    tensors = [OPERAND, RESULT, Tensor(2, 20, (4, 5))]
+    hand = dataclasses.replace(problem(tensors), timelines=again)
+    assert pack(hand, replay(hand, Schedule())).buffers.tolist() == [[20, 0, 6]]
 
 
-def test_no_result_takes_the_place_of_a_stack():
-    # The stack dies with the last segment of its loop, which saves as much.
-    page = 4 * KIB
-    crossing = Crossing((0, 2), (2, 4), 2)
-    tensors = [
-        Tensor(0, 15 * page, (0, 3), times=2, crossing=crossing),
-        Tensor(1, 20 * page, (2, 3), times=2),
-        Tensor(2, 20 * page, (3, 5)),
-    ]
-    hand = problem(tensors, workspace=[0, 0, 0, -30 * page, 0, 0])
-    rows = pack(hand, replay(hand, Schedule())).buffers.tolist()
-    assert [30 * page, 0, 4] in rows
-    assert [20 * page, 2, 3] in rows
+def test_what_a_segment_needs_for_a_moment_fits_where_an_operand_was():
+    # The operand is gone before the result is made, and so is the segment's own.
+    short = Timeline(3, own=((20, 1, 2),), made=((20, 2),), dying=((20, 1),))
+    hand = problem([OPERAND, RESULT], workspace=[0, 0, -20, 0, 0, 0])
+    hand = dataclasses.replace(hand, timelines={2: short})
+    state = replay(hand, Schedule())
+    assert packed_bytes(hand, state) == state.device_peak == 20
+    long = dataclasses.replace(short, own=((20, 0, 3),), dying=())
+    hand = dataclasses.replace(hand, timelines={2: long})
+    assert packed_bytes(hand, state) == 60
+
+
+def test_a_recomputation_is_part_of_the_segment_or_goes_before_it():
+    tensors = [Tensor(0, 20, (0, 2), recipe=Recipe({2: 1.0}, 0, ())), RESULT]
+    again = Schedule(recomputes=(Recompute(0, 2),))
+    # As one of the segment's own buffers it is counted once.
+    joined = Timeline(2, own=((20, 0, 1),), made=((20, 1),))
+    assert lives(joined, tensors, again) == [[20, 0, 1], [20, 2, 3], [20, 2, 5]]
+    apart = Timeline(2, made=((20, 1),))
+    assert lives(apart, tensors, again) == [[20, 0, 1], [20, 2, 3], [20, 2, 5]]
+    hand = dataclasses.replace(problem(tensors), timelines={2: joined})
+    assert packed_bytes(hand, replay(hand, again)) == 40
+
+
+def test_the_timeline_is_that_of_the_variant_that_runs():
+    hand = problem([OPERAND, RESULT])
+    other = Variant("other", 1.0, 0, Timeline(2, replaced=(20,)))
+    hand = dataclasses.replace(hand, variants={2: (other,)})
+    assert len(pack(hand, replay(hand, Schedule())).buffers) == 2
+    picked = Schedule(picks=(Pick(2, 1),))
+    assert len(pack(hand, replay(hand, picked)).buffers) == 1
+
+
+SIZES = st.integers(1, 9)
+MOMENTS = st.tuples(st.integers(0, 3), st.integers(1, 4)).map(sorted)
+TIMELINES = st.builds(
+    Timeline,
+    st.just(4),
+    st.lists(st.tuples(SIZES, MOMENTS)).map(
+        lambda rows: tuple((n, a, max(b, a + 1)) for n, (a, b) in rows)
+    ),
+    st.lists(st.tuples(SIZES, st.integers(0, 3))).map(tuple),
+    st.lists(st.tuples(SIZES, st.integers(1, 4))).map(tuple),
+    st.lists(SIZES).map(tuple),
+)
+
+
+@given(st.integers(0, 30), st.dictionaries(st.integers(0, 7), TIMELINES))
+def test_whatever_happens_inside_of_segments(seed: int, found: dict[int, Timeline]):
+    free = random_problem(seed)
+    found = {k: timeline for k, timeline in found.items() if k < free.segments}
+    free = dataclasses.replace(free, timelines=found)
+    state = replay(free, Schedule())
+    packed = pack(free, state)
+    assert packed.nbytes >= state.device_peak
+    own = sum(n for t in found.values() for n, _, _ in t.own)
+    rows = packed.buffers.tolist()
+    assert all(first < end for _, first, end in rows)
+    assert packed.nbytes <= max(sum(n for n, _, _ in rows), state.device_peak)
+    assert sum(n for n, _, _ in rows) <= own + sum(
+        t.nbytes for t in free.tensors
+    ) + sum(n for n, _, _ in free.small) + sum(max(0, w) for w in free.workspace)

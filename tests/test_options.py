@@ -1,15 +1,19 @@
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+import autotm_jax as autotm
 from autotm_jax import compat
 from autotm_jax.compile import compiler_options
+
+from .compiling import needs_cuda_plugin
 
 
 def disabled(platform: str) -> list[str]:
     """The passes of XLA that a planned step is compiled without."""
     options: dict[str, Any] = compiler_options(platform)
-    assert set(options) == {"xla_disable_hlo_passes"}
     return options["xla_disable_hlo_passes"].split(",")
 
 
@@ -26,6 +30,34 @@ def test_where_slices_of_host_stacks_are_wrong_a_pass_is_disabled(
 
 def test_barriers_of_small_loops_stay_out_of_kernels():
     assert disabled("cpu") == ["cse_barrier_expander", "small-while-loop-hoisting"]
+
+
+@needs_cuda_plugin
+def test_as_many_copies_at_a_time_as_were_planned():
+    # Eight stores may take until the last of eight products.
+    space = jax.memory.Space.Host
+
+    def step(x: Any, w: Any) -> Any:
+        hosts = []
+        for _ in range(8):
+            hosts.append(jax.device_put(x, space))
+            x = jax.lax.optimization_barrier(jnp.tanh(x @ w))
+        return jax.lax.optimization_barrier((x, *hosts))
+
+    sharding = autotm.target("h100-sxm").sharding
+    x = jax.ShapeDtypeStruct((2048, 2048), jnp.float32, sharding=sharding)
+    lowered = jax.jit(step).lower(x, x)
+
+    def most(options: dict[str, Any]) -> int:
+        """The largest number of copies that run at the same time."""
+        running = [0]
+        for line in lowered.compile(options).as_text().splitlines():
+            started, done = " copy-start(" in line, " copy-done(" in line
+            running.append(running[-1] + started - done)
+        return max(running)
+
+    assert most({}) == 2
+    assert most(compiler_options("cuda")) == 8
 
 
 def test_nothing_is_said_to_other_platforms():

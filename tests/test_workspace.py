@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 
 import autotm_jax as autotm
-from autotm_jax.profile.workspace import Probe, ask, estimate, workspaces
+from autotm_jax.profile.workspace import Probe, Workspace, ask, estimate, workspaces
 from autotm_jax.trace import Program
 
 from .compiling import needs_cuda_plugin
@@ -27,7 +27,7 @@ def measured(program: Program, dying: bool = True) -> list[int]:
     ]
     found, source = workspaces(program, probes, autotm.target("h100-sxm"))
     assert "estimated" not in source
-    return found
+    return [workspace.nbytes for workspace in found]
 
 
 @needs_cuda_plugin
@@ -59,9 +59,10 @@ def test_without_a_compiler_what_is_fused_into_kernels_counts():
     x = jnp.ones((32, 32))
     program = program_of(lambda x: jnp.sin(x @ x).T @ x, x)
     last = program.segments[-1].body
-    assert estimate(program, last) >= 0
+    assert estimate(program, last).nbytes >= 0
     fed = program_of(lambda x: (jnp.sin(x) + 1) @ x, x).segments[0].body
-    assert estimate(program_of(lambda x: (jnp.sin(x) + 1) @ x, x), fed) == x.nbytes
+    program = program_of(lambda x: (jnp.sin(x) + 1) @ x, x)
+    assert estimate(program, fed) == Workspace(x.nbytes)
 
 
 def test_a_cpu_that_is_the_device_is_asked():
@@ -69,7 +70,8 @@ def test_a_cpu_that_is_the_device_is_asked():
     probes = [Probe(s.body, frozenset(s.dying)) for s in program.segments]
     found, source = workspaces(program, probes, autotm.target(), always=True)
     assert source.startswith("XLA, ")
-    assert found[0] >= TABLE.nbytes
+    assert found[0].nbytes >= TABLE.nbytes
+    assert found[0].timeline is None
 
 
 def test_some_have_to_compile_even_on_a_cpu():
@@ -80,7 +82,7 @@ def test_some_have_to_compile_even_on_a_cpu():
     found, source = ask(program, probes, autotm.target())
     assert source == "XLA, 1 kinds of segment, 1 compiled now, the others estimated"
     assert found[0] == estimate(program, first)
-    assert isinstance(found[1], int)
+    assert isinstance(found[1], Workspace)
 
 
 def test_why_something_does_not_compile():

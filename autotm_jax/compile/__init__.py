@@ -1,6 +1,9 @@
 """What XLA made of a step: memory, and proof that a plan was realised."""
 
 from .absent import mark_on_host as mark_on_host
+from .lifetimes import Buffer as Buffer
+from .lifetimes import Lifetimes as Lifetimes
+from .lifetimes import compile_watched as compile_watched
 from .memory import (
     device_bytes as device_bytes,
 )

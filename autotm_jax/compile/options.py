@@ -20,6 +20,12 @@ _DISABLED_PASSES = {
 _WRONG_SLICES = "dynamic-slice-annotator"
 
 
+# Copies count as asynchronous compute, of which XLA:GPU's scheduler has two at a time
+# if it is not told otherwise. A third copy then makes it wait for the first one, whose
+# time beside compute is over, however much was planned.
+_COPIES_AT_A_TIME = {"xla_gpu_experimental_parallel_async_compute_limit": "1024"}
+
+
 def compiler_options(platform: str) -> dict[str, str | bool]:
     """XLA's options for a planned step.
 
@@ -33,6 +39,10 @@ def compiler_options(platform: str) -> dict[str, str | bool]:
     known.
     """
     disabled = _DISABLED_PASSES.get(platform)
-    if platform == "cuda" and compat.READS_WRONG_SLICES:
+    if disabled is None:
+        return {}
+    if platform != "cuda":
+        return {"xla_disable_hlo_passes": disabled}
+    if compat.READS_WRONG_SLICES:
         disabled = f"{disabled},{_WRONG_SLICES}"
-    return {} if disabled is None else {"xla_disable_hlo_passes": disabled}
+    return {"xla_disable_hlo_passes": disabled, **_COPIES_AT_A_TIME}

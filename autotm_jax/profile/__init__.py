@@ -5,7 +5,8 @@ from .costs import Cost as Cost
 from .costs import Costs as Costs
 from .costs import Streaming as Streaming
 from .estimate import estimate_costs as estimate_costs
-from .estimate import joined_bytes as joined_bytes
+from .overwriting import Changes as Changes
+from .overwriting import as_planned as as_planned
 from .present import machine as machine
 from .present import with_measured_link as with_measured_link
 from .profiler import Profile as Profile

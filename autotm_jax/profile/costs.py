@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+
+from ..timeline import Timeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,6 +15,7 @@ class Cost:
     - `seconds`: time on the device.
     - `workspace`: device bytes that it needs beyond the values it reads and writes;
         negative where a result takes the place of a dying operand.
+    - `timeline`: when it needs them, if XLA said so.
     - `source`: where the seconds come from: `"measured"`, `"roofline"`, or `"scaled
         roofline"` for what could not be timed where the rest was.
     """
@@ -19,6 +23,7 @@ class Cost:
     seconds: float
     workspace: int
     source: str = "roofline"
+    timeline: Timeline | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Costs:
     - `streaming`: by segment, what it takes longer with values on the host; only if it
         was asked for.
     - `variants`: by segment, the names and costs of the other ways to run it.
+    - `plain`: by segment, the dying operands that XLA may overwrite there: see `Probe`.
     - `left_out`: which variants cannot be had and why, and of how many segments.
     """
 
@@ -64,6 +70,7 @@ class Costs:
         default_factory=dict
     )
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    plain: Mapping[int, frozenset[int]] = dataclasses.field(default_factory=dict)
 
     def by(self, segment: int, variant: int) -> Cost:
         """The cost of a segment run by one of its variants; 0 is the default."""

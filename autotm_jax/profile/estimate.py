@@ -7,16 +7,15 @@ the ratio of all that was timed to its roofline.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from ..machine import Target
 from ..machine import target as find_target
 from ..trace import Fragment, Kind, Program
 from .costs import Cost, Costs, Streaming
+from .overwriting import segment_workspaces, ways_to_run
 from .profiler import Profile, profile
 from .roofline import seconds
 from .streaming import streaming
-from .workspace import Probe, ask, estimate, workspaces
+from .workspace import estimate
 
 
 def estimate_costs(
@@ -38,32 +37,26 @@ def estimate_costs(
 
     `Costs`.
     """
-    # Whether a variant can be had at all is for XLA to say.
-    probes = [
-        Probe(fragment, frozenset(s.dying), must_compile=bool(s.body.branches))
-        for s in program.segments
-        for fragment in (s.body, *(b.fragment for b in s.body.branches))
-    ]
-    asked, source = ask(program, probes, target, always=measured)
-    workspace = {id(p.fragment): w for p, w in zip(probes, asked, strict=True)}
+    workspace, plain, source = segment_workspaces(program, target, always=measured)
     times = _Times(program, target)
     if measured:
         bodies = [s.body for s in program.segments]
-        fragments = [p.fragment for p in probes]
+        fragments = [f for s in program.segments for f in ways_to_run(s)]
         times.measure([*fragments, *program.recomputations.values()], bodies)
     time = times.of
 
     def cost(fragment: Fragment) -> Cost:
-        found = workspace[id(fragment)]
-        nbytes = estimate(program, fragment) if isinstance(found, str) else found
-        return Cost(time(fragment), nbytes, times.source_of(fragment))
+        found = workspace[fragment]
+        found = estimate(program, fragment) if isinstance(found, str) else found
+        source = times.source_of(fragment)
+        return Cost(time(fragment), found.nbytes, source, found.timeline)
 
     segments = tuple(cost(s.body) for s in program.segments)
     variants: dict[int, tuple[tuple[str, Cost], ...]] = {}
     left_out = dict(program.left_out)
     for k, body in enumerate(s.body for s in program.segments):
         for branch in body.branches:
-            found = workspace[id(branch.fragment)]
+            found = workspace[branch.fragment]
             reason = times.failure(branch.fragment, body)
             reason = found if isinstance(found, str) else reason
             if reason is None:
@@ -86,9 +79,8 @@ def estimate_costs(
     }
     streamed = _streamed(program, target, measured) if streams else {}
     sources = times.source, source, times.failures
-    return Costs(
-        segments, again, joined, *sources, measured, streamed, variants, left_out
-    )
+    rest = measured, streamed, variants, left_out, plain
+    return Costs(segments, again, joined, *sources, *rest)
 
 
 def _streamed(
@@ -183,49 +175,6 @@ class _Times:
         )
 
 
-def joined_bytes(
-    program: Program,
-    costs: Costs,
-    pairs: Sequence[tuple[int, int]],
-    picks: Mapping[int, int],
-    target: Target,
-) -> dict[int, int]:
-    """What joining recomputations with segments changes in the segments' workspace.
-
-    A plan counts a segment and a value that is computed again for it as if they were
-    apart. Where XLA fuses them it may need less, or more.
-
-    **Arguments:**
-
-    - `program`, `costs`: what runs.
-    - `pairs`: values and segments, in `program.joined`.
-    - `picks`: by segment, the variant that runs it, if not the default.
-    - `target`: where.
-
-    **Returns:**
-
-    Bytes by segment; nothing on a CPU, whose compiler says nothing about it.
-    """
-    if target.machine.platform == "cpu" or not pairs:
-        return {}
-    touches = program.touches()
-    kept = program.resident | program.returned
-    probes = []
-    for value, k in pairs:
-        fragment = program.joined[value, k].by(picks.get(k, 0))
-        dying = (v for v in fragment.reads if v not in kept and touches[v][-1] <= k)
-        probes.append(Probe(fragment, frozenset(dying)))
-    found, _ = workspaces(program, probes, target)
-    out: dict[int, int] = {}
-    for (value, k), workspace in zip(pairs, found, strict=True):
-        is_counted = value not in program.joined[value, k].writes
-        is_counted &= not program.dissolves(value, k)
-        counted = program.values[value].nbytes if is_counted else 0
-        change = workspace - costs.by(k, picks.get(k, 0)).workspace - counted
-        out[k] = out.get(k, 0) + change
-    return out
-
-
 def _workspace_again(program: Program, value: int, segments: tuple[Cost, ...]) -> int:
     # A value made by its segment's kernel needs that segment's workspace again; one
     # that is fused needs what feeds the kernels among its equations.
@@ -234,4 +183,4 @@ def _workspace_again(program: Program, value: int, segments: tuple[Cost, ...]) -
     equation = program.equations[producer]
     if equation.kind is Kind.KERNEL:
         return max(0, segments[equation.home].workspace)
-    return estimate(program, program.recomputations[value])
+    return estimate(program, program.recomputations[value]).nbytes

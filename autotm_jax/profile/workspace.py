@@ -6,12 +6,18 @@ sees them as temporaries that die where they die in the whole step, with all the
 in-place reuse that follows; a donated argument is overwritten as in the whole step,
 and so is no place to work in. What is left after the operands and results that the
 solver counts itself is the workspace.
+
+XLA overwrites an operand in place only where it is all that another kernel wrote: no
+view of that (a contraction writes matrices), not one of several results, nothing that
+was copied or sliced. Whoever asks says which operands are; what is known of the results
+comes with the workspace.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,15 +26,19 @@ import jax
 import jax.numpy as jnp
 
 from .. import compat
-from ..compile.memory import temp_bytes
-from ..compile.options import compiler_options
+from ..compile import Lifetimes, compile_watched, compiler_options, temp_bytes
 from ..machine import Target
+from ..timeline import Span, Timeline, timeline_of
 from ..trace import LOCAL, Fragment, Kind, Program, evaluate
 from . import cache
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 4
+_HARNESS = 8
+
+# Name scopes of the harness, found again in the executable.
+_OPERANDS, _FRAGMENT = "autotm_operands", "autotm_fragment"
+_RESULT = "autotm_result_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +47,36 @@ class Probe:
 
     - `fragment`: what runs.
     - `dying`: which of its operands nobody reads afterwards.
+    - `plain`: which of those are all that another kernel wrote.
+    - `stored`: which of its results are copied to the host right after it. What XLA
+        leaves to such a copy it makes last, which decides what is overwritten.
     - `must_compile`: whether XLA is asked even where an estimate would do.
     """
 
     fragment: Fragment
     dying: frozenset[int]
+    plain: frozenset[int] = frozenset()
+    stored: frozenset[int] = frozenset()
     must_compile: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """What a fragment needs beside its operands and results.
+
+    - `nbytes`: negative where results take the place of dying operands.
+    - `timeline`: when it needs that, if XLA said so.
+    - `plain`: which of `Fragment.writes`, by position, are all that a kernel writes.
+    """
+
+    nbytes: int
+    timeline: Timeline | None = None
+    plain: tuple[int, ...] = ()
 
 
 def workspaces(
     program: Program, probes: Sequence[Probe], target: Target, always: bool = False
-) -> tuple[list[int], str]:
+) -> tuple[list[Workspace], str]:
     """Workspace bytes of fragments, and where the figures come from.
 
     **Arguments:**
@@ -60,8 +89,7 @@ def workspaces(
 
     **Returns:**
 
-    Bytes per probe (negative where results take the place of dying operands), and
-    the source.
+    A `Workspace` per probe, and the source.
     """
     found, source = ask(program, probes, target, always)
     out = [
@@ -73,30 +101,31 @@ def workspaces(
 
 def ask(
     program: Program, probes: Sequence[Probe], target: Target, always: bool = False
-) -> tuple[list[int | str], str]:
+) -> tuple[list[Workspace | str], str]:
     """As `workspaces`, with the reason in place of what does not compile."""
     is_guessed = target.machine.platform == "cpu" and not always
     asked = [p for p in probes if p.must_compile or not is_guessed]
     if not asked:
         return [estimate(program, p.fragment) for p in probes], "estimated"
     keys = {id(p): _key(program, p, target) for p in asked}
-    known: dict[str, int | str] = {}
+    known: dict[str, Workspace | str] = {}
     missing: dict[str, Probe] = {}
     for probe in asked:
         key = keys[id(probe)]
         if key in known or key in missing:
             continue
         entry = None if key.startswith(LOCAL) else cache.load("workspace", key)
-        if isinstance(entry, dict) and isinstance(entry.get("workspace"), int):
-            known[key] = entry["workspace"]
-        else:
+        read = _read(entry)
+        if read is None:
             missing[key] = probe
+        else:
+            known[key] = read
     with ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)) as pool:
         found = pool.map(lambda p: _compile(program, p, target), missing.values())
         for key, workspace in zip(missing, found, strict=True):
             known[key] = workspace
-            if isinstance(workspace, int) and not key.startswith(LOCAL):
-                cache.store("workspace", key, {"workspace": workspace})
+            if isinstance(workspace, Workspace) and not key.startswith(LOCAL):
+                cache.store("workspace", key, dataclasses.asdict(workspace))
     out = [
         known[keys[id(p)]] if id(p) in keys else estimate(program, p.fragment)
         for p in probes
@@ -108,12 +137,22 @@ def ask(
     return out, source + (f", {failed} estimated" if failed else "")
 
 
-def estimate(program: Program, fragment: Fragment) -> int:
+def _read(entry: Any) -> Workspace | None:
+    try:
+        timeline = entry["timeline"]
+        timeline = None if timeline is None else Timeline.of(timeline)
+        plain = tuple(int(i) for i in entry["plain"])
+        return Workspace(int(entry["nbytes"]), timeline, plain)
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def estimate(program: Program, fragment: Fragment) -> Workspace:
     """Workspace without a compiler: the fused values that feed kernels."""
     equations = [program.equations[i] for i in fragment.equations]
     fused = {v for e in equations if e.kind is Kind.FUSED for v in e.outputs}
     fed = {v for e in equations if e.kind is Kind.KERNEL for v in e.operands}
-    return sum(program.values[v].nbytes for v in fused & fed)
+    return Workspace(sum(program.values[v].nbytes for v in fused & fed))
 
 
 def _key(program: Program, probe: Probe, target: Target) -> str:
@@ -122,6 +161,8 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
         (v in probe.dying, v in program.resident or v in program.returned)
         for v in (*fragment.reads, *fragment.writes)
     ]
+    pattern += [(v in probe.plain,) for v in fragment.reads]
+    pattern += [(v in probe.stored,) for v in fragment.writes]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
     place = {v: i for i, v in enumerate((*fragment.reads, *fragment.writes))}
     pattern += [(place[r], place[a]) for r, a in _in_place(program, fragment)]
@@ -142,7 +183,7 @@ def _in_place(program: Program, fragment: Fragment) -> list[tuple[int, int]]:
     return [(found[a], a) for a in sorted(found)]
 
 
-def _compile(program: Program, probe: Probe, target: Target) -> int | str:
+def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     # A tensor lives in temporary memory; arguments, constants and results do not.
     fragment = probe.fragment
     kept = program.resident | program.returned
@@ -159,19 +200,29 @@ def _compile(program: Program, probe: Probe, target: Target) -> int | str:
     others = [v for v in fragment.reads if not is_tensor(v) and v not in donated]
     results = [v for v in fragment.writes if not is_tensor(v) and v not in updates]
 
+    def operand(seed: Any, value: int) -> Any:
+        shape = program.values[value].aval.shape
+        if value in probe.plain:
+            return jnp.broadcast_to(seed, shape)
+        viewed = jnp.broadcast_to(seed, (1, *shape))
+        return jax.lax.optimization_barrier(viewed).reshape(shape)
+
     def harness(old: list[Any], given: list[Any], seeds: list[Any]) -> Any:
-        arrays = [
-            jnp.broadcast_to(s, program.values[v].aval.shape)
-            for s, v in zip(seeds, tensors, strict=True)
-        ]
-        # The cuts before and after, as they are emitted.
-        arrays = jax.lax.optimization_barrier([*old, *given, *arrays])
-        env = dict(zip([*donated, *others, *tensors], arrays, strict=True))
-        out = evaluate(program, fragment, env.__getitem__)
+        with jax.named_scope(_OPERANDS):
+            arrays = [operand(s, v) for s, v in zip(seeds, tensors, strict=True)]
+        values = [*donated, *others, *tensors]
+        env = _cut(dict(zip(values, [*old, *given, *arrays], strict=True)))
+        with jax.named_scope(_FRAGMENT):
+            out = evaluate(program, fragment, env.__getitem__)
+        out = _cut({**out, **{v: env[v] for v in survivors}})
         returned = [out[v] for v in (*updates, *results)]
-        alive = [out[v] for v in made] + [env[v] for v in survivors]
-        returned, alive = jax.lax.optimization_barrier((returned, alive))
-        return returned, [x[(0,) * x.ndim] for x in alive]
+        space = jax.memory.Space.Host
+        returned += [jax.device_put(out[v], space) for v in made if v in probe.stored]
+        read = []
+        for number, value in enumerate([*made, *survivors]):
+            with jax.named_scope(f"{_RESULT}{number}"):
+                read.append(out[value][(0,) * out[value].ndim])
+        return returned, read
 
     sharding = target.sharding
 
@@ -187,9 +238,64 @@ def _compile(program: Program, probe: Probe, target: Target) -> int | str:
             [abstract(v, ()) for v in tensors],
         )
         options = compiler_options(target.machine.platform)
-        temp = temp_bytes(lowered.compile(options))
+        if target.machine.platform == "cuda":
+            compiled, lifetimes = compile_watched(lowered, options)
+        else:
+            compiled, lifetimes = lowered.compile(options), None
     except Exception as error:  # noqa: BLE001 - an effect, a mesh, a missing library
         text = str(error).strip().partition("\n")[0][:200].rstrip(".")
         return f"it does not compile ({type(error).__name__}: {text})"
-    counted = sum(program.values[v].nbytes for v in (*tensors, *made))
-    return temp - counted
+    size = [v.nbytes for v in program.values]
+    counted = sum(size[v] for v in (*tensors, *made))
+    timeline, text = None, compiled.as_text() or ""
+    if lifetimes is not None:
+        surviving = [size[v] for v in survivors]
+        timeline = _timeline(lifetimes, text, surviving)
+    alone = {made[number] for number in _plain(text) if number < len(made)}
+    plain = tuple(i for i, v in enumerate(fragment.writes) if v in alone)
+    return Workspace(temp_bytes(compiled) - counted, timeline, plain)
+
+
+def _cut(arrays: dict[int, Any]) -> dict[int, Any]:
+    # As it is emitted, in the same order: XLA's scheduler goes by that, too.
+    values = sorted(arrays)
+    handles = jax.lax.optimization_barrier([arrays[v] for v in values])
+    return dict(zip(values, handles, strict=True))
+
+
+_READER = re.compile(rf"= [^=\n]*? fusion\(%([^,)\s]+)\)[^\n]*/{_RESULT}(\d+)/")
+_OPCODE = re.compile(r"^ *(?:ROOT )?%(\S+) = [^(\s]\S* (\S+?)\(", re.MULTILINE)
+_NOT_WRITTEN = {"bitcast", "get-tuple-element", "copy-done", "parameter"}
+
+
+def _plain(text: str) -> frozenset[int]:
+    """Numbers of the results that are all that a kernel writes."""
+    written = {
+        name for name, opcode in _OPCODE.findall(text) if opcode not in _NOT_WRITTEN
+    }
+    return frozenset(
+        int(number) for name, number in _READER.findall(text) if name in written
+    )
+
+
+_SCOPE = re.compile(rf'%(\S+) = [^\n]*op_name="[^"]*({_OPERANDS}|{_FRAGMENT})/')
+
+
+def _timeline(
+    lifetimes: Lifetimes, text: str, surviving: Sequence[int]
+) -> Timeline | None:
+    scopes = dict(_SCOPE.findall(text))
+    at: dict[str, list[int]] = {_OPERANDS: [], _FRAGMENT: []}
+    for position, kernel in enumerate(lifetimes.kernels):
+        if kernel in scopes:
+            at[scopes[kernel]].append(position)
+    if not at[_FRAGMENT]:
+        return Timeline(1)
+    # What depends on nothing may run before all operands are there.
+    first = max(at[_OPERANDS], default=min(at[_FRAGMENT]) - 1) + 1
+    end = max(at[_FRAGMENT]) + 1
+    spans = [
+        Span(b.nbytes, b.first, b.end, scopes.get(b.maker) == _OPERANDS)
+        for b in lifetimes.buffers
+    ]
+    return timeline_of(spans, first, end, surviving) if first < end else None

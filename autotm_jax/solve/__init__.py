@@ -77,6 +77,7 @@ from .schedule import (
 from .schedule import (
     Stream as Stream,
 )
+from .shorten import shorten as shorten
 from .solution import (
     Formulation as Formulation,
 )
@@ -91,6 +92,7 @@ from .solution import (
 )
 from .static import StaticProgram as StaticProgram
 from .synchronous import SynchronousProgram as SynchronousProgram
+from .tidy import tidy as tidy
 
 
 PROGRAMS: dict[Formulation, type[BooleanProgram]] = {

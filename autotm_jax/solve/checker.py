@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,6 +32,9 @@ class Replay:
         until before segment `end`.
     - `stacks`: the same, of one of it per iteration of a loop.
     - `carried`: device bytes of the state that stays on the device from step to step.
+    - `workspace`: bytes per segment, by the variant that runs it.
+    - `picked`: by segment, the variant that runs it, if not the default.
+    - `again`: `(value, segment)`: the value is computed again for the segment.
     """
 
     device: np.ndarray
@@ -41,6 +45,9 @@ class Replay:
     stays: tuple[tuple[int, int, int], ...]
     stacks: tuple[tuple[int, int, int], ...] = ()
     carried: int = 0
+    workspace: tuple[float, ...] = ()
+    picked: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    again: frozenset[tuple[int, int]] = frozenset()
 
     def alive(self, segment: int) -> list[int]:
         """Values that are on the device at a segment."""
@@ -93,7 +100,8 @@ class _Replayer:
         self.again = np.zeros(count)
         self.compute = np.array(problem.compute, dtype=float)
         self.workspace = np.array(problem.workspace, dtype=float)
-        self.picked: set[int] = set()
+        self.staged = np.zeros(count)
+        self.picked: dict[int, int] = {}
         self.delay = 0.0
         self.carried = 0
         self.faults: list[str] = []
@@ -144,7 +152,7 @@ class _Replayer:
             self.faults.append(f"Segment {pick.segment} runs by two variants.")
         else:
             variant = known[pick.variant - 1]
-            self.picked.add(pick.segment)
+            self.picked[pick.segment] = pick.variant
             self.compute[pick.segment] = variant.seconds
             self.workspace[pick.segment] = variant.workspace
 
@@ -167,7 +175,7 @@ class _Replayer:
                 )
                 continue
             self.again[segment] += found[0].seconds
-            self.workspace[segment] += found[0].staging
+            self.staged[segment] += found[0].staging
         return by_tensor
 
     def _known(self, value: int, what: str) -> int | None:
@@ -233,7 +241,7 @@ class _Replayer:
 
     def _finish(self, recomputed: dict[int, set[int]]) -> Replay:
         problem, link = self.problem, self.problem.link
-        device = self.device + self.workspace
+        device = self.device + self.workspace + self.staged
         for index, uses in recomputed.items():
             recipe = problem.tensors[index].recipe
             if recipe is None:
@@ -264,7 +272,21 @@ class _Replayer:
         if seconds.size:
             seconds[-1] += self.delay
         faults, stays = tuple(self.faults), tuple(self.stays)
-        stacks = tuple(self.stacks)
+        again = {
+            (problem.tensors[i].value, use)
+            for i, uses in recomputed.items()
+            for use in uses
+        }
         return Replay(
-            device, self.host, compute, seconds, faults, stays, stacks, self.carried
+            device,
+            self.host,
+            compute,
+            seconds,
+            faults,
+            stays,
+            tuple(self.stacks),
+            self.carried,
+            tuple(self.workspace),
+            self.picked,
+            frozenset(again),
         )

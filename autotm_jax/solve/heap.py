@@ -5,27 +5,31 @@ the other, largest first (or longest-lived first; the better of the two is taken
 each into the smallest gap that is free for its whole life. What a set of lifetimes
 takes is therefore more than its largest sum of live bytes; by how much depends on the
 plan. (XLA: `GlobalDecreasingSizeBestFitHeap`.)
+
+Lives are counted in *moments*. Every segment has one before it runs, for what is
+computed again apart from it, and those of its `Timeline`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..timeline import Timeline
 from .checker import Replay
 from .problem import Problem
-
-
-# Bytes by which a workspace may be off for a result to be in the place of an operand.
-_PAGE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
     """Where every buffer ends up in one allocation.
 
-    - `buffers`: rows of `(bytes, first, end)`: from segment `first` until before `end`.
+    - `buffers`: rows of `(bytes, first, end)`: from segment `first` until before
+        segment `end`. A buffer that a result takes over from an operand is one.
     - `tops`: per buffer, the offset of its end.
     - `nbytes`: of the allocation, and of the state that is on the device beside it.
     """
@@ -46,50 +50,145 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
 
     A `Packing`; never smaller than the plan's peak of live bytes.
     """
-    sizes = {t.value: t.nbytes for t in problem.tensors}
-    buffers = [(sizes[v], first, end) for v, first, end in replayed.stays]
-    buffers += problem.small
-    stacked = {t.value: t.stacked for t in problem.tensors}
-    stacks = [(stacked[v], first, end) for v, first, end in replayed.stacks]
-    # The rest lives inside one segment: workspace, here or of a recomputation.
-    rest = replayed.device - replayed.carried
-    for nbytes, first, end in (*buffers, *stacks):
-        rest[first:end] -= nbytes
-    buffers += [(int(extra), k, k + 1) for k, extra in enumerate(rest) if extra >= 1]
-    array, whole = (
-        np.array(b, dtype=np.int64).reshape(-1, 3) for b in (buffers, stacks)
-    )
-    # No kernel makes or reads a stack, but slices of it.
-    array = np.concatenate([array, _in_place(array, rest), whole])
-    size, life = array[:, 0], array[:, 2] - array[:, 1]
+    buffers = _Lives(problem, replayed).buffers()
+    rows = np.array([dataclasses.astuple(b) for b in buffers], dtype=np.int64)
+    rows = rows.reshape(-1, 5)
+    size, life = rows[:, 0], rows[:, 4] - rows[:, 3]
     spatial = np.lexsort((-life, -size))
     temporal = np.lexsort((-size, -life))
-    tried = [(array[order], _tops(array[order])) for order in (spatial, temporal)]
+    tried = [
+        (rows[order], _tops(rows[order][:, [0, 3, 4]])) for order in (spatial, temporal)
+    ]
     placed, tops = min(tried, key=lambda t: t[1].max(initial=0))
     # The state has buffers of its own.
     nbytes = int(tops.max(initial=0)) + replayed.carried
-    return Packing(placed, tops, max(nbytes, replayed.device_peak))
+    return Packing(placed[:, :3], tops, max(nbytes, replayed.device_peak))
 
 
-def _in_place(buffers: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    # Where a segment takes less than what it reads and makes, results take the place
-    # of operands that die in it: these are gone when the segment begins. If that saves
-    # more than the segment does, it works in the rest: further buffers, returned.
-    more = []
-    for k in np.flatnonzero(rest < -_PAGE):
-        missing = -rest[k]
-        dying = np.flatnonzero((buffers[:, 2] == k + 1) & (buffers[:, 1] < k))
-        born = buffers[buffers[:, 1] == k, 0]
-        for i in dying[np.argsort(-buffers[dying, 0])]:
-            is_replaced = buffers[i, 0] <= 2 * missing and buffers[i, 0] in born
-            if buffers[i, 0] <= missing + _PAGE or is_replaced:
-                buffers[i, 2] = k
-                missing -= buffers[i, 0]
-            if missing < _PAGE:
-                break
-        if missing < 0:
-            more.append((int(-missing), k, k + 1))
-    return np.array(more, dtype=np.int64).reshape(-1, 3)
+@dataclasses.dataclass(eq=False)
+class _Buffer:
+    """From segment `first` until before `end`, and from moment `born` until `dead`."""
+
+    nbytes: int
+    first: int
+    end: int
+    born: int
+    dead: int
+
+
+class _Lives:
+    """The lives of all buffers of a plan, in segments and in moments."""
+
+    def __init__(self, problem: Problem, replayed: Replay):
+        self.problem, self.replayed = problem, replayed
+        self.timelines = [self._timeline(k) for k in range(problem.segments)]
+        moments = (1 if t is None else 1 + t.moments for t in self.timelines)
+        self.begin = list(itertools.accumulate(moments, initial=0))
+        # By segment, what it makes, what is computed again for it, what it reads last.
+        self.made: dict[int, list[_Buffer]] = defaultdict(list)
+        self.again: dict[int, list[_Buffer]] = defaultdict(list)
+        self.last_read: dict[int, list[_Buffer]] = defaultdict(list)
+        # Results that took the place of an operand, by `id`, with that buffer.
+        self.heirs: dict[int, _Buffer] = {}
+
+    def _timeline(self, segment: int) -> Timeline | None:
+        variant = self.replayed.picked.get(segment, 0)
+        if variant:
+            return self.problem.variants[segment][variant - 1].timeline
+        return self.problem.timelines.get(segment)
+
+    def buffers(self) -> list[_Buffer]:
+        """All of them."""
+        problem, replayed = self.problem, self.replayed
+        tensors = {t.value: t for t in problem.tensors}
+        stays: list[_Buffer] = []
+        others = [self._buffer(*small) for small in problem.small]
+        for value, first, end in replayed.stacks:
+            others.append(self._buffer(tensors[value].stacked, first, end))
+        for value, first, end in replayed.stays:
+            buffer = self._buffer(tensors[value].nbytes, first, end)
+            stays.append(buffer)
+            tensor = tensors[value]
+            if tensor.maker == first:
+                self.made[first].append(buffer)
+            elif (value, first) in replayed.again:
+                self.again[first].append(buffer)
+            if end - 1 in tensor.touches and end - 1 != tensor.maker:
+                self.last_read[end - 1].append(buffer)
+        # What is left lives inside one segment: its workspace, as far as it is not
+        # known better, and what a recomputation or a stream needs.
+        rest = replayed.device - replayed.carried
+        for buffer in (*stays, *others):
+            rest[buffer.first : buffer.end] -= buffer.nbytes
+        for k, timeline in enumerate(self.timelines):
+            if timeline is not None:
+                rest[k] -= replayed.workspace[k]
+                others += self._refine(k, timeline)
+            if rest[k] >= 1:
+                others.append(self._buffer(int(rest[k]), k, k + 1))
+        there = [b for b in stays if b.born < b.dead and id(b) not in self.heirs]
+        return there + others
+
+    def _buffer(self, nbytes: int, first: int, end: int) -> _Buffer:
+        return _Buffer(nbytes, first, end, self.begin[first], self.begin[end])
+
+    def _refine(self, k: int, timeline: Timeline) -> list[_Buffer]:
+        """Writes the moments of a segment into what it makes and reads last.
+
+        Returns the buffers of its own.
+        """
+        start = self.begin[k] + 1
+        born = _by_size((nbytes, (first,)) for nbytes, first in timeline.made)
+        gone = _by_size((nbytes, (end,)) for nbytes, end in timeline.dying)
+        own = _by_size((nbytes, life) for nbytes, *life in timeline.own)
+        replaced = Counter(timeline.replaced)
+        # What stays is made; what does not may be the segment's own, or not there.
+        made = sorted(self.made[k], key=lambda buffer: buffer.end == k + 1)
+        again = sorted(self.again[k], key=lambda buffer: buffer.end == k + 1)
+        last_read = [self.heirs.get(id(b), b) for b in self.last_read[k]]
+        for buffer in last_read:
+            if gone[buffer.nbytes] and buffer not in again:
+                buffer.dead = start + gone[buffer.nbytes].pop()[0]
+        for buffer in made:
+            nbytes = buffer.nbytes
+            places = [b for b in last_read if b.nbytes == nbytes and b.end == k + 1]
+            if born[nbytes]:
+                buffer.born = start + born[nbytes].pop(0)[0]
+            elif replaced[nbytes] and places:
+                replaced[nbytes] -= 1
+                self._inherit(places[-1], buffer)
+            elif own[nbytes] and buffer.end == k + 1:
+                first, end = own[nbytes].pop()
+                buffer.born, buffer.dead = start + first, start + end
+            elif buffer.end == k + 1:
+                buffer.born = buffer.dead  # nobody reads it: it is not made
+            else:
+                buffer.born = start
+        for buffer in again:
+            nbytes = buffer.nbytes
+            if born[nbytes]:
+                buffer.born = start + born[nbytes].pop(0)[0]
+            elif own[nbytes] and buffer.end == k + 1:
+                first, end = own[nbytes].pop()
+                buffer.born, buffer.dead = start + first, start + end
+        return [
+            _Buffer(nbytes, k, k + 1, start + first, start + end)
+            for nbytes, lives in own.items()
+            for first, end in lives
+        ]
+
+    def _inherit(self, operand: _Buffer, result: _Buffer) -> None:
+        operand.end, operand.dead = result.end, result.dead
+        self.heirs[id(result)] = operand
+
+
+def _by_size(
+    rows: Iterable[tuple[int, Sequence[int]]],
+) -> dict[int, list[Sequence[int]]]:
+    out: dict[int, list[Sequence[int]]] = defaultdict(list)
+    for nbytes, life in rows:
+        out[nbytes].append(life)
+    return out
 
 
 def packed_bytes(problem: Problem, replayed: Replay) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..timeline import Timeline
 from .schedule import Fetch, Store
 
 
@@ -190,11 +191,13 @@ class Variant:
 
     - `name`: what reports call it.
     - `seconds`, `workspace`: what it takes, all its operands and results on the device.
+    - `timeline`: when it takes the workspace, if that is known.
     """
 
     name: str
     seconds: float
     workspace: int
+    timeline: Timeline | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,6 +267,8 @@ class Problem:
     - `variants`: by segment, other ways to run it, numbered from 1.
     - `configurations`: by segment, the placements of its operands and results that it
         can run with, besides all on the device.
+    - `timelines`: by segment, when it takes its workspace, where that is known. No
+        plan depends on it but for how its buffers pack.
     """
 
     compute: tuple[float, ...]
@@ -278,6 +283,9 @@ class Problem:
     )
     configurations: Mapping[int, tuple[Configuration, ...]] = dataclasses.field(
         default_factory=dict
+    )
+    timelines: Mapping[int, Timeline] = dataclasses.field(
+        default_factory=dict, repr=False
     )
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from .flatten import (
     register_flattening as register_flattening,
 )
 from .fragments import LOCAL as LOCAL
+from .fragments import planned_fragment as planned_fragment
 from .fragments import single_equations as single_equations
 from .loops import Loop as Loop
 from .loops import can_be_filled as can_be_filled

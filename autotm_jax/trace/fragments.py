@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from .program import Equation, Fragment, Program, Value
 from .variants import VARIANTS
@@ -147,6 +147,40 @@ class Signatures:
             local = f"{LOCAL}{id(eqn)}" if " at 0x" in text else ""
             self._texts[index] = text + local
         return self._texts[index]
+
+
+def planned_fragment(
+    program: Program,
+    segment: int,
+    variant: int = 0,
+    again: Sequence[int] = (),
+    dropped: Collection[int] = (),
+) -> Fragment:
+    """A segment as a plan runs it.
+
+    **Arguments:**
+
+    - `program`: the program.
+    - `segment`, `variant`: the segment, and the variant that runs it.
+    - `again`: values that are computed again for it and joined with it; with the
+        segment, each is in `program.joined`.
+    - `dropped`: values that it makes and nobody reads before they are computed again.
+
+    **Returns:**
+
+    A `Fragment`.
+    """
+    parts = [program.joined[value, segment].by(variant) for value in again]
+    parts = parts or [program.segments[segment].body.by(variant)]
+    if len(parts) == 1 and not dropped:
+        return parts[0]
+    made = set(again)
+    equations = sorted({i for part in parts for i in part.equations})
+    reads = sorted({v for part in parts for v in part.reads} - made)
+    writes = sorted({v for part in parts for v in part.writes}.difference(dropped))
+    signatures = Signatures(program.values, program.equations, program.resident)
+    rows = tuple(equations), tuple(reads), tuple(writes)
+    return Fragment(*rows, signatures.of(*rows))
 
 
 def single_equations(program: Program) -> list[Fragment]:

@@ -1,0 +1,96 @@
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import autotm_jax as autotm
+from autotm_jax.compile import (
+    Buffer,
+    Lifetimes,
+    compile_watched,
+    compiler_options,
+    temp_bytes,
+)
+from autotm_jax.compile.lifetimes import read_lifetimes
+
+from .compiling import needs_cuda_plugin
+
+
+ASSIGNMENT = """BufferAssignment:
+allocation 0: size 64, parameter 0, shape |f32[16]| at ShapeIndex {}:
+ value: <0 x @0> (size=64,offset=0): f32[16]{0}
+allocation 1: size 64, color 5, page 0, preallocated-temp:
+ value: <1 on_host @0> (size=64,offset=0): f32[16]{0:S(5)}
+allocation 2: size 192, page 0, preallocated-temp:
+ value: <2 product @0> (size=64,offset=128): f32[16]{0}
+ value: <3 both{1} @0> (size=64,offset=128): f32[16]{0}
+ value: <4 loop{0} (phi) @5> (size=128,offset=0): f32[32]{0}
+ value: <5 later @0> (size=64,offset=128): f32[16]{0}
+ value: <6 unknown @0> (size=64,offset=0): f32[16]{0}
+"""
+RANGES = """HloLiveRange (max 6):
+  InstructionSequence:
+    0:x
+    1:product
+    2:both
+    3:loop
+    4:later
+    5:on_host
+  BufferLiveRange:
+    x{}:0-6
+    product{}:1-2
+    both{1}:2-3
+    loop{0}:3-5
+    later{}:4-4
+    on_host{}:5-6
+  Live ranges at 3 (peak):
+    loop{0}: 128 bytes (cumulative: 128 bytes)
+"""
+
+
+def test_reading_what_xla_writes():
+    kernels = ("x", "product", "both", "loop", "later", "on_host")
+    # What overwrites an operand is one buffer with it; what comes later is not.
+    assert read_lifetimes(ASSIGNMENT, RANGES) == Lifetimes(
+        kernels,
+        (
+            Buffer(128, 64, 1, 4, "product"),
+            Buffer(128, 64, 4, 5, "later"),
+            Buffer(0, 128, 3, 6, "loop"),
+        ),
+    )
+
+
+def test_reading_what_it_does_not_write():
+    assert read_lifetimes(ASSIGNMENT, "") is None
+    assert (
+        read_lifetimes(ASSIGNMENT, RANGES.replace("BufferLiveRange", "Lives")) is None
+    )
+    unknown = read_lifetimes(ASSIGNMENT.replace("preallocated", "other"), RANGES)
+    assert unknown is not None and unknown.buffers == ()
+
+
+@needs_cuda_plugin
+def test_the_buffers_of_an_executable():
+    def step(x: Any) -> Any:
+        y = jax.lax.optimization_barrier(jnp.tanh(x @ x))
+        z = jax.lax.optimization_barrier(jnp.sin(y) * y)
+        return (z @ z)[0, 0]
+
+    sharding = autotm.target("h100-sxm").sharding
+    x = jax.ShapeDtypeStruct((512, 512), jnp.float32, sharding=sharding)
+    lowered, options = jax.jit(step).lower(x), compiler_options("cuda")
+    compiled, found = compile_watched(lowered, options)
+    assert found is not None
+    assert temp_bytes(compiled) == temp_bytes(lowered.compile(options))
+    top = max(b.offset + b.nbytes for b in found.buffers)
+    assert top == temp_bytes(compiled)
+    # Buffers that are there at the same time are in different places.
+    busy = np.zeros((len(found.kernels) + 1, top), dtype=bool)
+    for buffer in found.buffers:
+        end = buffer.offset + buffer.nbytes
+        place = busy[buffer.first : buffer.end, buffer.offset : end]
+        assert not place.any()
+        place[:] = True
+    assert {b.maker for b in found.buffers} <= {*found.kernels}
