@@ -165,14 +165,14 @@ OPERAND, RESULT = Tensor(0, 20, (0, 2)), Tensor(1, 20, (2, 4))
 
 
 def test_a_result_takes_the_place_of_an_operand():
-    found = lives(Timeline(2, replaced=(20,)), [OPERAND, RESULT])
+    found = lives(Timeline(2, replaced=((0, 1),)), [OPERAND, RESULT])
     assert found == [[20, 0, 5]]
     # If it is still wanted, there is no place to take.
     later = Tensor(0, 20, (0, 2, 3))
-    found = lives(Timeline(2, replaced=(20,)), [later, RESULT])
+    found = lives(Timeline(2, replaced=((0, 1),)), [later, RESULT])
     assert found == [[20, 0, 4], [20, 2, 5]]
     # And one result after the other.
-    again = {2: Timeline(1, replaced=(20,)), 4: Timeline(1, replaced=(20,))}
+    again = {2: Timeline(1, replaced=((0, 1),)), 4: Timeline(1, replaced=((1, 2),))}
     tensors = [OPERAND, RESULT, Tensor(2, 20, (4, 5))]
     hand = dataclasses.replace(problem(tensors), timelines=again)
     assert pack(hand, replay(hand, Schedule())).buffers.tolist() == [[20, 0, 6]]
@@ -180,7 +180,7 @@ def test_a_result_takes_the_place_of_an_operand():
 
 def test_what_a_segment_needs_for_a_moment_fits_where_an_operand_was():
     # The operand is gone before the result is made, and so is the segment's own.
-    short = Timeline(3, own=((20, 1, 2),), made=((20, 2),), dying=((20, 1),))
+    short = Timeline(3, own=((20, 1, 2),), made=((1, 2),), dying=((0, 1),))
     hand = problem([OPERAND, RESULT], workspace=[0, 0, -20, 0, 0, 0])
     hand = dataclasses.replace(hand, timelines={2: short})
     state = replay(hand, Schedule())
@@ -194,9 +194,9 @@ def test_a_recomputation_is_part_of_the_segment_or_goes_before_it():
     tensors = [Tensor(0, 20, (0, 2), recipe=Recipe({2: 1.0}, 0, ())), RESULT]
     again = Schedule(recomputes=(Recompute(0, 2),))
     # As one of the segment's own buffers it is counted once.
-    joined = Timeline(2, own=((20, 0, 1),), made=((20, 1),))
+    joined = Timeline(2, own=((20, 0, 1),), made=((1, 1),))
     assert lives(joined, tensors, again) == [[20, 0, 1], [20, 2, 3], [20, 2, 5]]
-    apart = Timeline(2, made=((20, 1),))
+    apart = Timeline(2, made=((1, 1),))
     assert lives(apart, tensors, again) == [[20, 0, 1], [20, 2, 3], [20, 2, 5]]
     hand = dataclasses.replace(problem(tensors), timelines={2: joined})
     assert packed_bytes(hand, replay(hand, again)) == 40
@@ -204,7 +204,7 @@ def test_a_recomputation_is_part_of_the_segment_or_goes_before_it():
 
 def test_the_timeline_is_that_of_the_variant_that_runs():
     hand = problem([OPERAND, RESULT])
-    other = Variant("other", 1.0, 0, Timeline(2, replaced=(20,)))
+    other = Variant("other", 1.0, 0, Timeline(2, replaced=((0, 1),)))
     hand = dataclasses.replace(hand, variants={2: (other,)})
     assert len(pack(hand, replay(hand, Schedule())).buffers) == 2
     picked = Schedule(picks=(Pick(2, 1),))
@@ -221,7 +221,7 @@ TIMELINES = st.builds(
     ),
     st.lists(st.tuples(SIZES, st.integers(0, 3))).map(tuple),
     st.lists(st.tuples(SIZES, st.integers(1, 4))).map(tuple),
-    st.lists(SIZES).map(tuple),
+    st.lists(st.tuples(SIZES, SIZES)).map(tuple),
 )
 
 

@@ -9,50 +9,57 @@ from autotm_jax.timeline import Span, Timeline, timeline_of
 
 
 def test_what_is_whose():
-    # Kernels 3, 4 and 5 are the segment's. 60 is read by 3 and overwritten by 4.
+    # Kernels 3, 4 and 5 are the segment's. Operand 2 is read by 3, overwritten by 4.
     spans = [
-        Span(10, 0, 4, is_operand=True),
-        Span(20, 1, 9, is_operand=True),
-        Span(30, 3, 5, is_operand=False),
-        Span(40, 5, 8, is_operand=False),
-        Span(60, 2, 8, is_operand=True),
-        Span(70, 7, 9, is_operand=False),
+        Span(10, 0, 4, operand=0),
+        Span(20, 1, 9, operand=1),
+        Span(30, 3, 5),
+        Span(40, 5, 8, result=0),
+        Span(60, 2, 8, operand=2, result=1),
+        Span(70, 7, 9),
     ]
-    assert timeline_of(spans, 3, 6, surviving=[20]) == Timeline(
+    found = timeline_of(spans, 3, 6, surviving={1})
+    assert found == Timeline(
         moments=3,
         own=((30, 0, 2),),
-        made=((40, 2),),
-        dying=((10, 1),),
-        replaced=(60,),
+        made=((0, 2),),
+        dying=((0, 1),),
+        replaced=((2, 1),),
+    )
+    assert found.named([7, 8, 9], [5, 6]) == Timeline(
+        moments=3,
+        own=((30, 0, 2),),
+        made=((5, 2),),
+        dying=((7, 1),),
+        replaced=((9, 6),),
     )
 
 
-def test_of_equal_operands_as_many_survive_as_are_said_to():
-    spans = [Span(20, i, 9, is_operand=True) for i in range(3)]
-    assert timeline_of(spans, 4, 6, surviving=[20]).replaced == (20, 20)
-    assert timeline_of(spans, 4, 6, surviving=[20] * 3).replaced == ()
-
-
 def test_what_is_small_is_left_out():
-    spans = [Span(10_000, 0, 2, False), Span(9, 0, 1, False), Span(10, 1, 2, False)]
-    found = timeline_of(spans, 0, 2, surviving=[])
+    spans = [Span(10_000, 0, 2), Span(9, 0, 1), Span(10, 1, 2)]
+    found = timeline_of(spans, 0, 2, surviving=set())
     assert found.own == ((10_000, 0, 1),)
     assert found.moments == 1
 
 
 def test_a_segment_without_buffers_has_a_moment():
-    assert timeline_of([], 4, 6, surviving=[]) == Timeline(1)
+    assert timeline_of([], 4, 6, surviving=set()) == Timeline(1)
 
 
 KERNELS = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
-SPANS = st.lists(
-    st.builds(
-        lambda nbytes, life, is_operand: Span(nbytes, life[0], life[1] + 1, is_operand),
-        st.integers(1, 99),
-        KERNELS,
-        st.booleans(),
-    )
-)
+SIZES = st.lists(st.tuples(st.integers(1, 99), KERNELS, st.booleans(), st.booleans()))
+
+
+@st.composite
+def spans_of(draw: st.DrawFn) -> list[Span]:
+    """Buffers, of which some hold an operand, a result, or one after the other."""
+    return [
+        Span(nbytes, first, last + 1, i if is_operand else None, i if made else None)
+        for i, (nbytes, (first, last), is_operand, made) in enumerate(draw(SIZES))
+    ]
+
+
+SPANS = spans_of()
 
 
 @given(SPANS, KERNELS)
@@ -60,13 +67,16 @@ def test_every_buffer_of_the_segment_is_in_it_once(
     spans: list[Span], segment: list[int]
 ):
     first, end = segment[0], segment[1] + 1
-    found = timeline_of(spans, first, end, surviving=[])
+    found = timeline_of(spans, first, end, surviving=set())
     least = sum(s.nbytes for s in spans) / 1000
     there = [s for s in spans if s.first < end and s.end > first]
-    there = [s.nbytes for s in there if s.nbytes >= least]
-    rows = found.own, found.made, found.dying
-    sizes = [row[0] for part in rows for row in part]
-    assert sorted([*sizes, *found.replaced]) == sorted(there)
+    there = [s for s in there if s.nbytes >= least]
+    nobody = [s.nbytes for s in there if s.operand is None and s.result is None]
+    assert sorted(n for n, _, _ in found.own) == sorted(nobody)
+    operands = [*(i for i, _ in found.dying), *(i for i, _ in found.replaced)]
+    assert sorted(operands) == [s.operand for s in there if s.operand is not None]
+    results = [*(i for i, _ in found.made), *(i for _, i in found.replaced)]
+    assert sorted(results) == [s.result for s in there if s.result is not None]
     for _, a, b in found.own:
         assert 0 <= a < b <= found.moments
     assert all(0 <= a < found.moments for _, a in found.made)
@@ -75,7 +85,7 @@ def test_every_buffer_of_the_segment_is_in_it_once(
 
 @given(SPANS, KERNELS)
 def test_it_is_written_and_read(spans: list[Span], segment: list[int]):
-    found = timeline_of(spans, segment[0], segment[1] + 1, surviving=[])
+    found = timeline_of(spans, segment[0], segment[1] + 1, surviving=set())
     entry = json.loads(json.dumps(dataclasses.asdict(found)))
     assert Timeline.of(entry) == found
 

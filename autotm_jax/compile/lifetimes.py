@@ -22,15 +22,15 @@ class Buffer:
 
     - `offset`, `nbytes`: where it is.
     - `first`, `end`: from kernel `first` until before kernel `end`.
-    - `maker`: the instruction that makes the first value in it. If others overwrite
-        that one in place, it is one buffer.
+    - `values`: XLA's names of the values in it, in order: of more than one, each
+        overwrites the one before in place.
     """
 
     offset: int
     nbytes: int
     first: int
     end: int
-    maker: str
+    values: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +123,8 @@ def _joined(
     out: list[Buffer] = []
     for first, end, name in sorted(values):
         if out and first < out[-1].end:
-            out[-1] = dataclasses.replace(out[-1], end=max(end, out[-1].end))
+            end, names = max(end, out[-1].end), (*out[-1].values, name)
+            out[-1] = dataclasses.replace(out[-1], end=end, values=names)
         else:
-            maker = name.partition("{")[0]
-            out.append(Buffer(offset, nbytes, first, end, maker))
+            out.append(Buffer(offset, nbytes, first, end, (name,)))
     return out

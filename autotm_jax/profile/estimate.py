@@ -48,8 +48,10 @@ def estimate_costs(
     def cost(fragment: Fragment) -> Cost:
         found = workspace[fragment]
         found = estimate(program, fragment) if isinstance(found, str) else found
-        source = times.source_of(fragment)
-        return Cost(time(fragment), found.nbytes, source, found.timeline)
+        source, timeline = times.source_of(fragment), found.timeline
+        if timeline is not None:
+            timeline = timeline.named(fragment.reads, fragment.writes)
+        return Cost(time(fragment), found.nbytes, source, timeline)
 
     segments = tuple(cost(s.body) for s in program.segments)
     variants: dict[int, tuple[tuple[str, Cost], ...]] = {}

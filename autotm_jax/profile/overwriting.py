@@ -155,5 +155,8 @@ def as_planned(
         )
         counted += sum(size[v] for v in dropped)
         alone = costs.by(k, changes.picks.get(k, 0)).workspace
-        out[k] = workspace.nbytes - alone - counted, workspace.timeline
+        timeline, fragment = workspace.timeline, probe.fragment
+        if timeline is not None:
+            timeline = timeline.named(fragment.reads, fragment.writes)
+        out[k] = workspace.nbytes - alone - counted, timeline
     return out

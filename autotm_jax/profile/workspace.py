@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,19 +25,22 @@ import jax
 import jax.numpy as jnp
 
 from .. import compat
-from ..compile import Lifetimes, compile_watched, compiler_options, temp_bytes
+from ..compile import compile_watched, compiler_options, temp_bytes
 from ..machine import Target
-from ..timeline import Span, Timeline, timeline_of
+from ..timeline import Timeline
 from ..trace import LOCAL, Fragment, Kind, Program, evaluate
 from . import cache
+from .observed import (
+    FRAGMENT,
+    observed_timeline,
+    operand_scope,
+    plain_results,
+    result_scope,
+)
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 8
-
-# Name scopes of the harness, found again in the executable.
-_OPERANDS, _FRAGMENT = "autotm_operands", "autotm_fragment"
-_RESULT = "autotm_result_"
+_HARNESS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,20 +210,22 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         return jax.lax.optimization_barrier(viewed).reshape(shape)
 
     def harness(old: list[Any], given: list[Any], seeds: list[Any]) -> Any:
-        with jax.named_scope(_OPERANDS):
-            arrays = [operand(s, v) for s, v in zip(seeds, tensors, strict=True)]
+        arrays = []
+        for seed, value in zip(seeds, tensors, strict=True):
+            with jax.named_scope(operand_scope(fragment.reads.index(value))):
+                arrays.append(operand(seed, value))
         values = [*donated, *others, *tensors]
         env = _cut(dict(zip(values, [*old, *given, *arrays], strict=True)))
-        with jax.named_scope(_FRAGMENT):
+        with jax.named_scope(FRAGMENT):
             out = evaluate(program, fragment, env.__getitem__)
         out = _cut({**out, **{v: env[v] for v in survivors}})
         returned = [out[v] for v in (*updates, *results)]
         space = jax.memory.Space.Host
         returned += [jax.device_put(out[v], space) for v in made if v in probe.stored]
-        read = []
-        for number, value in enumerate([*made, *survivors]):
-            with jax.named_scope(f"{_RESULT}{number}"):
-                read.append(out[value][(0,) * out[value].ndim])
+        read = [_first(out[v]) for v in survivors]
+        for value in made:
+            with jax.named_scope(result_scope(fragment.writes.index(value))):
+                read.append(_first(out[value]))
         return returned, read
 
     sharding = target.sharding
@@ -249,11 +253,13 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     counted = sum(size[v] for v in (*tensors, *made))
     timeline, text = None, compiled.as_text() or ""
     if lifetimes is not None:
-        surviving = [size[v] for v in survivors]
-        timeline = _timeline(lifetimes, text, surviving)
-    alone = {made[number] for number in _plain(text) if number < len(made)}
-    plain = tuple(i for i, v in enumerate(fragment.writes) if v in alone)
-    return Workspace(temp_bytes(compiled) - counted, timeline, plain)
+        surviving = {fragment.reads.index(v) for v in survivors}
+        timeline = observed_timeline(text, lifetimes, surviving)
+    return Workspace(temp_bytes(compiled) - counted, timeline, plain_results(text))
+
+
+def _first(array: jax.Array) -> jax.Array:
+    return array[(0,) * array.ndim]
 
 
 def _cut(arrays: dict[int, Any]) -> dict[int, Any]:
@@ -261,41 +267,3 @@ def _cut(arrays: dict[int, Any]) -> dict[int, Any]:
     values = sorted(arrays)
     handles = jax.lax.optimization_barrier([arrays[v] for v in values])
     return dict(zip(values, handles, strict=True))
-
-
-_READER = re.compile(rf"= [^=\n]*? fusion\(%([^,)\s]+)\)[^\n]*/{_RESULT}(\d+)/")
-_OPCODE = re.compile(r"^ *(?:ROOT )?%(\S+) = [^(\s]\S* (\S+?)\(", re.MULTILINE)
-_NOT_WRITTEN = {"bitcast", "get-tuple-element", "copy-done", "parameter"}
-
-
-def _plain(text: str) -> frozenset[int]:
-    """Numbers of the results that are all that a kernel writes."""
-    written = {
-        name for name, opcode in _OPCODE.findall(text) if opcode not in _NOT_WRITTEN
-    }
-    return frozenset(
-        int(number) for name, number in _READER.findall(text) if name in written
-    )
-
-
-_SCOPE = re.compile(rf'%(\S+) = [^\n]*op_name="[^"]*({_OPERANDS}|{_FRAGMENT})/')
-
-
-def _timeline(
-    lifetimes: Lifetimes, text: str, surviving: Sequence[int]
-) -> Timeline | None:
-    scopes = dict(_SCOPE.findall(text))
-    at: dict[str, list[int]] = {_OPERANDS: [], _FRAGMENT: []}
-    for position, kernel in enumerate(lifetimes.kernels):
-        if kernel in scopes:
-            at[scopes[kernel]].append(position)
-    if not at[_FRAGMENT]:
-        return Timeline(1)
-    # What depends on nothing may run before all operands are there.
-    first = max(at[_OPERANDS], default=min(at[_FRAGMENT]) - 1) + 1
-    end = max(at[_FRAGMENT]) + 1
-    spans = [
-        Span(b.nbytes, b.first, b.end, scopes.get(b.maker) == _OPERANDS)
-        for b in lifetimes.buffers
-    ]
-    return timeline_of(spans, first, end, surviving) if first < end else None

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
 
 import numpy as np
 
@@ -85,9 +84,9 @@ class _Lives:
         moments = (1 if t is None else 1 + t.moments for t in self.timelines)
         self.begin = list(itertools.accumulate(moments, initial=0))
         # By segment, what it makes, what is computed again for it, what it reads last.
-        self.made: dict[int, list[_Buffer]] = defaultdict(list)
-        self.again: dict[int, list[_Buffer]] = defaultdict(list)
-        self.last_read: dict[int, list[_Buffer]] = defaultdict(list)
+        self.made: dict[int, list[tuple[int, _Buffer]]] = defaultdict(list)
+        self.again: dict[int, list[tuple[int, _Buffer]]] = defaultdict(list)
+        self.last_read: dict[int, list[tuple[int, _Buffer]]] = defaultdict(list)
         # Results that took the place of an operand, by `id`, with that buffer.
         self.heirs: dict[int, _Buffer] = {}
 
@@ -110,11 +109,11 @@ class _Lives:
             stays.append(buffer)
             tensor = tensors[value]
             if tensor.maker == first:
-                self.made[first].append(buffer)
+                self.made[first].append((value, buffer))
             elif (value, first) in replayed.again:
-                self.again[first].append(buffer)
+                self.again[first].append((value, buffer))
             if end - 1 in tensor.touches and end - 1 != tensor.maker:
-                self.last_read[end - 1].append(buffer)
+                self.last_read[end - 1].append((value, buffer))
         # What is left lives inside one segment: its workspace, as far as it is not
         # known better, and what a recomputation or a stream needs.
         rest = replayed.device - replayed.carried
@@ -138,57 +137,35 @@ class _Lives:
         Returns the buffers of its own.
         """
         start = self.begin[k] + 1
-        born = _by_size((nbytes, (first,)) for nbytes, first in timeline.made)
-        gone = _by_size((nbytes, (end,)) for nbytes, end in timeline.dying)
-        own = _by_size((nbytes, life) for nbytes, *life in timeline.own)
-        replaced = Counter(timeline.replaced)
-        # What stays is made; what does not may be the segment's own, or not there.
-        made = sorted(self.made[k], key=lambda buffer: buffer.end == k + 1)
-        again = sorted(self.again[k], key=lambda buffer: buffer.end == k + 1)
-        last_read = [self.heirs.get(id(b), b) for b in self.last_read[k]]
-        for buffer in last_read:
-            if gone[buffer.nbytes] and buffer not in again:
-                buffer.dead = start + gone[buffer.nbytes].pop()[0]
-        for buffer in made:
-            nbytes = buffer.nbytes
-            places = [b for b in last_read if b.nbytes == nbytes and b.end == k + 1]
-            if born[nbytes]:
-                buffer.born = start + born[nbytes].pop(0)[0]
-            elif replaced[nbytes] and places:
-                replaced[nbytes] -= 1
-                self._inherit(places[-1], buffer)
-            elif own[nbytes] and buffer.end == k + 1:
-                first, end = own[nbytes].pop()
+        born, gone = dict(timeline.made), dict(timeline.dying)
+        place_of = {result: operand for operand, result in timeline.replaced}
+        own: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for nbytes, first, end in timeline.own:
+            own[nbytes].append((first, end))
+        last_read = {v: self.heirs.get(id(b), b) for v, b in self.last_read[k]}
+        for value, buffer in last_read.items():
+            if value in gone and buffer.end == k + 1:
+                buffer.dead = start + gone[value]
+        for value, buffer in (*self.made[k], *self.again[k]):
+            is_short = buffer.end == k + 1
+            place = last_read.get(place_of.get(value, -1))
+            if value in born:
+                buffer.born = start + born[value]
+            elif place is not None and place.end == k + 1:
+                place.end, place.dead = buffer.end, buffer.dead
+                self.heirs[id(buffer)] = place
+            elif is_short and own[buffer.nbytes]:
+                first, end = own[buffer.nbytes].pop()
                 buffer.born, buffer.dead = start + first, start + end
-            elif buffer.end == k + 1:
+            elif is_short and (value, buffer) in self.made[k]:
                 buffer.born = buffer.dead  # nobody reads it: it is not made
-            else:
+            elif (value, buffer) in self.made[k]:
                 buffer.born = start
-        for buffer in again:
-            nbytes = buffer.nbytes
-            if born[nbytes]:
-                buffer.born = start + born[nbytes].pop(0)[0]
-            elif own[nbytes] and buffer.end == k + 1:
-                first, end = own[nbytes].pop()
-                buffer.born, buffer.dead = start + first, start + end
         return [
             _Buffer(nbytes, k, k + 1, start + first, start + end)
             for nbytes, lives in own.items()
             for first, end in lives
         ]
-
-    def _inherit(self, operand: _Buffer, result: _Buffer) -> None:
-        operand.end, operand.dead = result.end, result.dead
-        self.heirs[id(result)] = operand
-
-
-def _by_size(
-    rows: Iterable[tuple[int, Sequence[int]]],
-) -> dict[int, list[Sequence[int]]]:
-    out: dict[int, list[Sequence[int]]] = defaultdict(list)
-    for nbytes, life in rows:
-        out[nbytes].append(life)
-    return out
 
 
 def packed_bytes(problem: Problem, replayed: Replay) -> int:

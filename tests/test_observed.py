@@ -1,0 +1,58 @@
+from autotm_jax.compile import Buffer, Lifetimes
+from autotm_jax.profile.observed import observed_timeline, plain_results
+from autotm_jax.timeline import Timeline
+
+
+def line(name: str, code: str, scope: str = "", shape: str = "f32[8]{0}") -> str:
+    """An instruction of scheduled HLO."""
+    found = f', metadata={{op_name="jit(harness)/{scope}/mul"}}' if scope else ""
+    return f"  %{name} = {shape} {code}{found}"
+
+
+BOTH = "(f32[8]{0}, f32[8]{0})"
+TEXT = "\n".join(
+    [
+        line("first", "fusion(%seed), kind=kLoop", "autotm_operand_0"),
+        line("second", "fusion(%seed.1), kind=kLoop", "autotm_operand_1"),
+        line("own", "fusion(%first), kind=kLoop", "autotm_fragment"),
+        line("pair", "fusion(%own, %second), kind=kLoop", "autotm_fragment", BOTH),
+        line("last", "fusion(%second), kind=kLoop", "autotm_fragment"),
+        line("part", "get-tuple-element(%pair), index=1"),
+        line("all", "tuple(%first, /*index=1*/%last)", shape=BOTH),
+        line("member", "get-tuple-element(%all), index=1"),
+        line("view", "bitcast(%last)", shape="f32[2,4]{1,0}"),
+        line("read.0", "fusion(%part), kind=kLoop", "autotm_result_0"),
+        line("read.1", "fusion(%member), kind=kLoop", "autotm_result_1"),
+        line("read.2", "fusion(%last), kind=kLoop", "autotm_result_2"),
+        line("read.3", "fusion(%view), kind=kLoop", "autotm_result_3"),
+    ]
+)
+KERNELS = ("first", "second", "own", "pair", "last", "read.0", "read.1")
+
+
+def test_what_a_kernel_alone_wrote():
+    # Not one of two, not a view, not by way of a tuple.
+    assert plain_results(TEXT) == (2,)
+    assert plain_results("") == ()
+
+
+def test_whose_buffers_are_whose():
+    buffers = (
+        Buffer(0, 32, 0, 7, ("first",)),
+        Buffer(32, 32, 1, 7, ("second", "last")),
+        Buffer(64, 32, 2, 4, ("own",)),
+        Buffer(96, 32, 3, 6, ("pair{1}",)),
+    )
+    found = observed_timeline(TEXT, Lifetimes(KERNELS, buffers), surviving={0})
+    assert found is not None
+    # The fragment is kernels 2, 3 and 4. The last overwrites the second operand.
+    assert found.moments == 3
+    assert found.own == ((32, 0, 2),)
+    assert found.made == ((0, 1),)
+    assert found.dying == ()
+    assert [operand for operand, _ in found.replaced] == [1]
+
+
+def test_a_fragment_of_nothing():
+    text = TEXT.replace("autotm_fragment", "elsewhere")
+    assert observed_timeline(text, Lifetimes(KERNELS, ()), set()) == Timeline(1)
