@@ -31,16 +31,12 @@ _SLACK_AT_LEAST = 0.015
 # Where memory is what is asked for, a plan need not be the fastest of all.
 _GAP_AT_LEAST = 0.03
 
-# What "min" gives up of the least memory, as the last bytes cost most of the time: a
-# tenth of the temporaries, or more if the step would be this many times slower than
+# What "min" gives up of the least memory, as the last bytes cost most of the time: so
+# much of the temporaries, or more if the step would be this many times slower than
 # without a limit; each only for a step that is faster by the second factor.
-_ROOMS = (0.1, 0.25)
+_ROOMS = (0.15, 0.25)
 _NEEDLESS = 1.5
 _PAYS = 1.2
-
-# And a plan that packs a little worse than it was to is not refused for that.
-_ABOUT = 1.05
-
 # Cuts order a program and shorten lifetimes, so plain `jax.jit` hardly ever needs less
 # than this part of a program that is only cut. Only then is it worth compiling to see.
 _PLAIN_MAY_FIT = 0.9
@@ -316,9 +312,7 @@ class Planner:
                 taken = candidate.allocation(found.schedule)
                 plans.append((taken, candidate.plan(found, None, int(limit), note)))
             # A plan that was to take less, and packs badly, may still do here.
-            wider = min(
-                (p for taken, p in plans if taken <= _ABOUT * limit), key=_seconds
-            )
+            wider = min((p for taken, p in plans if taken <= limit), key=_seconds)
             if _PAYS * _seconds(wider) < _seconds(best):
                 best = wider
             if _seconds(best) <= needless:
