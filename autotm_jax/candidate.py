@@ -8,13 +8,13 @@ import warnings
 
 import numpy as np
 
+from .changes import changes_of
 from .errors import AutoTMWarning
 from .formulate import formulate
 from .found import Found, read_found, sound, written
 from .machine import Machine, Target
 from .plan import Plan
 from .profile import (
-    Changes,
     Costs,
     as_planned,
     cache,
@@ -297,7 +297,7 @@ class Candidate:
     def _as_planned(self, schedule: Schedule, problem: Problem) -> Problem:
         # With the workspace of the segments as they are emitted.
         program, costs = self.program, self.costs
-        changes = _changes(program, problem, schedule)
+        changes = changes_of(program, problem, schedule)
         picks = changes.picks
         workspace, variants = list(problem.workspace), dict(problem.variants)
         timelines = dict(problem.timelines)
@@ -467,34 +467,6 @@ class Candidate:
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
         return tightest_point(self.program, self.problem, self.least.schedule)
-
-
-def _changes(program: Program, problem: Problem, schedule: Schedule) -> Changes:
-    """What a schedule changes about what segments read and make."""
-    again: dict[int, list[int]] = {}
-    arrivals: dict[int, list[int]] = {}
-    for item in (*schedule.fetches, *schedule.recomputes):
-        arrivals.setdefault(item.value, []).append(item.use)
-    for item in schedule.recomputes:
-        if (item.value, item.use) in program.joined:
-            again.setdefault(item.use, []).append(item.value)
-    back = {value: min(uses) for value, uses in arrivals.items()}
-    dropped: dict[int, list[int]] = {}
-    stored: dict[int, list[int]] = {}
-    tensors = {t.value: t for t in problem.tensors}
-    for store in schedule.stores:
-        tensor = tensors[store.value]
-        if tensor.crossing is None and store.window[0] == (tensor.touches[0] + 1):
-            stored.setdefault(tensor.touches[0], []).append(store.value)
-    moved, state = schedule.moved, replay(problem, schedule)
-    ends = {(v, first): end for v, first, end in state.stays}
-    for tensor in problem.tensors:
-        made, value = tensor.maker, tensor.value
-        is_back = value in back and value not in moved
-        if made is not None and is_back and ends.get((value, made)) == made + 1:
-            dropped.setdefault(made, []).append(value)
-    picks = {p.segment: p.variant for p in schedule.picks}
-    return Changes(again, dropped, stored, back, picks)
 
 
 def _at_rest(problem: Problem) -> Schedule:

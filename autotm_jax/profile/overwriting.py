@@ -131,8 +131,9 @@ def as_planned(
     if target.machine.platform == "cpu":
         return {}
     touches, kept = program.touches(), program.resident | program.returned
+    place = program.nest.place
     probes: dict[int, Probe] = {}
-    for k in range(len(program.segments)):
+    for k, segment in enumerate(program.segments):
         again, dropped = changes.again.get(k, ()), changes.dropped.get(k, ())
         stored = changes.stored.get(k, ())
         before = costs.plain.get(k, frozenset())
@@ -141,7 +142,11 @@ def as_planned(
             continue
         picked = changes.picks.get(k, 0)
         fragment = planned_fragment(program, k, picked, again, dropped)
-        dying = (v for v in fragment.reads if v not in kept and touches[v][-1] <= k)
+        # What only a recomputation reads is wanted once more, here. In a loop, what
+        # comes from outside is read again by the next iteration.
+        more = {*fragment.reads}.difference(segment.body.reads, kept)
+        here = {v for v in more if place(v, k) == segment.loop and touches[v][-1] <= k}
+        dying = here.union(segment.dying)
         probes[k] = Probe(fragment, frozenset(dying), plain, frozenset(stored))
     found, _ = workspaces(program, list(probes.values()), target)
     out: dict[int, tuple[int, Timeline | None]] = {}

@@ -1,0 +1,70 @@
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import autotm_jax as autotm
+from autotm_jax.candidate import Candidate
+from autotm_jax.changes import changes_of
+from autotm_jax.profile import Changes
+from autotm_jax.solve import Fetch, Recompute, Schedule, SolverOptions, Store, Tensor
+
+from .programs import program_of
+
+
+W = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+
+
+def step(x: Any, w: Any) -> Any:
+    """What is made first is read last."""
+    first = x @ w
+    for _ in range(5):
+        x = jnp.tanh(x @ w.T)
+    return first @ x
+
+
+@pytest.fixture(scope="module")
+def candidate() -> Candidate:
+    """The step, to be placed on a CPU."""
+    program = program_of(step, W, W)
+    return Candidate(program, autotm.target(), 2**40, SolverOptions())
+
+
+def away(candidate: Candidate) -> tuple[Tensor, int]:
+    """A tensor that is wanted again much later, and by which segment."""
+    for tensor in candidate.problem.tensors:
+        for a, b in zip(tensor.touches, tensor.touches[1:], strict=False):
+            if a == tensor.touches[0] and b - a > 2 and tensor.recipe is not None:
+                if b in tensor.recipe.seconds:
+                    return tensor, b
+    raise AssertionError("There is no such tensor.")
+
+
+def test_nothing_planned_changes_nothing(candidate: Candidate):
+    found = changes_of(candidate.program, candidate.problem, Schedule())
+    assert found == Changes({}, {}, {}, {}, {})
+
+
+def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
+    tensor, use = away(candidate)
+    value, made = tensor.value, tensor.touches[0]
+    fetch = Fetch(value, use - 1, use)
+    moved = Schedule((Store(value, made, made + 2),), (fetch,))
+    found = changes_of(candidate.program, candidate.problem, moved)
+    assert found == Changes({}, {}, {made: [value]}, {value: use}, {})
+    late = Store(value, made, made + 2, start=made + 2)
+    waiting = dataclasses.replace(moved, stores=(late,))
+    assert not changes_of(candidate.program, candidate.problem, waiting).stored
+
+
+def test_what_is_computed_again_before_anybody_reads_it(candidate: Candidate):
+    tensor, use = away(candidate)
+    value, made = tensor.value, tensor.touches[0]
+    again = Schedule(recomputes=(Recompute(value, use),))
+    found = changes_of(candidate.program, candidate.problem, again)
+    assert found.dropped == {made: [value]}
+    assert found.back == {value: use}
+    is_joined = (value, use) in candidate.program.joined
+    assert found.again == ({use: [value]} if is_joined else {})
