@@ -3,6 +3,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import autotm_jax as autotm
 from autotm_jax.compile import (
@@ -69,6 +70,18 @@ def test_reading_what_it_does_not_write():
     )
     unknown = read_lifetimes(ASSIGNMENT.replace("preallocated", "other"), RANGES)
     assert unknown is not None and unknown.buffers == ()
+
+
+def test_without_a_place_to_write_to_it_compiles_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refuse(**_: Any) -> Any:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    compiled, found = compile_watched(jax.jit(jnp.sin).lower(1.0), {})
+    assert found is None
+    assert float(compiled(0.0)) == 0.0
 
 
 @needs_cuda_plugin

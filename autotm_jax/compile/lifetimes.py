@@ -58,9 +58,14 @@ def compile_watched(
     **Returns:**
 
     The `jax.stages.Compiled`, and its `Lifetimes`; `None` if XLA did not write them
-    down as it is known to (an executable from JAX's own cache, another version).
+    down as it is known to (an executable from JAX's own cache, another version), or
+    there is no place to write to.
     """
-    with tempfile.TemporaryDirectory(prefix="autotm-jax-") as directory:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="autotm-jax-")
+    except OSError:
+        return lowered.compile(dict(options)), None
+    with place as directory:
         compiled = lowered.compile({**options, "xla_dump_to": directory})
         assigned = sorted(
             Path(directory).glob("*_after_optimizations-buffer-assignment.txt"),
