@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 
-from .changes import changes_of
+from .changes import as_emitted
 from .errors import AutoTMWarning
 from .formulate import formulate
 from .found import Found, read_found, sound, written
@@ -16,7 +16,6 @@ from .machine import Machine, Target
 from .plan import Plan
 from .profile import (
     Costs,
-    as_planned,
     cache,
     estimate_costs,
     with_measured_link,
@@ -37,9 +36,9 @@ from .solve import (
     greedy,
     offload_everything,
     packed_bytes,
+    polish,
     repack,
     replay,
-    shorten,
     tidy,
 )
 from .trace import Program
@@ -296,31 +295,8 @@ class Candidate:
 
     def _as_planned(self, schedule: Schedule, problem: Problem) -> Problem:
         # With the workspace of the segments as they are emitted.
-        program, costs = self.program, self.costs
-        changes = changes_of(program, problem, schedule)
-        picks = changes.picks
-        workspace, variants = list(problem.workspace), dict(problem.variants)
-        timelines = dict(problem.timelines)
-        found = as_planned(program, costs, changes, self._target)
-        for k, (change, timeline) in found.items():
-            if k in picks:
-                variants[k] = tuple(
-                    dataclasses.replace(
-                        v, workspace=v.workspace + change, timeline=timeline
-                    )
-                    for v in variants[k]
-                )
-            else:
-                workspace[k] += change
-                timelines.pop(k, None)
-                if timeline is not None:
-                    timelines[k] = timeline
-        return dataclasses.replace(
-            problem,
-            workspace=tuple(workspace),
-            variants=variants,
-            timelines=timelines,
-        )
+        rest = self.program, self.costs, self._target
+        return as_emitted(problem, schedule, *rest)
 
     @functools.cached_property
     def least(self) -> Found:
@@ -422,10 +398,12 @@ class Candidate:
         return found
 
     def _polished(self, found: Found) -> Found:
-        schedule = tidy(self.problem, found.schedule)
-        if self._kind.allows_everything:
-            schedule = shorten(self.problem, schedule)
-        return dataclasses.replace(found, schedule=schedule)
+        arrange = polish if self._kind.allows_everything else tidy
+        schedule = arrange(self.problem, found.schedule)
+        if schedule == found.schedule:
+            return found
+        seconds = max(found.objective, replay(self.problem, schedule).makespan)
+        return dataclasses.replace(found, schedule=schedule, objective=seconds)
 
     def _or_policy(
         self, problem: Problem, solution: Solution, found: Found | None

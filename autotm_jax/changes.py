@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from .profile import Changes
-from .solve import Problem, Schedule, replay
+import dataclasses
+
+from .machine import Target
+from .profile import Changes, Costs, as_planned, recomputations_apart
+from .solve import Problem, Schedule, Tensor, replay
 from .trace import Program
 
 
@@ -23,9 +26,12 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
     arrivals: dict[int, list[int]] = {}
     for item in (*schedule.fetches, *schedule.recomputes):
         arrivals.setdefault(item.value, []).append(item.use)
+    apart: set[int] = set()
     for item in schedule.recomputes:
         if (item.value, item.use) in program.joined:
             again.setdefault(item.use, []).append(item.value)
+        else:
+            apart.add(item.value)
     back = {value: min(uses) for value, uses in arrivals.items()}
     dropped: dict[int, list[int]] = {}
     stored: dict[int, list[int]] = {}
@@ -42,4 +48,62 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
         if made is not None and is_back and ends.get((value, made)) == made + 1:
             dropped.setdefault(made, []).append(value)
     picks = {p.segment: p.variant for p in schedule.picks}
-    return Changes(again, dropped, stored, back, picks)
+    return Changes(again, dropped, stored, back, picks, frozenset(apart))
+
+
+def as_emitted(
+    problem: Problem,
+    schedule: Schedule,
+    program: Program,
+    costs: Costs,
+    target: Target,
+) -> Problem:
+    """A problem with the workspace that segments have under a plan.
+
+    **Arguments:**
+
+    - `problem`, `schedule`: a problem and a schedule that passes the checker.
+    - `program`, `costs`, `target`: what poses the problem, and where it runs.
+
+    **Returns:**
+
+    The `Problem` with the workspace and the timelines of what XLA compiles otherwise
+    than a segment alone, and of what is computed again apart from any segment.
+    """
+    changes = changes_of(program, problem, schedule)
+    workspace, variants = list(problem.workspace), dict(problem.variants)
+    timelines = dict(problem.timelines)
+    segments = as_planned(program, costs, changes, target)
+    for k, (change, timeline) in segments.items():
+        if k in changes.picks:
+            variants[k] = tuple(
+                dataclasses.replace(
+                    v, workspace=v.workspace + change, timeline=timeline
+                )
+                for v in variants[k]
+            )
+        else:
+            workspace[k] += change
+            timelines.pop(k, None)
+            if timeline is not None:
+                timelines[k] = timeline
+    alone = recomputations_apart(program, changes.apart, target)
+    tensors: list[Tensor] = []
+    apart = dict(problem.apart)
+    for tensor in problem.tensors:
+        found, recipe = alone.get(tensor.value), tensor.recipe
+        if found is not None and recipe is not None:
+            recipe = dataclasses.replace(recipe, workspace=max(0, found.nbytes))
+            tensor = dataclasses.replace(tensor, recipe=recipe)
+            if found.timeline is not None:
+                uses = {(tensor.value, k) for k in recipe.seconds}
+                apart.update(dict.fromkeys(uses - {*program.joined}, found.timeline))
+        tensors.append(tensor)
+    return dataclasses.replace(
+        problem,
+        workspace=tuple(workspace),
+        tensors=tuple(tensors),
+        variants=variants,
+        timelines=timelines,
+        apart=apart,
+    )

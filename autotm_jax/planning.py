@@ -37,6 +37,8 @@ _GAP_AT_LEAST = 0.03
 _ROOMS = (0.15, 0.25)
 _NEEDLESS = 1.5
 _PAYS = 1.2
+# How much more a plan may take there because it packs badly.
+_PACKED_BADLY = 1.03
 # Cuts order a program and shorten lifetimes, so plain `jax.jit` hardly ever needs less
 # than this part of a program that is only cut. Only then is it worth compiling to see.
 _PLAIN_MAY_FIT = 0.9
@@ -299,9 +301,9 @@ class Planner:
         """The plan for as little as possible, give or take what makes it fast."""
         candidate = self._usual
         least, note = candidate.least, self._note()
-        plans = [(least.objective, candidate.plan(least, None, least.objective, note))]
+        best = candidate.plan(least, None, least.objective, note)
+        plans = [best]
         needless = _NEEDLESS * sum(candidate.problem.compute)
-        best = plans[0][1]
         for room in _ROOMS:
             # Never more than half of what there is to be saved.
             saved = candidate.cut_bytes - candidate.least_bytes
@@ -309,12 +311,16 @@ class Planner:
             slack = int(_SLACK_AT_LEAST * limit)
             found = candidate.within(int(limit), slack, _GAP_AT_LEAST)
             if found is not None:
-                taken = candidate.allocation(found.schedule)
-                plans.append((taken, candidate.plan(found, None, int(limit), note)))
-            # A plan that was to take less, and packs badly, may still do here.
-            wider = min((p for taken, p in plans if taken <= limit), key=_seconds)
-            if _PAYS * _seconds(wider) < _seconds(best):
-                best = wider
+                plans.append(candidate.plan(found, None, int(limit), note))
+            # What packs badly takes more than it was to take, and may be all there is.
+            smallest = min(plans, key=_nbytes)
+            enough = candidate.fixed_bytes + _PACKED_BADLY * limit
+            enough = max(enough, _nbytes(smallest))
+            if _nbytes(best) > enough:
+                best = smallest
+            fastest = min((p for p in plans if _nbytes(p) <= enough), key=_seconds)
+            if _PAYS * _seconds(fastest) < _seconds(best):
+                best = fastest
             if _seconds(best) <= needless:
                 break
         return best
@@ -337,6 +343,11 @@ class Planner:
             "largest layer lowers that point.",
             least=least,
         )
+
+
+def _nbytes(plan: Plan) -> int:
+    assert plan.device_bytes is not None
+    return plan.device_bytes
 
 
 def _seconds(plan: Plan) -> float:

@@ -2,13 +2,18 @@
 
 Between two cuts XLA runs a few kernels, and what one of them leaves to the next lives
 shorter than the segment does. How XLA packs buffers depends on that, so it is written
-down for each kind of segment: in *moments*, at which a kernel of it runs.
+down for each kind of segment: in *moments*, at which kernels of it run.
+
+XLA measures how long a buffer lives by how many others begin or end meanwhile: in
+*ticks*. What overwrites a value in its place has its life counted apart, from where the
+value is *handed* over.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -17,29 +22,40 @@ class Timeline:
     """When the buffers of a segment are there.
 
     Of a kind of segment, operands and results are said by their positions among what it
-    reads and writes; of a segment, by their values: see `named`.
+    reads and writes; of a segment, by their values: see `named`. A buffer is there from
+    moment `first` until before moment `end`, and handed over at moment `handed`: at
+    `end`, or after the last one, if it is not.
 
-    - `moments`: how many there are, numbered from 0.
-    - `own`: `(bytes, first, end)` of buffers that nobody outside sees: from moment
-        `first` until before moment `end`.
-    - `made`: `(result, first)` of results with a place of their own.
-    - `dying`: `(operand, end)` of operands that are gone before the segment is over.
-    - `replaced`: `(operand, result)`, where the result takes the operand's place.
+    - `ticks`: of each moment.
+    - `own`: `(bytes, first, handed, end)` of buffers that nobody outside sees.
+    - `made`: `(result, first, handed)` of results with a place of their own.
+    - `dying`: `(operand, handed, end)` of operands that nobody reads later.
+    - `replaced`: `(operand, result, handed)`, where the result takes the operand's
+        place.
+    - `read`: `(operand, end)` of operands that others read later: `end` is when they
+        are not read here any more.
     """
 
-    moments: int
-    own: tuple[tuple[int, int, int], ...] = ()
-    made: tuple[tuple[int, int], ...] = ()
-    dying: tuple[tuple[int, int], ...] = ()
-    replaced: tuple[tuple[int, int], ...] = ()
+    ticks: tuple[int, ...] = (1,)
+    own: tuple[tuple[int, int, int, int], ...] = ()
+    made: tuple[tuple[int, int, int], ...] = ()
+    dying: tuple[tuple[int, int, int], ...] = ()
+    replaced: tuple[tuple[int, int, int], ...] = ()
+    read: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def moments(self) -> int:
+        """How many there are, numbered from 0."""
+        return len(self.ticks)
 
     def named(self, reads: Sequence[int], writes: Sequence[int]) -> Timeline:
         """The timeline of a segment of this kind, by the values it reads and writes."""
         return dataclasses.replace(
             self,
-            made=tuple((writes[i], first) for i, first in self.made),
-            dying=tuple((reads[i], end) for i, end in self.dying),
-            replaced=tuple((reads[i], writes[j]) for i, j in self.replaced),
+            made=tuple((writes[i], *when) for i, *when in self.made),
+            dying=tuple((reads[i], *when) for i, *when in self.dying),
+            replaced=tuple((reads[i], writes[j], at) for i, j, at in self.replaced),
+            read=tuple((reads[i], end) for i, end in self.read),
         )
 
     @staticmethod
@@ -50,12 +66,14 @@ class Timeline:
 
         - `KeyError`, `TypeError`, `ValueError`: if it is something else.
         """
-        own = tuple((int(n), int(a), int(b)) for n, a, b in entry["own"])
+        own = tuple((int(n), int(a), int(h), int(b)) for n, a, h, b in entry["own"])
         made, dying, replaced = (
-            tuple((int(a), int(b)) for a, b in entry[key])
+            tuple((int(a), int(b), int(c)) for a, b, c in entry[key])
             for key in ("made", "dying", "replaced")
         )
-        return Timeline(int(entry["moments"]), own, made, dying, replaced)
+        read = tuple((int(a), int(b)) for a, b in entry["read"])
+        ticks = tuple(int(n) for n in entry["ticks"])
+        return Timeline(ticks, own, made, dying, replaced, read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +81,13 @@ class Span:
     """A buffer of a segment that ran alone: from one kernel until before another.
 
     - `nbytes`: its size.
-    - `first`, `end`: kernels.
+    - `first`, `handed`, `end`: kernels.
     - `operand`, `result`: positions of those that are in it.
     """
 
     nbytes: int
     first: int
+    handed: int
     end: int
     operand: int | None = None
     result: int | None = None
@@ -79,7 +98,11 @@ _NEGLIGIBLE = 1 / 1000
 
 
 def timeline_of(
-    spans: Sequence[Span], first: int, end: int, surviving: Collection[int]
+    spans: Sequence[Span],
+    first: int,
+    end: int,
+    ticks: Sequence[int],
+    surviving: Mapping[int, int],
 ) -> Timeline:
     """The timeline of a kind of segment from the buffers of its kernels.
 
@@ -87,7 +110,9 @@ def timeline_of(
 
     - `spans`: all buffers, before and after the segment, too.
     - `first`, `end`: the kernels `[first, end)` are the segment's.
-    - `surviving`: positions of the operands that are read again later.
+    - `ticks`: of each kernel, before and after the segment, too.
+    - `surviving`: positions of the operands that are read again later, and the kernel
+        from which on the segment does not read them.
 
     **Returns:**
 
@@ -95,24 +120,34 @@ def timeline_of(
     """
     least = _NEGLIGIBLE * sum(s.nbytes for s in spans)
     spans = [s for s in spans if s.nbytes >= least and s.first < end and s.end > first]
-    within = [(max(s.first, first), min(s.end, end), s) for s in spans]
-    cuts = {first, end, *(a for a, _, _ in within), *(b for _, b, _ in within)}
-    moment = {kernel: i for i, kernel in enumerate(sorted(cuts))}
-    own: list[tuple[int, int, int]] = []
-    made: list[tuple[int, int]] = []
-    dying: list[tuple[int, int]] = []
-    replaced: list[tuple[int, int]] = []
-    for a, b, span in within:
+    within = [
+        [min(max(at, first), end) for at in (s.first, s.handed, s.end)] for s in spans
+    ]
+    last_read = {i: min(max(at, first + 1), end) for i, at in surviving.items()}
+    cuts = sorted({first, end}.union(last_read.values(), *within))
+    moment = {kernel: i for i, kernel in enumerate(cuts)}
+    own: list[tuple[int, int, int, int]] = []
+    made: list[tuple[int, int, int]] = []
+    dying: list[tuple[int, int, int]] = []
+    replaced: list[tuple[int, int, int]] = []
+    for span, when in zip(spans, within, strict=True):
+        born, handed, dead = (moment[kernel] for kernel in when)
         if span.operand is None and span.result is None:
-            own.append((span.nbytes, moment[a], moment[b]))
+            own.append((span.nbytes, born, handed, dead))
         elif span.operand is None:
             assert span.result is not None
-            made.append((span.result, moment[a]))
+            made.append((span.result, born, handed))
         elif span.operand in surviving:
             continue
         elif span.result is not None:
-            replaced.append((span.operand, span.result))
+            replaced.append((span.operand, span.result, handed))
         else:
-            dying.append((span.operand, moment[b]))
-    rows = tuple(sorted(made)), tuple(sorted(dying)), tuple(sorted(replaced))
-    return Timeline(max(1, len(cuts) - 1), tuple(sorted(own)), *rows)
+            dying.append((span.operand, handed, dead))
+    return Timeline(
+        tuple(sum(ticks[a:b]) for a, b in itertools.pairwise(cuts)),
+        tuple(sorted(own)),
+        tuple(sorted(made)),
+        tuple(sorted(dying)),
+        tuple(sorted(replaced)),
+        tuple((i, moment[at]) for i, at in sorted(last_read.items())),
+    )

@@ -44,7 +44,7 @@ def away(candidate: Candidate) -> tuple[Tensor, int]:
 
 def test_nothing_planned_changes_nothing(candidate: Candidate):
     found = changes_of(candidate.program, candidate.problem, Schedule())
-    assert found == Changes({}, {}, {}, {}, {})
+    assert found == Changes({}, {}, {}, {}, {}, frozenset())
 
 
 def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
@@ -53,7 +53,7 @@ def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
     fetch = Fetch(value, use - 1, use)
     moved = Schedule((Store(value, made, made + 2),), (fetch,))
     found = changes_of(candidate.program, candidate.problem, moved)
-    assert found == Changes({}, {}, {made: [value]}, {value: use}, {})
+    assert found == Changes({}, {}, {made: [value]}, {value: use}, {}, frozenset())
     late = Store(value, made, made + 2, start=made + 2)
     waiting = dataclasses.replace(moved, stores=(late,))
     assert not changes_of(candidate.program, candidate.problem, waiting).stored
@@ -68,3 +68,4 @@ def test_what_is_computed_again_before_anybody_reads_it(candidate: Candidate):
     assert found.back == {value: use}
     is_joined = (value, use) in candidate.program.joined
     assert found.again == ({use: [value]} if is_joined else {})
+    assert found.apart == (set() if is_joined else {value})

@@ -165,14 +165,17 @@ OPERAND, RESULT = Tensor(0, 20, (0, 2)), Tensor(1, 20, (2, 4))
 
 
 def test_a_result_takes_the_place_of_an_operand():
-    found = lives(Timeline(2, replaced=((0, 1),)), [OPERAND, RESULT])
+    found = lives(Timeline((1, 1), replaced=((0, 1, 0),)), [OPERAND, RESULT])
     assert found == [[20, 0, 5]]
     # If it is still wanted, there is no place to take.
     later = Tensor(0, 20, (0, 2, 3))
-    found = lives(Timeline(2, replaced=((0, 1),)), [later, RESULT])
+    found = lives(Timeline((1, 1), replaced=((0, 1, 0),)), [later, RESULT])
     assert found == [[20, 0, 4], [20, 2, 5]]
     # And one result after the other.
-    again = {2: Timeline(1, replaced=((0, 1),)), 4: Timeline(1, replaced=((1, 2),))}
+    again = {
+        2: Timeline((1,), replaced=((0, 1, 0),)),
+        4: Timeline((1,), replaced=((1, 2, 0),)),
+    }
     tensors = [OPERAND, RESULT, Tensor(2, 20, (4, 5))]
     hand = dataclasses.replace(problem(tensors), timelines=again)
     assert pack(hand, replay(hand, Schedule())).buffers.tolist() == [[20, 0, 6]]
@@ -180,12 +183,14 @@ def test_a_result_takes_the_place_of_an_operand():
 
 def test_what_a_segment_needs_for_a_moment_fits_where_an_operand_was():
     # The operand is gone before the result is made, and so is the segment's own.
-    short = Timeline(3, own=((20, 1, 2),), made=((1, 2),), dying=((0, 1),))
+    short = Timeline(
+        (1, 1, 1), own=((20, 1, 2, 2),), made=((1, 2, 3),), dying=((0, 1, 1),)
+    )
     hand = problem([OPERAND, RESULT], workspace=[0, 0, -20, 0, 0, 0])
     hand = dataclasses.replace(hand, timelines={2: short})
     state = replay(hand, Schedule())
     assert packed_bytes(hand, state) == state.device_peak == 20
-    long = dataclasses.replace(short, own=((20, 0, 3),), dying=())
+    long = dataclasses.replace(short, own=((20, 0, 3, 3),), dying=())
     hand = dataclasses.replace(hand, timelines={2: long})
     assert packed_bytes(hand, state) == 60
 
@@ -194,9 +199,9 @@ def test_a_recomputation_is_part_of_the_segment_or_goes_before_it():
     tensors = [Tensor(0, 20, (0, 2), recipe=Recipe({2: 1.0}, 0, ())), RESULT]
     again = Schedule(recomputes=(Recompute(0, 2),))
     # As one of the segment's own buffers it is counted once.
-    joined = Timeline(2, own=((20, 0, 1),), made=((1, 1),))
+    joined = Timeline((1, 1), own=((20, 0, 1, 1),), made=((1, 1, 2),))
     assert lives(joined, tensors, again) == [[20, 0, 1], [20, 2, 3], [20, 2, 5]]
-    apart = Timeline(2, made=((1, 1),))
+    apart = Timeline((1, 1), made=((1, 1, 2),))
     assert lives(apart, tensors, again) == [[20, 0, 1], [20, 2, 3], [20, 2, 5]]
     hand = dataclasses.replace(problem(tensors), timelines={2: joined})
     assert packed_bytes(hand, replay(hand, again)) == 40
@@ -204,24 +209,27 @@ def test_a_recomputation_is_part_of_the_segment_or_goes_before_it():
 
 def test_the_timeline_is_that_of_the_variant_that_runs():
     hand = problem([OPERAND, RESULT])
-    other = Variant("other", 1.0, 0, Timeline(2, replaced=((0, 1),)))
+    other = Variant("other", 1.0, 0, Timeline((1, 1), replaced=((0, 1, 0),)))
     hand = dataclasses.replace(hand, variants={2: (other,)})
     assert len(pack(hand, replay(hand, Schedule())).buffers) == 2
     picked = Schedule(picks=(Pick(2, 1),))
     assert len(pack(hand, replay(hand, picked)).buffers) == 1
 
 
-SIZES = st.integers(1, 9)
-MOMENTS = st.tuples(st.integers(0, 3), st.integers(1, 4)).map(sorted)
+VALUES = st.integers(1, 9)
+SPANS = st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(0, 4)).map(
+    lambda at: (at[0], max(at[0], min(at[1:])), max(at[0] + 1, at[1]))
+)
 TIMELINES = st.builds(
     Timeline,
-    st.just(4),
-    st.lists(st.tuples(SIZES, MOMENTS)).map(
-        lambda rows: tuple((n, a, max(b, a + 1)) for n, (a, b) in rows)
+    st.tuples(*[st.integers(0, 9)] * 4),
+    st.lists(st.tuples(VALUES, SPANS)).map(
+        lambda rows: tuple((n, *s) for n, s in rows)
     ),
-    st.lists(st.tuples(SIZES, st.integers(0, 3))).map(tuple),
-    st.lists(st.tuples(SIZES, st.integers(1, 4))).map(tuple),
-    st.lists(st.tuples(SIZES, SIZES)).map(tuple),
+    st.lists(st.tuples(VALUES, st.integers(0, 3), st.integers(1, 4))).map(tuple),
+    st.lists(st.tuples(VALUES, st.integers(0, 4), st.integers(1, 4))).map(tuple),
+    st.lists(st.tuples(VALUES, VALUES, st.integers(0, 3))).map(tuple),
+    st.lists(st.tuples(VALUES, st.integers(1, 4))).map(tuple),
 )
 
 
@@ -233,7 +241,7 @@ def test_whatever_happens_inside_of_segments(seed: int, found: dict[int, Timelin
     state = replay(free, Schedule())
     packed = pack(free, state)
     assert packed.nbytes >= state.device_peak
-    own = sum(n for t in found.values() for n, _, _ in t.own)
+    own = sum(n for t in found.values() for n, *_ in t.own)
     rows = packed.buffers.tolist()
     assert all(first < end for _, first, end in rows)
     assert packed.nbytes <= max(sum(n for n, _, _ in rows), state.device_peak)

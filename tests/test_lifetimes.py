@@ -29,6 +29,7 @@ allocation 2: size 192, page 0, preallocated-temp:
  value: <4 loop{0} (phi) @5> (size=128,offset=0): f32[32]{0}
  value: <5 later @0> (size=64,offset=128): f32[16]{0}
  value: <6 unknown @0> (size=64,offset=0): f32[16]{0}
+ value: <7 both{} @0> (size=16,offset=192): (f32[16], f32[16])
 """
 RANGES = """HloLiveRange (max 6):
   InstructionSequence:
@@ -41,6 +42,7 @@ RANGES = """HloLiveRange (max 6):
   BufferLiveRange:
     x{}:0-6
     product{}:1-2
+    both{}:2-2
     both{1}:2-3
     loop{0}:3-5
     later{}:4-4
@@ -56,10 +58,13 @@ def test_reading_what_xla_writes():
     assert read_lifetimes(ASSIGNMENT, RANGES) == Lifetimes(
         kernels,
         (
-            Buffer(128, 64, 1, 4, ("product", "both{1}")),
-            Buffer(128, 64, 4, 5, ("later",)),
-            Buffer(0, 128, 3, 6, ("loop{0}",)),
+            Buffer(128, 64, 1, 4, ("product", "both{1}"), handed=2),
+            Buffer(128, 64, 4, 5, ("later",), handed=5),
+            Buffer(0, 128, 3, 6, ("loop{0}",), handed=6),
+            Buffer(192, 16, 2, 3, ("both",), handed=3),
         ),
+        # What begins and what ends, kernel by kernel: tuples count, the host does not.
+        (0, 1, 4, 2, 2, 1, 0),
     )
 
 

@@ -108,7 +108,7 @@ def test_a_segment_whose_results_are_stored_is_compiled_with_the_copies():
     # What is copied is there until the copy is done, and what XLA needs for a copy.
     assert 0 < change < 4096
     assert timeline is not None
-    assert value in [result for result, _ in timeline.made]
+    assert value in [result for result, *_ in timeline.made]
 
 
 @needs_cuda_plugin

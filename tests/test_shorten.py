@@ -11,8 +11,8 @@ from autotm_jax.solve import (
     Store,
     Tensor,
     replay,
-    shorten,
 )
+from autotm_jax.solve.shorten import shorten
 
 from .problems import limit_between, loop_problem, problem, random_problem
 

@@ -11,39 +11,45 @@ from autotm_jax.timeline import Span, Timeline, timeline_of
 def test_what_is_whose():
     # Kernels 3, 4 and 5 are the segment's. Operand 2 is read by 3, overwritten by 4.
     spans = [
-        Span(10, 0, 4, operand=0),
-        Span(20, 1, 9, operand=1),
-        Span(30, 3, 5),
-        Span(40, 5, 8, result=0),
-        Span(60, 2, 8, operand=2, result=1),
-        Span(70, 7, 9),
+        Span(10, 0, 4, 4, operand=0),
+        Span(20, 1, 9, 9, operand=1),
+        Span(30, 3, 4, 5),
+        Span(40, 5, 8, 8, result=0),
+        Span(60, 2, 4, 8, operand=2, result=1),
+        Span(70, 7, 9, 9),
     ]
-    found = timeline_of(spans, 3, 6, surviving={1})
+    ticks = [9, 9, 9, 1, 2, 3, 9, 9, 9]
+    found = timeline_of(spans, 3, 6, ticks, surviving={1: 5})
     assert found == Timeline(
-        moments=3,
-        own=((30, 0, 2),),
-        made=((0, 2),),
-        dying=((0, 1),),
-        replaced=((2, 1),),
+        ticks=(1, 2, 3),
+        own=((30, 0, 1, 2),),
+        made=((0, 2, 3),),
+        dying=((0, 1, 1),),
+        replaced=((2, 1, 1),),
+        read=((1, 2),),
     )
+    assert found.moments == 3
     assert found.named([7, 8, 9], [5, 6]) == Timeline(
-        moments=3,
-        own=((30, 0, 2),),
-        made=((5, 2),),
-        dying=((7, 1),),
-        replaced=((9, 6),),
+        ticks=(1, 2, 3),
+        own=((30, 0, 1, 2),),
+        made=((5, 2, 3),),
+        dying=((7, 1, 1),),
+        replaced=((9, 6, 1),),
+        read=((8, 2),),
     )
 
 
 def test_what_is_small_is_left_out():
-    spans = [Span(10_000, 0, 2), Span(9, 0, 1), Span(10, 1, 2)]
-    found = timeline_of(spans, 0, 2, surviving=set())
-    assert found.own == ((10_000, 0, 1),)
-    assert found.moments == 1
+    spans = [Span(10_000, 0, 2, 2), Span(9, 0, 1, 1), Span(10, 1, 2, 2)]
+    found = timeline_of(spans, 0, 2, [3, 4], surviving={})
+    assert found.own == ((10_000, 0, 1, 1),)
+    assert found.ticks == (7,)
 
 
 def test_a_segment_without_buffers_has_a_moment():
-    assert timeline_of([], 4, 6, surviving=set()) == Timeline(1)
+    found = timeline_of([], 4, 6, [1] * 8, surviving={})
+    assert found == Timeline(ticks=(2,))
+    assert Timeline().moments == 1
 
 
 KERNELS = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
@@ -54,12 +60,20 @@ SIZES = st.lists(st.tuples(st.integers(1, 99), KERNELS, st.booleans(), st.boolea
 def spans_of(draw: st.DrawFn) -> list[Span]:
     """Buffers, of which some hold an operand, a result, or one after the other."""
     return [
-        Span(nbytes, first, last + 1, i if is_operand else None, i if made else None)
+        Span(
+            nbytes,
+            first,
+            (first + last + 2) // 2,
+            last + 1,
+            i if is_operand else None,
+            i if made else None,
+        )
         for i, (nbytes, (first, last), is_operand, made) in enumerate(draw(SIZES))
     ]
 
 
 SPANS = spans_of()
+TICKS = list(range(1, 11))
 
 
 @given(SPANS, KERNELS)
@@ -67,27 +81,32 @@ def test_every_buffer_of_the_segment_is_in_it_once(
     spans: list[Span], segment: list[int]
 ):
     first, end = segment[0], segment[1] + 1
-    found = timeline_of(spans, first, end, surviving=set())
+    found = timeline_of(spans, first, end, TICKS, surviving={})
     least = sum(s.nbytes for s in spans) / 1000
     there = [s for s in spans if s.first < end and s.end > first]
     there = [s for s in there if s.nbytes >= least]
     nobody = [s.nbytes for s in there if s.operand is None and s.result is None]
-    assert sorted(n for n, _, _ in found.own) == sorted(nobody)
-    operands = [*(i for i, _ in found.dying), *(i for i, _ in found.replaced)]
+    assert sorted(n for n, *_ in found.own) == sorted(nobody)
+    operands = [*(i for i, *_ in found.dying), *(i for i, *_ in found.replaced)]
     assert sorted(operands) == [s.operand for s in there if s.operand is not None]
-    results = [*(i for i, _ in found.made), *(i for _, i in found.replaced)]
+    results = [*(i for i, *_ in found.made), *(i for _, i, _ in found.replaced)]
     assert sorted(results) == [s.result for s in there if s.result is not None]
-    for _, a, b in found.own:
-        assert 0 <= a < b <= found.moments
-    assert all(0 <= a < found.moments for _, a in found.made)
-    assert all(0 < b <= found.moments for _, b in found.dying)
+    for _, a, handed, b in found.own:
+        assert 0 <= a <= handed <= b <= found.moments
+        assert a < b
+    assert all(0 <= a <= h <= found.moments for _, a, h in found.made)
+    assert all(0 <= h <= b and 0 < b <= found.moments for _, h, b in found.dying)
+    assert sum(found.ticks) == sum(TICKS[first:end])
 
 
 @given(SPANS, KERNELS)
 def test_it_is_written_and_read(spans: list[Span], segment: list[int]):
-    found = timeline_of(spans, segment[0], segment[1] + 1, surviving=set())
+    found = timeline_of(spans, segment[0], segment[1] + 1, TICKS, surviving={0: 1})
     entry = json.loads(json.dumps(dataclasses.asdict(found)))
     assert Timeline.of(entry) == found
+
+
+EMPTY = dataclasses.asdict(Timeline())
 
 
 @pytest.mark.parametrize(
@@ -95,8 +114,8 @@ def test_it_is_written_and_read(spans: list[Span], segment: list[int]):
     [
         None,
         {},
-        {"moments": "many", "own": [], "made": [], "dying": [], "replaced": []},
-        {"moments": 1, "own": [[1, 2]], "made": [], "dying": [], "replaced": []},
+        {**EMPTY, "ticks": ["many"]},
+        {**EMPTY, "own": [[1, 2, 3]]},
     ],
 )
 def test_anything_else_is_refused(entry: object):

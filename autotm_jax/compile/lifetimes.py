@@ -24,6 +24,7 @@ class Buffer:
     - `first`, `end`: from kernel `first` until before kernel `end`.
     - `values`: XLA's names of the values in it, in order: of more than one, each
         overwrites the one before in place.
+    - `handed`: the kernel at which the second does so with the first, or `end`.
     """
 
     offset: int
@@ -31,6 +32,7 @@ class Buffer:
     first: int
     end: int
     values: tuple[str, ...]
+    handed: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +41,13 @@ class Lifetimes:
 
     - `kernels`: the names of its instructions, in the order in which they run.
     - `buffers`: of its temporary allocation.
+    - `ticks`: of each kernel: how many values begin or end there. XLA packs what lives
+        longest first, and measures that by these.
     """
 
     kernels: tuple[str, ...]
     buffers: tuple[Buffer, ...]
+    ticks: tuple[int, ...]
 
 
 def compile_watched(
@@ -108,16 +113,21 @@ def read_lifetimes(assignment: str, ranges: str) -> Lifetimes | None:
     if not order or not living:
         return None
     places: dict[tuple[int, int], list[tuple[int, int, str]]] = defaultdict(list)
+    ticks = [0] * max(end for _, end in living.values())
     for block in re.split(r"\n(?=allocation )", assignment):
         if not _TEMPORARY.match(block):
             continue
-        for name, nbytes, offset in _VALUE.findall(block):
+        for found, nbytes, offset in _VALUE.findall(block):
+            name = found.removesuffix("{}")
             if name in living:
-                places[int(offset), int(nbytes)].append((*living[name], name))
+                first, end = living[name]
+                places[int(offset), int(nbytes)].append((first, end, name))
+                ticks[first] += 1
+                ticks[end - 1] += 1
     buffers = [
         buffer for place, values in places.items() for buffer in _joined(*place, values)
     ]
-    return Lifetimes(tuple(order), tuple(buffers))
+    return Lifetimes(tuple(order), tuple(buffers), tuple(ticks))
 
 
 def _joined(
@@ -128,8 +138,10 @@ def _joined(
     out: list[Buffer] = []
     for first, end, name in sorted(values):
         if out and first < out[-1].end:
-            end, names = max(end, out[-1].end), (*out[-1].values, name)
-            out[-1] = dataclasses.replace(out[-1], end=end, values=names)
+            last = out[-1]
+            handed = last.handed if len(last.values) > 1 else first
+            end, names = max(end, last.end), (*last.values, name)
+            out[-1] = Buffer(offset, nbytes, last.first, end, names, handed)
         else:
-            out.append(Buffer(offset, nbytes, first, end, (name,)))
+            out.append(Buffer(offset, nbytes, first, end, (name,), end))
     return out

@@ -7,6 +7,7 @@ from .costs import Streaming as Streaming
 from .estimate import estimate_costs as estimate_costs
 from .overwriting import Changes as Changes
 from .overwriting import as_planned as as_planned
+from .overwriting import recomputations_apart as recomputations_apart
 from .present import machine as machine
 from .present import with_measured_link as with_measured_link
 from .profiler import Profile as Profile

@@ -7,7 +7,7 @@ results, each in a name scope of its own, which XLA keeps in the metadata of ker
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ..compile import Lifetimes
 from ..timeline import Span, Timeline, timeline_of
@@ -37,6 +37,7 @@ _VIEW = re.compile(
 )
 _TUPLE = re.compile(r"%(\S+) = [^\n]*? tuple\(([^)\n]*)\)")
 _MEMBER = re.compile(r"%([^,\s]+)")
+_READS = re.compile(r"%(\S+) = [^%\n]*? [\w-]+\((%[^)\n]*)\)")
 _NOT_WRITTEN = {"bitcast", "get-tuple-element", "copy-done", "parameter"}
 
 
@@ -75,7 +76,7 @@ def observed_timeline(
             scope, _ = scopes[kernel]
             (inside if scope == FRAGMENT else made).append(position)
     if not inside:
-        return Timeline(1)
+        return Timeline()
     # What depends on nothing may run before all operands are there.
     first = max(made) + 1 if made else min(inside)
     end = max(inside) + 1
@@ -90,8 +91,32 @@ def observed_timeline(
         operand = next((i for i in held if i is not None), None)
         held = (results.get(v) for v in buffer.values)
         result = next((i for i in held if i is not None), None)
-        spans.append(Span(buffer.nbytes, buffer.first, buffer.end, operand, result))
-    return timeline_of(spans, first, end, surviving)
+        when = buffer.first, buffer.handed, buffer.end
+        spans.append(Span(buffer.nbytes, *when, operand, result))
+    # What is not seen to be read is there for the whole fragment.
+    read = {i: end for i in surviving}
+    seen = _last_reads(text, lifetimes.kernels[first:end], operands, value)
+    read.update((i, first + at) for i, at in seen.items() if i in read)
+    return timeline_of(spans, first, end, lifetimes.ticks, read)
+
+
+def _last_reads(
+    text: str,
+    kernels: Sequence[str],
+    operands: Mapping[str, int],
+    value: Callable[[str], str],
+) -> dict[int, int]:
+    """By operand, how many of these kernels run until it is not read any more."""
+    place = {name: i for i, name in enumerate(kernels)}
+    last: dict[int, int] = {}
+    for kernel, read in _READS.findall(text):
+        if kernel not in place:
+            continue
+        for name in _MEMBER.findall(read):
+            operand = operands.get(value(name).partition("{")[0])
+            if operand is not None:
+                last[operand] = max(last.get(operand, 0), place[kernel] + 1)
+    return last
 
 
 def _values(text: str) -> Callable[[str], str]:

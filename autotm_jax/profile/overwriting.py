@@ -80,7 +80,7 @@ def _overwritable(
         sizes = {program.values[v].nbytes for v in segment.body.writes}
         workspace = found[segment.body]
         if isinstance(workspace, Workspace) and workspace.timeline is not None:
-            sizes.update(nbytes for nbytes, _, _ in workspace.timeline.own)
+            sizes.update(nbytes for nbytes, *_ in workspace.timeline.own)
         plain = frozenset(v for v in plain if program.values[v].nbytes in sizes)
         if plain:
             out[segment.index] = plain
@@ -99,6 +99,7 @@ class Changes:
         host right after it.
     - `back`: by value, the first segment for which it is brought back.
     - `picks`: by segment, the variant that runs it, if not the default.
+    - `apart`: values that are computed again apart from the segments that want them.
     """
 
     again: Mapping[int, Sequence[int]]
@@ -106,6 +107,36 @@ class Changes:
     stored: Mapping[int, Collection[int]]
     back: Mapping[int, int]
     picks: Mapping[int, int]
+    apart: Collection[int] = ()
+
+
+def recomputations_apart(
+    program: Program, values: Collection[int], target: Target
+) -> dict[int, Workspace]:
+    """What it takes to compute values again apart from any segment.
+
+    **Arguments:**
+
+    - `program`, `values`: what runs, and which of its values.
+    - `target`: where.
+
+    **Returns:**
+
+    By value, the `Workspace` of its recomputation, by whose end its operands are still
+    there; nothing on a CPU, whose compiler says nothing about it.
+    """
+    if target.machine.platform == "cpu":
+        return {}
+    fragments = {v: program.recomputations[v] for v in sorted(values)}
+    probes = [Probe(f, frozenset()) for f in fragments.values()]
+    found, _ = workspaces(program, probes, target)
+    out: dict[int, Workspace] = {}
+    for (value, fragment), workspace in zip(fragments.items(), found, strict=True):
+        timeline = workspace.timeline
+        if timeline is not None:
+            timeline = timeline.named(fragment.reads, fragment.writes)
+        out[value] = dataclasses.replace(workspace, timeline=timeline)
+    return out
 
 
 def as_planned(

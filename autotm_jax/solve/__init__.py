@@ -33,6 +33,7 @@ from .policies import (
 from .policies import (
     uniform as uniform,
 )
+from .polish import polish as polish
 from .problem import (
     Carried as Carried,
 )
@@ -77,7 +78,6 @@ from .schedule import (
 from .schedule import (
     Stream as Stream,
 )
-from .shorten import shorten as shorten
 from .solution import (
     Formulation as Formulation,
 )

@@ -25,6 +25,7 @@ class Replay:
 
     - `device`, `host`: bytes per segment; `device` is the largest of the segment
         itself and of what is computed again before it.
+    - `running`: device bytes per segment while it runs itself.
     - `compute`: seconds per segment, with recomputation and streams.
     - `seconds`: per segment, with the copies that compute does not hide.
     - `faults`: rules the schedule breaks, as sentences; empty if it is sound.
@@ -35,9 +36,12 @@ class Replay:
     - `workspace`: bytes per segment, by the variant that runs it.
     - `picked`: by segment, the variant that runs it, if not the default.
     - `again`: `(value, segment)`: the value is computed again for the segment.
+    - `stored`: `(value, end)`: the value is copied to the host until segment `end`.
+    - `fetched`: `(value, first)`: the value is copied back from segment `first` on.
     """
 
     device: np.ndarray
+    running: np.ndarray
     host: np.ndarray
     compute: np.ndarray
     seconds: np.ndarray
@@ -48,6 +52,8 @@ class Replay:
     workspace: tuple[float, ...] = ()
     picked: Mapping[int, int] = dataclasses.field(default_factory=dict)
     again: frozenset[tuple[int, int]] = frozenset()
+    stored: frozenset[tuple[int, int]] = frozenset()
+    fetched: frozenset[tuple[int, int]] = frozenset()
 
     def alive(self, segment: int) -> list[int]:
         """Values that are on the device at a segment."""
@@ -107,6 +113,8 @@ class _Replayer:
         self.faults: list[str] = []
         self.stays: list[tuple[int, int, int]] = []
         self.stacks: list[tuple[int, int, int]] = []
+        self.stored: set[tuple[int, int]] = set()
+        self.fetched: set[tuple[int, int]] = set()
         self.position = {t.value: i for i, t in enumerate(problem.tensors)}
 
     def run(self) -> Replay:
@@ -216,8 +224,10 @@ class _Replayer:
         link = self.problem.link
         for window in found.out:
             self._copy(self.out, window, tensor, link.d2h)
+            self.stored.add((tensor.value, window[1]))
         for window in found.into:
             self._copy(self.into, window, tensor, link.h2d)
+            self.fetched.add((tensor.value, window[0]))
         if found.is_ahead and tensor.crossing is not None:
             self.delay += first_copy(tensor, link)
         if found.host is not None:
@@ -241,7 +251,8 @@ class _Replayer:
 
     def _finish(self, recomputed: dict[int, set[int]]) -> Replay:
         problem, link = self.problem, self.problem.link
-        device = self.device + self.workspace + self.staged
+        running = self.device + self.workspace + self.staged
+        device = running.copy()
         for index, uses in recomputed.items():
             recipe = problem.tensors[index].recipe
             if recipe is None:
@@ -279,6 +290,7 @@ class _Replayer:
         }
         return Replay(
             device,
+            running,
             self.host,
             compute,
             seconds,
@@ -289,4 +301,6 @@ class _Replayer:
             tuple(self.workspace),
             self.picked,
             frozenset(again),
+            frozenset(self.stored),
+            frozenset(self.fetched),
         )

@@ -33,6 +33,14 @@ class Choice:
     again: tuple[int, ...] = ()
     streams: tuple[int, ...] = ()
 
+    def with_copy(self, copy: Fetch | Store, other: Fetch | Store) -> Choice:
+        """The same with another copy in the place of one of these."""
+        if isinstance(other, Fetch):
+            fetches = tuple(other if f == copy else f for f in self.fetches)
+            return dataclasses.replace(self, fetches=fetches)
+        stores = tuple(other if s == copy else s for s in self.stores)
+        return dataclasses.replace(self, stores=stores)
+
 
 class Ledger:
     """The running sums of a schedule on a problem.

@@ -269,6 +269,8 @@ class Problem:
         can run with, besides all on the device.
     - `timelines`: by segment, when it takes its workspace, where that is known. No
         plan depends on it but for how its buffers pack.
+    - `apart`: by value and segment, the same of computing it again before the segment
+        and apart from it.
     """
 
     compute: tuple[float, ...]
@@ -285,6 +287,9 @@ class Problem:
         default_factory=dict
     )
     timelines: Mapping[int, Timeline] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
+    apart: Mapping[tuple[int, int], Timeline] = dataclasses.field(
         default_factory=dict, repr=False
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 from .checker import replay
 from .heap import pack
 from .improve import descend
+from .polish import polish
 from .problem import Problem
 from .schedule import Schedule
 
@@ -42,6 +43,7 @@ def repack(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     limit = problem.device_limit
     lowered = np.zeros(problem.segments)
     for _ in range(_ROUNDS):
+        schedule = polish(problem, schedule)
         state = replay(problem, schedule)
         packing = pack(problem, state)
         if packing.nbytes <= limit:

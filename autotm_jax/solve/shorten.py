@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .ledger import Choice, Ledger
+from .ledger import Ledger
 from .problem import Problem, Tensor
 from .schedule import Fetch, Schedule, Store
 
@@ -48,7 +48,7 @@ def shorten(problem: Problem, schedule: Schedule) -> Schedule:
         for copy in copies:
             before = ledger.choices[index]
             for shorter in _shorter(ledger, tensor, copy):
-                ledger.change({index: _with(before, copy, shorter)})
+                ledger.change({index: before.with_copy(copy, shorter)})
                 if ledger.seconds() <= allowed and ledger.excess() <= excess:
                     break
                 ledger.change({index: before})
@@ -72,11 +72,3 @@ def _shorter(
             done = int(np.searchsorted(clock, goal))
             if first < done < end and tensor.is_open(done):
                 yield dataclasses.replace(copy, done=done)
-
-
-def _with(choice: Choice, copy: Fetch | Store, other: Fetch | Store) -> Choice:
-    if isinstance(other, Fetch):
-        fetches = tuple(other if f == copy else f for f in choice.fetches)
-        return dataclasses.replace(choice, fetches=fetches)
-    stores = tuple(other if s == copy else s for s in choice.stores)
-    return dataclasses.replace(choice, stores=stores)
