@@ -171,8 +171,11 @@ class Planner:
             return True  # compiled anyway, or nothing to judge by
         if self._plain.known is not None:
             return True  # no need to guess
-        if nbytes < _ORDERS * _PLAIN_MAY_FIT * self._usual.cut_bytes:
+        usual = _PLAIN_MAY_FIT * self._usual.cut_bytes
+        if nbytes < _ORDERS * usual:
             return False
+        if nbytes >= usual:
+            return True
         least = min(c.cut_bytes for c in self._candidates())
         return nbytes >= _PLAIN_MAY_FIT * least
 
