@@ -47,8 +47,14 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
         is_back = value in back and value not in moved
         if made is not None and is_back and ends.get((value, made)) == made + 1:
             dropped.setdefault(made, []).append(value)
+    gone: dict[int, set[int]] = {}
+    for value, _, end in state.stays:
+        *touches, last = tensors[value].touches
+        is_made = end - 1 == tensors[value].maker
+        if value in back and end - 1 in touches and end - 1 < last and not is_made:
+            gone.setdefault(end - 1, set()).add(value)
     picks = {p.segment: p.variant for p in schedule.picks}
-    return Changes(again, dropped, stored, back, picks, frozenset(apart))
+    return Changes(again, dropped, stored, back, picks, frozenset(apart), gone)
 
 
 def as_emitted(

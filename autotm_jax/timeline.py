@@ -124,7 +124,9 @@ def timeline_of(
         [min(max(at, first), end) for at in (s.first, s.handed, s.end)] for s in spans
     ]
     last_read = {i: min(max(at, first + 1), end) for i, at in surviving.items()}
-    cuts = sorted({first, end}.union(last_read.values(), *within))
+    # A life in ticks ends with its last kernel: that is a moment of its own.
+    lasts = (max(first, dead - 1) for *_, dead in within)
+    cuts = sorted({first, end}.union(last_read.values(), lasts, *within))
     moment = {kernel: i for i, kernel in enumerate(cuts)}
     own: list[tuple[int, int, int, int]] = []
     made: list[tuple[int, int, int]] = []

@@ -44,7 +44,7 @@ def away(candidate: Candidate) -> tuple[Tensor, int]:
 
 def test_nothing_planned_changes_nothing(candidate: Candidate):
     found = changes_of(candidate.program, candidate.problem, Schedule())
-    assert found == Changes({}, {}, {}, {}, {}, frozenset())
+    assert found == Changes({}, {}, {}, {}, {}, frozenset(), {})
 
 
 def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
@@ -53,7 +53,7 @@ def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
     fetch = Fetch(value, use - 1, use)
     moved = Schedule((Store(value, made, made + 2),), (fetch,))
     found = changes_of(candidate.program, candidate.problem, moved)
-    assert found == Changes({}, {}, {made: [value]}, {value: use}, {}, frozenset())
+    assert found == Changes({}, {}, {made: [value]}, {value: use}, {}, frozenset(), {})
     late = Store(value, made, made + 2, start=made + 2)
     waiting = dataclasses.replace(moved, stores=(late,))
     assert not changes_of(candidate.program, candidate.problem, waiting).stored
@@ -69,3 +69,12 @@ def test_what_is_computed_again_before_anybody_reads_it(candidate: Candidate):
     is_joined = (value, use) in candidate.program.joined
     assert found.again == ({use: [value]} if is_joined else {})
     assert found.apart == (set() if is_joined else {value})
+
+
+def test_what_leaves_after_it_was_read_and_comes_back(candidate: Candidate):
+    tensor, use = away(candidate)
+    value, (made, *_) = tensor.value, tensor.touches
+    before = max(k for k in tensor.touches if k < use)
+    again = Schedule(recomputes=(Recompute(value, use),))
+    found = changes_of(candidate.program, candidate.problem, again)
+    assert found.gone == ({} if before == made else {before: {value}})

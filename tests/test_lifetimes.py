@@ -61,10 +61,9 @@ def test_reading_what_xla_writes():
             Buffer(128, 64, 1, 4, ("product", "both{1}"), handed=2),
             Buffer(128, 64, 4, 5, ("later",), handed=5),
             Buffer(0, 128, 3, 6, ("loop{0}",), handed=6),
-            Buffer(192, 16, 2, 3, ("both",), handed=3),
         ),
-        # What begins and what ends, kernel by kernel: tuples count, the host does not.
-        (0, 1, 4, 2, 2, 1, 0),
+        # What ends there or begins with the next. Tuples do not count, nor the host.
+        (1, 1, 2, 2, 1, 1, 0),
     )
 
 

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 
 import autotm_jax as autotm
-from autotm_jax.profile import Changes, as_planned, estimate_costs
+from autotm_jax.profile import (
+    Changes,
+    as_planned,
+    estimate_costs,
+    recomputations_apart,
+)
+from autotm_jax.profile.costs import Overwriting
 from autotm_jax.profile.overwriting import segment_workspaces, ways_to_run
 from autotm_jax.profile.workspace import Workspace
 from autotm_jax.trace import Program
@@ -47,9 +53,9 @@ def convolution(x: Any, w: Any) -> Any:
 def plain_of(step: Callable[..., Any], *avals: Any) -> tuple[Program, dict[int, Any]]:
     """The program, and what may be overwritten."""
     program = program_of(step, *avals)
-    found, plain, _ = segment_workspaces(program, autotm.target("h100-sxm"))
+    found, overwriting, _ = segment_workspaces(program, autotm.target("h100-sxm"))
     assert all(isinstance(w, Workspace) for w in found.values())
-    return program, plain
+    return program, dict(overwriting.plain)
 
 
 @needs_cuda_plugin
@@ -83,8 +89,8 @@ def test_what_was_away_is_not_overwritten():
     target = autotm.target("h100-sxm")
     program = program_of(jax.grad(chain), W, W)
     costs = estimate_costs(program, target)
-    assert costs.plain
-    k, values = next(iter(costs.plain.items()))
+    assert costs.overwriting.plain
+    k, values = next(iter(costs.overwriting.plain.items()))
     assert as_planned(program, costs, NOTHING, target) == {}
     away = dataclasses.replace(NOTHING, back=dict.fromkeys(values, k))
     found = as_planned(program, costs, away, target)
@@ -126,10 +132,48 @@ def test_what_is_dropped_is_not_made():
     assert len(timeline.made) + len(timeline.replaced) + 1 == len(body.writes)
 
 
+@needs_cuda_plugin
+def test_what_leaves_and_comes_back_is_overwritten_meanwhile():
+    def twice(x: Any, w: Any) -> Any:
+        y = jnp.sin(x @ w)
+        z = (jnp.sin(y @ w) + y) @ w
+        return jnp.sin(z @ w) @ y
+
+    target = autotm.target("h100-sxm")
+    program = program_of(twice, W, W)
+    costs = estimate_costs(program, target)
+    (value,) = program.segments[0].body.writes
+    k = next(s.index for s in program.segments[1:] if value in s.body.reads)
+    assert value in costs.overwriting.alone
+    gone = dataclasses.replace(NOTHING, gone={k: {value}}, back={value: k + 2})
+    change, timeline = as_planned(program, costs, gone, target)[k]
+    assert timeline is not None
+    places = [operand for operand, *_ in (*timeline.replaced, *timeline.dying)]
+    assert value in places
+    assert change <= 0
+    # What came back before is no more than a copy, which nothing overwrites.
+    copied = dataclasses.replace(gone, back={value: k})
+    assert k not in as_planned(program, costs, copied, target)
+
+
+@needs_cuda_plugin
+def test_recomputations_apart_are_asked_for_by_themselves():
+    target = autotm.target("h100-sxm")
+    program = program_of(jax.grad(chain), W, W)
+    (value, *_) = program.recomputations
+    found = recomputations_apart(program, {value}, target)
+    assert [*found] == [value]
+    timeline = found[value].timeline
+    assert timeline is not None
+    assert [made for made, *_ in timeline.made] == [value]
+    assert timeline.dying == timeline.replaced == ()
+    assert recomputations_apart(program, {value}, autotm.target()) == {}
+
+
 def test_a_cpu_says_nothing_about_an_accelerator():
     program = program_of(product, W, W)
     costs = estimate_costs(program, autotm.target())
-    assert costs.plain == {}
+    assert costs.overwriting == Overwriting()
     changes = dataclasses.replace(NOTHING, back={0: 1}, stored={0: [0]})
     assert as_planned(program, costs, changes, autotm.target()) == {}
 

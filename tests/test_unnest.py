@@ -35,39 +35,38 @@ def moved(around: Fetch, inside: Fetch) -> Schedule:
     return Schedule(stores, (around, inside))
 
 
-def test_what_runs_around_another_copy_ends_before_it():
+def test_what_runs_around_a_shorter_copy_ends_as_much_earlier():
     nested = moved(Fetch(0, 4, 10), Fetch(1, 6, 8))
     free = hand(AROUND, INSIDE)
     assert not replay(free, nested).faults
     found = unnest(free, nested)
-    assert found == moved(Fetch(0, 4, 10, done=7), Fetch(1, 6, 8))
+    assert found == moved(Fetch(0, 4, 10, done=6), Fetch(1, 6, 8))
     assert unnest(free, found) == found
 
 
-def test_it_begins_with_the_other_where_there_is_no_time_before():
-    # The one around needs seven segments, of which four are beside the other copy.
+def test_it_begins_later_where_there_is_no_time_before():
+    # Alone it would take all of its seven segments.
     large = dataclasses.replace(AROUND, nbytes=140)
     slow = dataclasses.replace(LINK, h2d=20.0, d2h=1e9, duplex=1e9)
-    nested = moved(Fetch(0, 3, 10), Fetch(1, 6, 8))
+    nested = moved(Fetch(0, 3, 10), Fetch(1, 4, 8))
     free = hand(large, INSIDE, link=slow)
     assert not replay(free, nested).faults
     found = unnest(free, nested)
-    assert found.fetches[1] == Fetch(1, 6, 8)
-    first, end = found.fetches[0].window
-    assert end < 8 or first == 6
+    assert found.fetches[1] == Fetch(1, 4, 8)
+    assert found.fetches[0] in (Fetch(0, 3, 10, done=7), Fetch(0, 4, 10))
 
 
-def test_a_copy_that_everything_waits_for_is_in_nobodys_way_when_others_end_there():
+def test_what_everything_waits_for_begins_when_others_have_ended():
     waiting = moved(Fetch(0, 4, 10), Fetch(1, 8, 8))
     found = unnest(hand(AROUND, INSIDE), waiting)
     assert found == moved(Fetch(0, 4, 10, done=8), Fetch(1, 8, 8))
 
 
-def test_copies_in_turn_stay_as_they_are():
+def test_copies_that_are_no_longer_than_later_ones_stay_as_they_are():
     for around, inside in (
         (Fetch(0, 5, 10), Fetch(1, 5, 8)),
         (Fetch(0, 8, 10), Fetch(1, 6, 8)),
-        (Fetch(0, 7, 10), Fetch(1, 6, 8)),
+        (Fetch(0, 5, 10), Fetch(1, 4, 8)),
     ):
         in_turn = moved(around, inside)
         assert unnest(hand(AROUND, INSIDE), in_turn) == in_turn
@@ -83,17 +82,15 @@ def test_a_store_makes_room_for_a_fetch():
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_copies_of_a_plan_end_in_the_order_in_which_they_begin(seed: int):
+def test_no_copy_of_a_plan_is_longer_than_one_that_begins_beside_it(seed: int):
     free = random_problem(seed) if seed % 2 else loop_problem(seed)
-    limited = dataclasses.replace(free, device_limit=limit_between(free, 0.5))
-    solution = JointProgram(limited).fastest(
-        limited.device_limit, SolverOptions(time_limit=10)
-    )
-    if solution.schedule is None:
-        pytest.skip("no plan keeps this limit")
-    found = unnest(limited, solution.schedule)
+    limit = limit_between(free, 0.4)
+    limited = dataclasses.replace(free, device_limit=limit)
+    schedule = JointProgram(free).fastest(limit, SolverOptions()).schedule
+    assert schedule is not None
+    found = unnest(limited, schedule)
     assert not replay(limited, found).faults
-    assert found.copies == solution.schedule.copies
+    assert found.copies == schedule.copies
     crossing = {t.value for t in free.tensors if t.crossing is not None}
     windows = [
         copy.window
@@ -102,4 +99,4 @@ def test_copies_of_a_plan_end_in_the_order_in_which_they_begin(seed: int):
     ]
     closed = {cut for t in free.tensors for cut in itertools.chain(*t.closed)}
     for (a, b), (c, d) in itertools.permutations(windows, 2):
-        assert not a < c < b or d >= b or not closed.isdisjoint({b, c, d})
+        assert not a < c < b or b - a <= d - c or closed

@@ -41,8 +41,8 @@ class Lifetimes:
 
     - `kernels`: the names of its instructions, in the order in which they run.
     - `buffers`: of its temporary allocation.
-    - `ticks`: of each kernel: how many values begin or end there. XLA packs what lives
-        longest first, and measures that by these.
+    - `ticks`: of each kernel: how many values end there or begin with the next. XLA
+        packs what lives longest first, and measures that by these.
     """
 
     kernels: tuple[str, ...]
@@ -89,7 +89,10 @@ def compile_watched(
 
 
 _TEMPORARY = re.compile(r"allocation \d+: size \d+,(?: page \d+,)? preallocated-temp:")
-_VALUE = re.compile(r"value: <\d+ (\S+)(?: \(phi\))? @\d+> \(size=(\d+),offset=(\d+)\)")
+# Tables of what is in a tuple are no buffers that are packed with the rest.
+_VALUE = re.compile(
+    r"value: <\d+ (\S+)(?: \(phi\))? @\d+> \(size=([1-9]\d*),offset=(\d+)\): (?!\()"
+)
 _KERNEL = re.compile(r"^\s+(\d+):(\S+)$", re.MULTILINE)
 _RANGE = re.compile(r"^\s+(\S+?)(\{[\d,]*\}):(\d+)-(\d+)$", re.MULTILINE)
 
@@ -117,12 +120,11 @@ def read_lifetimes(assignment: str, ranges: str) -> Lifetimes | None:
     for block in re.split(r"\n(?=allocation )", assignment):
         if not _TEMPORARY.match(block):
             continue
-        for found, nbytes, offset in _VALUE.findall(block):
-            name = found.removesuffix("{}")
+        for name, nbytes, offset in _VALUE.findall(block):
             if name in living:
                 first, end = living[name]
                 places[int(offset), int(nbytes)].append((first, end, name))
-                ticks[first] += 1
+                ticks[max(0, first - 1)] += 1
                 ticks[end - 1] += 1
     buffers = [
         buffer for place, values in places.items() for buffer in _joined(*place, values)

@@ -39,6 +39,19 @@ class Streaming:
 
 
 @dataclasses.dataclass(frozen=True)
+class Overwriting:
+    """What XLA may overwrite in place while it is on the device since it was made.
+
+    - `plain`: by segment, those of its dying operands whose place something there could
+        take: see `Probe`.
+    - `alone`: the values that are all that a kernel writes.
+    """
+
+    plain: Mapping[int, frozenset[int]] = dataclasses.field(default_factory=dict)
+    alone: frozenset[int] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
 class Costs:
     """The costs of a program, with their sources.
 
@@ -52,7 +65,7 @@ class Costs:
     - `streaming`: by segment, what it takes longer with values on the host; only if it
         was asked for.
     - `variants`: by segment, the names and costs of the other ways to run it.
-    - `plain`: by segment, the dying operands that XLA may overwrite there: see `Probe`.
+    - `overwriting`: what XLA may overwrite.
     - `left_out`: which variants cannot be had and why, and of how many segments.
     """
 
@@ -70,7 +83,7 @@ class Costs:
         default_factory=dict
     )
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    plain: Mapping[int, frozenset[int]] = dataclasses.field(default_factory=dict)
+    overwriting: Overwriting = Overwriting()
 
     def by(self, segment: int, variant: int) -> Cost:
         """The cost of a segment run by one of its variants; 0 is the default."""

@@ -37,7 +37,9 @@ def estimate_costs(
 
     `Costs`.
     """
-    workspace, plain, source = segment_workspaces(program, target, always=measured)
+    workspace, overwriting, source = segment_workspaces(
+        program, target, always=measured
+    )
     times = _Times(program, target)
     if measured:
         bodies = [s.body for s in program.segments]
@@ -81,7 +83,7 @@ def estimate_costs(
     }
     streamed = _streamed(program, target, measured) if streams else {}
     sources = times.source, source, times.failures
-    rest = measured, streamed, variants, left_out, plain
+    rest = measured, streamed, variants, left_out, overwriting
     return Costs(segments, again, joined, *sources, *rest)
 
 

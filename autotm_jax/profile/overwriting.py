@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from ..machine import Target
 from ..timeline import Timeline
 from ..trace import Fragment, Program, Segment, planned_fragment
-from .costs import Costs
+from .costs import Costs, Overwriting
 from .workspace import Probe, Workspace, ask, workspaces
 
 
@@ -24,7 +24,7 @@ def ways_to_run(segment: Segment) -> tuple[Fragment, ...]:
 
 def segment_workspaces(
     program: Program, target: Target, always: bool = False
-) -> tuple[dict[Fragment, Workspace | str], dict[int, frozenset[int]], str]:
+) -> tuple[dict[Fragment, Workspace | str], Overwriting, str]:
     """What the segments of a program and their branches need.
 
     **Arguments:**
@@ -34,9 +34,8 @@ def segment_workspaces(
 
     **Returns:**
 
-    By fragment its `Workspace`, or the reason why it does not compile; by segment the
-    dying operands that XLA may overwrite there if they have been on the device since
-    they were made; and where the figures come from.
+    By fragment its `Workspace`, or the reason why it does not compile; what XLA may
+    overwrite; and where the figures come from.
     """
     every = [(s, fragment) for s in program.segments for fragment in ways_to_run(s)]
     # Whether a variant can be had at all is for XLA to say.
@@ -46,7 +45,8 @@ def segment_workspaces(
     ]
     found, source = ask(program, probes, target, always)
     out = {f: w for (_, f), w in zip(every, found, strict=True)}
-    plain = _overwritable(program, out)
+    overwriting = _overwriting(program, out)
+    plain = overwriting.plain
     again = [
         Probe(
             f,
@@ -60,12 +60,12 @@ def segment_workspaces(
     if again:
         found, _ = ask(program, again, target, always)
         out.update((p.fragment, w) for p, w in zip(again, found, strict=True))
-    return out, plain, source
+    return out, overwriting, source
 
 
-def _overwritable(
+def _overwriting(
     program: Program, found: Mapping[Fragment, Workspace | str]
-) -> dict[int, frozenset[int]]:
+) -> Overwriting:
     alone: set[int] = set()
     for segment in program.segments:
         workspace = found[segment.body]
@@ -73,18 +73,30 @@ def _overwritable(
             alone.update(segment.body.writes[i] for i in workspace.plain)
     out: dict[int, frozenset[int]] = {}
     for segment in program.segments:
-        # What one loop leaves to another comes in slices.
-        here = segment.loop
-        dying = (v for v in segment.dying if v in segment.body.reads)
-        plain = {v for v in dying if v in alone and program.values[v].loop == here}
-        sizes = {program.values[v].nbytes for v in segment.body.writes}
         workspace = found[segment.body]
-        if isinstance(workspace, Workspace) and workspace.timeline is not None:
-            sizes.update(nbytes for nbytes, *_ in workspace.timeline.own)
-        plain = frozenset(v for v in plain if program.values[v].nbytes in sizes)
+        known = workspace.timeline if isinstance(workspace, Workspace) else None
+        plain = alone & _taken_over(program, segment, segment.dying, known)
         if plain:
-            out[segment.index] = plain
-    return out
+            out[segment.index] = frozenset(plain)
+    return Overwriting(out, frozenset(alone))
+
+
+def _taken_over(
+    program: Program,
+    segment: Segment,
+    dying: Collection[int],
+    timeline: Timeline | None,
+) -> set[int]:
+    """Those of its dying operands whose place something in a segment could take."""
+    sizes = {program.values[v].nbytes for v in segment.body.writes}
+    if timeline is not None:
+        sizes.update(nbytes for nbytes, *_ in timeline.own)
+    # What one loop leaves to another comes in slices.
+    return {
+        v
+        for v in {*dying}.intersection(segment.body.reads)
+        if program.values[v].loop == segment.loop and program.values[v].nbytes in sizes
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +112,7 @@ class Changes:
     - `back`: by value, the first segment for which it is brought back.
     - `picks`: by segment, the variant that runs it, if not the default.
     - `apart`: values that are computed again apart from the segments that want them.
+    - `gone`: by segment, the operands that leave the device with it and come back.
     """
 
     again: Mapping[int, Sequence[int]]
@@ -108,6 +121,7 @@ class Changes:
     back: Mapping[int, int]
     picks: Mapping[int, int]
     apart: Collection[int] = ()
+    gone: Mapping[int, Collection[int]] = dataclasses.field(default_factory=dict)
 
 
 def recomputations_apart(
@@ -161,38 +175,85 @@ def as_planned(
     """
     if target.machine.platform == "cpu":
         return {}
+    known = costs.overwriting.plain
+    usual = {k: known.get(k, frozenset()) for k in range(len(program.segments))}
+    probes = _as_planned(program, changes, usual, usual)
+    found, _ = workspaces(program, list(probes.values()), target)
+    by_segment = dict(zip(probes, found, strict=True))
+    # What is not made any more may leave another result alone with its kernel.
+    plain = _changed(program, costs, changes, probes, by_segment)
+    if plain != usual:
+        probes = _as_planned(program, changes, usual, plain)
+        found, _ = workspaces(program, list(probes.values()), target)
+        by_segment = dict(zip(probes, found, strict=True))
+    out: dict[int, tuple[int, Timeline | None]] = {}
+    size = [value.nbytes for value in program.values]
+    for k, workspace in by_segment.items():
+        again, dropped = changes.again.get(k, ()), changes.dropped.get(k, ())
+        fragment, timeline = probes[k].fragment, workspace.timeline
+        counted = sum(
+            size[v]
+            for v in again
+            if v not in fragment.writes and not program.dissolves(v, k)
+        )
+        counted += sum(size[v] for v in dropped)
+        alone = costs.by(k, changes.picks.get(k, 0)).workspace
+        if timeline is not None:
+            timeline = timeline.named(fragment.reads, fragment.writes)
+        out[k] = workspace.nbytes - alone - counted, timeline
+    return out
+
+
+def _as_planned(
+    program: Program,
+    changes: Changes,
+    usual: Mapping[int, frozenset[int]],
+    plain: Mapping[int, frozenset[int]],
+) -> dict[int, Probe]:
+    """The segments that are compiled otherwise than usual.
+
+    By segment, `usual` and `plain` are the dying operands that may be overwritten in a
+    program that is only cut, and as it is planned.
+    """
     touches, kept = program.touches(), program.resident | program.returned
     place = program.nest.place
     probes: dict[int, Probe] = {}
     for k, segment in enumerate(program.segments):
         again, dropped = changes.again.get(k, ()), changes.dropped.get(k, ())
         stored = changes.stored.get(k, ())
-        before = costs.plain.get(k, frozenset())
-        plain = frozenset(v for v in before if changes.back.get(v, k + 1) > k)
-        if plain == before and not (again or dropped or stored):
+        here = frozenset(v for v in plain[k] if changes.back.get(v, k + 1) > k)
+        if here == usual[k] and not (again or dropped or stored):
             continue
         picked = changes.picks.get(k, 0)
         fragment = planned_fragment(program, k, picked, again, dropped)
         # What only a recomputation reads is wanted once more, here. In a loop, what
         # comes from outside is read again by the next iteration.
         more = {*fragment.reads}.difference(segment.body.reads, kept)
-        here = {v for v in more if place(v, k) == segment.loop and touches[v][-1] <= k}
-        dying = here.union(segment.dying)
-        probes[k] = Probe(fragment, frozenset(dying), plain, frozenset(stored))
-    found, _ = workspaces(program, list(probes.values()), target)
-    out: dict[int, tuple[int, Timeline | None]] = {}
-    size = [value.nbytes for value in program.values]
-    for (k, probe), workspace in zip(probes.items(), found, strict=True):
-        again, dropped = changes.again.get(k, ()), changes.dropped.get(k, ())
-        counted = sum(
-            size[v]
-            for v in again
-            if v not in probe.fragment.writes and not program.dissolves(v, k)
-        )
-        counted += sum(size[v] for v in dropped)
-        alone = costs.by(k, changes.picks.get(k, 0)).workspace
-        timeline, fragment = workspace.timeline, probe.fragment
-        if timeline is not None:
-            timeline = timeline.named(fragment.reads, fragment.writes)
-        out[k] = workspace.nbytes - alone - counted, timeline
+        once = {v for v in more if place(v, k) == segment.loop and touches[v][-1] <= k}
+        dying = once.union(segment.dying, here.intersection(changes.gone.get(k, ())))
+        probes[k] = Probe(fragment, frozenset(dying), here, frozenset(stored))
+    return probes
+
+
+def _changed(
+    program: Program,
+    costs: Costs,
+    changes: Changes,
+    probes: Mapping[int, Probe],
+    found: Mapping[int, Workspace],
+) -> dict[int, frozenset[int]]:
+    """What may be overwritten, by segment, as it and those before it are planned."""
+    alone = {*costs.overwriting.alone}
+    for k, workspace in found.items():
+        writes = probes[k].fragment.writes
+        alone.difference_update(writes)
+        alone.update(writes[i] for i in workspace.plain)
+    out: dict[int, frozenset[int]] = {}
+    for segment in program.segments:
+        k = segment.index
+        timeline = (found[k] if k in found else costs.segments[k]).timeline
+        dying = {*segment.dying, *changes.gone.get(k, ())}
+        taken = _taken_over(program, segment, dying, timeline)
+        taken |= costs.overwriting.plain.get(k, frozenset())
+        out[k] = frozenset(taken & alone)
     return out

@@ -53,10 +53,12 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     size = np.array([b.nbytes for b in buffers], dtype=np.int64)
     born = np.array([b.born for b in buffers], dtype=np.int64)
     dead = np.array([b.dead for b in buffers], dtype=np.int64)
-    handed = np.array([min(b.handed, b.dead) for b in buffers], dtype=np.int64)
+    last = np.maximum(born, dead - 1)
+    handed = np.array([b.handed for b in buffers], dtype=np.int64)
     # What takes a place over counts in one of the two orders only.
-    spatial = np.lexsort((ticks[born] - ticks[handed], -size))
-    temporal = np.lexsort((-size, ticks[born] - ticks[dead]))
+    own, life = ticks[np.minimum(handed, last)] - ticks[born], ticks[last] - ticks[born]
+    spatial = np.lexsort((-own, -size))
+    temporal = np.lexsort((-size, -life))
     tried = [(o, _tops(size[o], born[o], dead[o])) for o in (spatial, temporal)]
     order, tops = min(tried, key=lambda t: t[1].max(initial=0))
     placed = [(buffers[i].nbytes, buffers[i].first, buffers[i].end) for i in order]

@@ -17,11 +17,9 @@ from .checker import Replay
 from .problem import Problem
 
 
-# What XLA counts beside buffers: the tuple of a cut, which begins and ends; and for a
-# copy between the memories the pair of both sides and a context.
-_TICKS_OF_A_CUT = 2
-_TICKS_OF_A_FETCH = 5
-_TICKS_OF_A_STORE = 4
+# What XLA counts for a copy between the memories: its context, which begins and ends,
+# and the buffer on the device, which does one of the two.
+_TICKS_OF_A_COPY = 3
 
 
 @dataclasses.dataclass(eq=False)
@@ -72,18 +70,16 @@ class Lives:
         passed = np.ones(self._begin[-1] + 1, dtype=np.int64)
         passed[0] = 0
         for k, timeline in enumerate(self._timelines):
-            passed[self._begin[k] + 1] = _TICKS_OF_A_CUT
             start = self._begin[k] + 2
             for _, apart in self._apart[k]:
                 passed[start : start + apart.moments] = apart.ticks
-                passed[start] += _TICKS_OF_A_CUT
                 start += apart.moments
             if timeline is not None:
                 passed[start : start + timeline.moments] = timeline.ticks
         for _, first in self.replayed.fetched:
-            passed[self._begin[first] + 1] += _TICKS_OF_A_FETCH
+            passed[self._begin[first] + 1] += _TICKS_OF_A_COPY
         for _, end in self.replayed.stored:
-            passed[self._begin[end - 1] + 1] += _TICKS_OF_A_STORE
+            passed[self._begin[end - 1] + 1] += _TICKS_OF_A_COPY
         return np.cumsum(passed)
 
     def _timeline(self, segment: int) -> Timeline | None:

@@ -1,10 +1,11 @@
-"""A plan none of whose copies runs from before another one until after it.
+"""A plan whose copies XLA begins where that is planned.
 
 XLA's scheduler goes through a step from its end and begins a copy as late as the
-program allows. Where one has to begin, all others that are under way begin, too, except
-those that end before it: they have waited longest. So a copy that was to run around
-another begins with it, however early that was planned. What ends no later than the one
-inside begins when it should. (XLA: `latency_hiding_scheduler.cc`, "kLessStall".)
+program allows. Where one has to begin, for it as much time has passed as a copy takes,
+and so it has for every other that is under way, once as much is left of the step as
+between their ends. So a copy that was to take longer than one that begins while it runs
+begins later, however early that was planned: as if both were as long. (XLA:
+`latency_hiding_scheduler.cc`, "kLessStall".)
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _FREE = 1e-6
 
 
 def unnest(problem: Problem, schedule: Schedule) -> Schedule:
-    """The same plan with copies that end in the order in which they begin.
+    """The same plan with copies that take no longer than those that begin beside them.
 
-    A copy around another ends earlier, where there is time for that; else it begins as
-    late as XLA would begin it.
+    A copy that does ends earlier, where there is time for that; else it begins as late
+    as XLA would begin it.
 
     **Arguments:**
 
@@ -50,9 +51,11 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     settled: list[tuple[int, int]] = []
     for index, copy in copies:
         first, end = copy.window
-        inside = [w for w in settled if first < w[0] < end and w[1] < end]
-        if inside:
-            copy = _out_of_the_way(ledger, index, copy, inside, allowed)
+        shorter = [
+            (a, b) for a, b in settled if first < a < end and b - a < end - first
+        ]
+        if shorter:
+            copy = _out_of_the_way(ledger, index, copy, shorter, allowed)
         settled.append(copy.window)
     return ledger.schedule()
 
@@ -61,12 +64,12 @@ def _out_of_the_way(
     ledger: Ledger,
     index: int,
     copy: Fetch | Store,
-    inside: list[tuple[int, int]],
+    shorter: list[tuple[int, int]],
     allowed: float,
 ) -> Fetch | Store:
     before, excess = ledger.choices[index], ledger.excess()
     tried: list[tuple[float, Fetch | Store]] = []
-    for other in _others(copy, inside):
+    for other in _others(copy, shorter):
         if not all(map(ledger.problem.tensors[index].is_open, other.window)):
             continue
         ledger.change({index: before.with_copy(copy, other)})
@@ -82,11 +85,9 @@ def _out_of_the_way(
 
 
 def _others(
-    copy: Fetch | Store, inside: list[tuple[int, int]]
+    copy: Fetch | Store, shorter: list[tuple[int, int]]
 ) -> Iterator[Fetch | Store]:
-    first, _ = copy.window
-    # A copy that everything waits for begins after what ends at its cut.
-    end = min(b if a == b else b - 1 for a, b in inside)
-    if end > first:
-        yield dataclasses.replace(copy, done=end)
-    yield dataclasses.replace(copy, start=max(a for a, _ in inside))
+    first, end = copy.window
+    # Beside each other they are as long; or one begins when the other ends.
+    yield dataclasses.replace(copy, done=min(max(a, first + b - a) for a, b in shorter))
+    yield dataclasses.replace(copy, start=max(min(a, end - b + a) for a, b in shorter))
