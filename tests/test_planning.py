@@ -1,6 +1,7 @@
 """What a planner does when XLA needs more than was planned."""
 
 import re
+import types
 
 import jax
 import pytest
@@ -10,6 +11,7 @@ from autotm_jax.budget import format_bytes
 from autotm_jax.compile import Evidence
 from autotm_jax.machine import Target, describe
 from autotm_jax.plain import Plain
+from autotm_jax.plan import Plan
 from autotm_jax.planning import Planner, Request
 
 from .steps import chain_arguments, chain_step
@@ -84,3 +86,48 @@ def test_a_tighter_plan_takes_less_by_what_was_missing(own_cache: object):
     assert tighter.status is Status.OPTIMAL
     assert tighter.replay is not None and plan.replay is not None
     assert tighter.replay.device_peak <= plan.replay.device_peak - 8192
+
+
+class Packing:
+    """A candidate whose plans are said to take so many bytes and seconds.
+
+    Of what needs 100 bytes it makes the first plan, then one for each room.
+    """
+
+    fixed_bytes, cut_bytes, least_bytes = 10, 10_000, 110
+    problem = types.SimpleNamespace(compute=[1.0])
+
+    def __init__(self, *takes: tuple[int, float]):
+        self.takes = list(takes)
+        self.least = types.SimpleNamespace(objective=100)
+
+    def within(self, limit: int, slack: int, gap: float) -> object:
+        """Something is found for any limit."""
+        return object()
+
+    def plan(self, found: object, budget: None, limit: float, note: str) -> Plan:
+        """The next of its plans."""
+        nbytes, seconds = self.takes.pop(0)
+        return Plan(None, Status.OPTIMAL, device_bytes=nbytes, seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("takes", "best"),
+    [
+        # The rooms go up to 115 and 125 bytes beside the 10 that are fixed.
+        ([(110, 9.0), (125, 3.0), (135, 2.9)], 1),
+        ([(110, 9.0), (125, 3.0), (135, 2.0)], 2),
+        ([(110, 9.0), (127, 3.0), (150, 2.0)], 1),
+        # What packs badly is all there is, or is too much.
+        ([(110, 9.0), (160, 3.0), (150, 2.0)], 0),
+        ([(200, 9.0), (160, 3.0), (150, 4.0)], 2),
+        ([(110, 1.1), (125, 1.0)], 0),
+    ],
+)
+def test_min_is_the_fastest_of_what_packs_in_the_room_there_is(
+    takes: list[tuple[int, float]], best: int
+):
+    one = planner(2**20)
+    one.__dict__["_usual"] = Packing(*takes)
+    plan = one._least()
+    assert (plan.device_bytes, plan.seconds) == takes[best]

@@ -81,6 +81,12 @@ def test_a_store_makes_room_for_a_fetch():
     assert found.stores == (Store(1, 1, 3), Store(2, 5, 7))
 
 
+def test_copies_in_a_loop_do_not_matter_outside_of_it():
+    nested = moved(Fetch(0, 4, 10), Fetch(1, 6, 8))
+    outside = dataclasses.replace(AROUND, closed=((5, 9),))
+    assert unnest(hand(outside, INSIDE), nested) == nested
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_no_copy_of_a_plan_is_longer_than_one_that_begins_beside_it(seed: int):
     free = random_problem(seed) if seed % 2 else loop_problem(seed)

@@ -51,8 +51,13 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     settled: list[tuple[int, int]] = []
     for index, copy in copies:
         first, end = copy.window
+        # What runs in a loop that the value is not in is scheduled by itself.
+        closed = problem.tensors[index].closed
         shorter = [
-            (a, b) for a, b in settled if first < a < end and b - a < end - first
+            (a, b)
+            for a, b in settled
+            if first < a < end and b - a < end - first
+            if not any(c <= a and b <= d for c, d in closed)
         ]
         if shorter:
             copy = _out_of_the_way(ledger, index, copy, shorter, allowed)
