@@ -47,6 +47,9 @@ from .trace import Program
 # How often a plan that packs badly is solved again with a lower limit.
 _PACKING_ROUNDS = 2
 
+# By which part it may be over the limit for XLA to have the last word on it.
+_NEAR = 0.05
+
 # Seconds at most for making a plan fit that only packs badly.
 _REPACK_SECONDS = 5.0
 
@@ -255,7 +258,26 @@ class Candidate:
             if found is None:
                 break
             best = found
-        return best
+        with deadline.paused():
+            return self._least_instead(best, limit)
+
+    def _least_instead(self, found: Found, limit: int) -> Found:
+        """The plan that needs least, if what was found packs much too badly."""
+        is_near = self.allocation(found.schedule) <= (1 + _NEAR) * limit
+        if is_near or not self._kind.allows_everything:
+            return found
+        least = self._polished(self.least).schedule
+        if self.allocation(least) > limit:
+            return found
+        seconds = replay(self.problem, least).makespan
+        note = "it is the plan that needs least: what is faster packs too badly"
+        return dataclasses.replace(
+            found,
+            status=Status.REPACKED,
+            schedule=least,
+            objective=seconds,
+            note=note,
+        )
 
     def _repacked(self, found: Found, limit: int, deadline: Deadline) -> Found | None:
         if not self._kind.allows_everything:

@@ -121,11 +121,14 @@ class Lives:
             if tensor.maker != end - 1:
                 self._ending[end - 1].append((value, buffer))
         # What is left lives inside one segment: its workspace, as far as it is not
-        # known better, and what a stream needs.
-        rest = replayed.running - replayed.carried
+        # known better, and what a recomputation or a stream needs.
+        every = list(enumerate(self._timelines))
+        is_known = [t is not None or bool(self._apart[k]) for k, t in every]
+        rest = np.where(is_known, replayed.running, replayed.device)
+        rest -= replayed.carried
         for buffer in (*stays, *others):
             rest[buffer.first : buffer.end] -= buffer.nbytes
-        for k, timeline in enumerate(self._timelines):
+        for k, timeline in every:
             others += self._refine_apart(k)
             if timeline is not None:
                 rest[k] -= replayed.workspace[k]
@@ -157,13 +160,6 @@ class Lives:
                 for nbytes, first, handed, end in timeline.own
             ]
             start += timeline.moments
-        # Of what is not known better, something is there while it is computed.
-        known = {value for value, _ in self._apart[k]}
-        recipes = (self._tensors[v].recipe for v in again if v not in known)
-        nbytes = max((r.workspace for r in recipes if r is not None), default=0)
-        if nbytes >= 1 and self._timelines[k] is None:
-            start = self._begin[k]
-            out.append(Buffer(nbytes, k, k + 1, start, start + 1))
         return out
 
     def _refine(self, k: int, timeline: Timeline) -> list[Buffer]:
