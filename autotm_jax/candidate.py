@@ -10,7 +10,7 @@ import numpy as np
 
 from .changes import as_emitted
 from .errors import AutoTMWarning
-from .formulate import formulate
+from .formulate import formulate, live_bytes
 from .found import Found, read_found, sound, written
 from .machine import Machine, Target
 from .plan import Plan
@@ -156,9 +156,18 @@ class Candidate:
     @functools.cached_property
     def fixed_bytes(self) -> int:
         """Bytes of the arguments and results that are not part of the problem."""
-        results, aliased = self.traced.result_bytes()
+        if not self.traced.carried:
+            return _outer_bytes(self.traced)
         placed = sum(t.nbytes for t in self.sketch.tensors if t.carried is not None)
-        return self.traced.argument_bytes() + results - aliased - placed
+        return _outer_bytes(self.traced) - placed
+
+    @functools.cached_property
+    def live_bytes(self) -> int:
+        """As `cut_bytes`, without what segments need for themselves.
+
+        Known as soon as the program is: nothing is priced for it.
+        """
+        return _outer_bytes(self.traced) + live_bytes(self.traced)
 
     @functools.cached_property
     def cut_bytes(self) -> int:
@@ -467,6 +476,12 @@ class Candidate:
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
         return tightest_point(self.program, self.problem, self.least.schedule)
+
+
+def _outer_bytes(program: Program) -> int:
+    """Bytes of the arguments and results of a step."""
+    results, aliased = program.result_bytes()
+    return program.argument_bytes() + results - aliased
 
 
 def _at_rest(problem: Problem) -> Schedule:

@@ -144,6 +144,23 @@ def formulate(
     )
 
 
+def live_bytes(program: Program) -> int:
+    """The most bytes of values between segments, if all of them stay.
+
+    **Arguments:**
+
+    - `program`: what runs.
+
+    **Returns:**
+
+    Bytes, without arguments, results, and the workspace of segments.
+    """
+    touches = program.touches().items()
+    stays = [(v, at) for v, at in touches if v not in program.with_results]
+    held = [_held(program, value, at) for value, at in stays]
+    return _peak(held, len(program.segments))
+
+
 def _carried(
     program: Program, touches: Mapping[int, Sequence[int]]
 ) -> dict[int, Carried]:
@@ -195,24 +212,27 @@ def _held(program: Program, value: int, touches: Sequence[int]) -> tuple[int, in
     return nbytes * crossing.count, *crossing.span
 
 
+def _peak(held: Iterable[tuple[int, int, int]], segments: int) -> int:
+    """The most bytes at once of what is held, as `_held` says it."""
+    changes = np.zeros(segments + 1, dtype=np.int64)
+    for nbytes, first, end in held:
+        changes[first] += nbytes
+        changes[end] -= nbytes
+    return int(np.cumsum(changes).max(initial=0))
+
+
 def _large(program: Program, held: Mapping[int, tuple[int, int, int]]) -> list[int]:
     """The values that are worth deciding about, in program order."""
     sizes = {v: nbytes for v, (nbytes, _, _) in held.items()}
     count = len(program.segments)
 
-    def peak(chosen: Iterable[int]) -> int:
-        changes = np.zeros(count + 1, dtype=np.int64)
-        for v in chosen:
-            nbytes, first, end = held[v]
-            changes[first] += nbytes
-            changes[end] -= nbytes
-        return int(np.cumsum(changes).max(initial=0))
-
-    allowed = _SMALL_TOGETHER * peak(held)
+    allowed = _SMALL_TOGETHER * _peak(held.values(), count)
     thresholds = sorted(set(sizes.values()) | {1})
     # The largest threshold below which all values together are small.
     number = bisect.bisect_right(
-        thresholds, allowed, key=lambda t: peak(v for v in held if sizes[v] < t)
+        thresholds,
+        allowed,
+        key=lambda t: _peak((held[v] for v in held if sizes[v] < t), count),
     )
     smallest = thresholds[max(0, number - 1)]
     return [v for v in held if sizes[v] >= max(1, smallest)]

@@ -124,6 +124,10 @@ class Planner:
                 "(donate_argnums) if it is not donated, or raise the budget.",
                 least=None,
             )
+        # A budget that looks loose is tried out before anything is priced.
+        if budget is not None and budget >= usual.live_bytes:
+            if self._plain.nbytes <= budget:
+                return self._untouched(budget)
         nothing = not usual.sketch.tensors  # crosses a cut
         if nothing and not usual.sketch.variants:
             if budget is None or self._plain.nbytes <= budget:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autotm_jax.formulate import formulate
+from autotm_jax.formulate import formulate, live_bytes
 from autotm_jax.machine import describe
 from autotm_jax.profile import Costs
 from autotm_jax.profile.costs import Cost
@@ -238,3 +238,9 @@ def test_it_can_be_solved():
     state = replay(bounded, solution.schedule)
     assert state.faults == ()
     assert state.makespan == pytest.approx(solution.objective, rel=1e-6)
+
+
+def test_what_is_live_is_known_without_any_costs():
+    whole = formulated()
+    bare = dataclasses.replace(whole, workspace=(0,) * whole.segments)
+    assert live_bytes(program()) == replay(bare, Schedule()).device_peak > 0

@@ -88,6 +88,33 @@ def test_a_tighter_plan_takes_less_by_what_was_missing(own_cache: object):
     assert tighter.replay.device_peak <= plan.replay.device_peak - 8192
 
 
+def unpriced(*args: object) -> object:
+    """Stands for what prices a program, where that is not to happen."""
+    raise AssertionError("priced")
+
+
+@pytest.mark.parametrize(("plain", "is_kept"), [(0.9, True), (1.1, False)])
+def test_a_budget_that_looks_loose_is_tried_out_before_anything_is_priced(
+    own_cache: object, monkeypatch: pytest.MonkeyPatch, plain: float, is_kept: bool
+):
+    monkeypatch.setattr("autotm_jax.candidate.estimate_costs", unpriced)
+    budget = planner(2**20)._usual.live_bytes
+    one = planner(budget, plain=int(plain * budget))
+    if is_kept:
+        assert one.first().status is Status.UNTOUCHED
+        return
+    with pytest.raises(AssertionError, match="priced"):
+        one.first()
+
+
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_priced(
+    own_cache: object, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("autotm_jax.candidate.estimate_costs", unpriced)
+    with pytest.raises(InfeasibleBudget, match="the arguments and results of the step"):
+        planner(64).first()
+
+
 class Packing:
     """A candidate whose plans are said to take so many bytes and seconds.
 
