@@ -19,14 +19,16 @@ class Plain:
 
     **Arguments:**
 
-    - `compile`: compiles the step and returns its device bytes.
+    - `compile`: compiles the step and returns its device bytes. It is told whether the
+        step may well be run like that, or only its bytes are wanted.
     - `target`: what for.
     - `step`: whatever tells it from other steps: its jaxpr, what is donated, where its
         arguments are, the options of its jit.
     """
 
-    def __init__(self, compile: Callable[[], int], target: Target, *step: object):
+    def __init__(self, compile: Callable[[bool], int], target: Target, *step: object):
         self._compile, self._target, self._step = compile, target, step
+        self._nbytes: int | None = None
 
     @functools.cached_property
     def _key(self) -> str:
@@ -36,17 +38,26 @@ class Plain:
         flags = os.environ.get("XLA_FLAGS", "")
         return cache.cache_key(*self._step, device, options, *versions, flags)
 
-    @functools.cached_property
+    @property
     def known(self) -> int | None:
         """The bytes, if they have been seen before."""
-        entry = cache.load("plain", self._key)
-        return entry if isinstance(entry, int) else None
+        if self._nbytes is None:
+            entry = cache.load("plain", self._key)
+            self._nbytes = entry if isinstance(entry, int) else None
+        return self._nbytes
 
-    @functools.cached_property
+    @property
     def nbytes(self) -> int:
         """The bytes; compiles the step unless they have been seen before."""
-        if self.known is not None:
-            return self.known
-        nbytes = self._compile()
-        cache.store("plain", self._key, nbytes)
-        return nbytes
+        return self._seen(to_run=False)
+
+    def to_run(self) -> int:
+        """The bytes; if it has to be compiled for them, it is as it would be run."""
+        return self._seen(to_run=True)
+
+    def _seen(self, to_run: bool) -> int:
+        if self.known is None:
+            self._nbytes = self._compile(to_run)
+            cache.store("plain", self._key, self._nbytes)
+        assert self._nbytes is not None
+        return self._nbytes

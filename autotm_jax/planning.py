@@ -126,7 +126,7 @@ class Planner:
             )
         # A budget that looks loose is tried out before anything is priced.
         if budget is not None and budget >= usual.live_bytes:
-            if self._plain.nbytes <= budget:
+            if self._plain.to_run() <= budget:
                 return self._untouched(budget)
         nothing = not usual.sketch.tensors  # crosses a cut
         if nothing and not usual.sketch.variants:
@@ -194,7 +194,8 @@ class Planner:
         if budget is None:
             return self.request.target.machine.device_bytes or None
         if isinstance(budget, float):
-            return int(budget * self._plain.nbytes)
+            needed = self._plain.nbytes if budget < 1 else self._plain.to_run()
+            return int(budget * needed)
         if isinstance(budget, int):
             return budget
         return None

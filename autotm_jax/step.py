@@ -18,7 +18,13 @@ from jax.core import Tracer
 
 from . import compat
 from .budget import Budget
-from .compile import compiler_options, device_bytes, examine, mark_on_host
+from .compile import (
+    compile_not_to_run,
+    compiler_options,
+    device_bytes,
+    examine,
+    mark_on_host,
+)
 from .emit import emit
 from .errors import (
     AutoTMError,
@@ -350,7 +356,7 @@ class Step:
             return None, self._give_up(f"{type(error).__name__}: {error}")
 
     def _plain_bytes(
-        self, traced: Any, request: Request, args: Any, kwargs: Any
+        self, traced: Any, request: Request, args: Any, kwargs: Any, to_run: bool
     ) -> int:
         key = id(traced.jaxpr)
         # Compiled through the same door as a plan, so that the executable can be
@@ -359,7 +365,10 @@ class Step:
         self._entries[key] = _Entry(traced, Plan(None, Status.UNTOUCHED))
         try:
             jitted = self._new_jit(request)
-            compiled = jitted.lower(*args, **kwargs).compile()
+            lowered = jitted.lower(*args, **kwargs)
+            if not to_run and request.target.machine.platform == "cuda":
+                return device_bytes(compile_not_to_run(lowered))
+            compiled = lowered.compile()
         finally:
             del self._entries[key]
             if before is not None:

@@ -6,7 +6,7 @@ import pytest
 
 import autotm_jax as autotm
 from autotm_jax import compat
-from autotm_jax.compile import compiler_options
+from autotm_jax.compile import compile_not_to_run, compiler_options
 
 from .compiling import needs_cuda_plugin
 
@@ -62,3 +62,14 @@ def test_as_many_copies_at_a_time_as_were_planned():
 
 def test_nothing_is_said_to_other_platforms():
     assert compiler_options("tpu") == {}
+
+
+def test_without_the_options_that_an_xla_does_not_know(monkeypatch: pytest.MonkeyPatch):
+    unknown = {"xla_no_such_option": True}
+    monkeypatch.setattr("autotm_jax.compile.options._NOT_TO_RUN", unknown)
+    lowered = jax.jit(jnp.sin).lower(1.0)
+    compiled = compile_not_to_run(lowered)
+    assert float(compiled(0.0)) == 0.0
+    # What was asked for is not left out.
+    with pytest.raises(Exception, match="No such compile option: 'xla_no_such_option'"):
+        compile_not_to_run(lowered, unknown)

@@ -27,7 +27,7 @@ def planner(budget: int, plain: int = PLAIN) -> Planner:
     traced = jax.jit(chain_step).trace(*args)
     donated = [False] * len(jax.tree.leaves(args))
     request = Request(HERE, budget, None, False, SolverOptions())
-    return Planner(traced.jaxpr, donated, request, Plain(lambda: plain, HERE, budget))
+    return Planner(traced.jaxpr, donated, request, Plain(lambda _: plain, HERE, budget))
 
 
 def least_bytes() -> int:

@@ -13,6 +13,7 @@ from .memory import (
 from .memory import (
     temp_bytes as temp_bytes,
 )
+from .options import compile_not_to_run as compile_not_to_run
 from .options import compiler_options as compiler_options
 from .verify import Evidence as Evidence
 from .verify import examine as examine

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .options import compile_not_to_run
+
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
@@ -53,7 +55,7 @@ class Lifetimes:
 def compile_watched(
     lowered: Any, options: Mapping[str, Any]
 ) -> tuple[Any, Lifetimes | None]:
-    """Compiles, and watches where XLA puts what.
+    """Compiles what is not to run, and watches where XLA puts what.
 
     **Arguments:**
 
@@ -69,9 +71,10 @@ def compile_watched(
     try:
         place = tempfile.TemporaryDirectory(prefix="autotm-jax-")
     except OSError:
-        return lowered.compile(dict(options)), None
+        return compile_not_to_run(lowered, options), None
     with place as directory:
-        compiled = lowered.compile({**options, "xla_dump_to": directory})
+        dump = {"xla_dump_to": directory}
+        compiled = compile_not_to_run(lowered, {**options, **dump})
         assigned = sorted(
             Path(directory).glob("*_after_optimizations-buffer-assignment.txt"),
             key=lambda path: path.stat().st_size,

@@ -2,7 +2,8 @@
 
 What XLA overwrites in place depends on how an operand was made, which is known of the
 results of every segment once that has been compiled alone. So segments are compiled
-with nothing to overwrite first, and then once more where there is something.
+with nothing to overwrite first, and then once more where there is something. Those that
+will most likely overwrite something are not compiled before that is known.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..machine import Target
 from ..timeline import Timeline
-from ..trace import Fragment, Program, Segment, planned_fragment
+from ..trace import Fragment, Kind, Program, Segment, planned_fragment
 from .costs import Costs, Overwriting
-from .workspace import Probe, Workspace, ask, workspaces
+from .workspace import Probe, Source, Workspace, ask, workspaces
+
+
+# How often segments are compiled again for what is overwritten in them: once for what
+# those before them write, and once more for what changes by that.
+_ROUNDS = 3
 
 
 def ways_to_run(segment: Segment) -> tuple[Fragment, ...]:
@@ -37,30 +43,55 @@ def segment_workspaces(
     By fragment its `Workspace`, or the reason why it does not compile; what XLA may
     overwrite; and where the figures come from.
     """
-    every = [(s, fragment) for s in program.segments for fragment in ways_to_run(s)]
-    # Whether a variant can be had at all is for XLA to say.
-    probes = [
-        Probe(f, frozenset(s.dying), must_compile=bool(s.body.branches))
-        for s, f in every
-    ]
-    found, source = ask(program, probes, target, always)
-    out = {f: w for (_, f), w in zip(every, found, strict=True)}
-    overwriting = _overwriting(program, out)
-    plain = overwriting.plain
-    again = [
-        Probe(
-            f,
-            frozenset(s.dying),
-            plain[s.index],
-            must_compile=bool(s.body.branches),
+    # Those that most likely overwrite something wait until that is known.
+    waiting = {s.index for s in program.segments if _may_overwrite(program, s)}
+    out: dict[Fragment, Workspace | str] = {}
+    overwriting, source = Overwriting(), Source()
+    done: dict[int, frozenset[int]] = {}
+
+    def plain(segment: Segment) -> frozenset[int]:
+        return overwriting.plain.get(segment.index, frozenset())
+
+    for number in range(_ROUNDS):
+        if number:
+            overwriting = _overwriting(program, out)
+        stale = [
+            s
+            for s in program.segments
+            if done.get(s.index) != plain(s) and (number or s.index not in waiting)
+        ]
+        if not stale:
+            break
+        done.update((s.index, plain(s)) for s in stale)
+        # Whether a variant can be had at all is for XLA to say.
+        probes = [
+            Probe(f, frozenset(s.dying), plain(s), must_compile=bool(s.body.branches))
+            for s in stale
+            for f in ways_to_run(s)
+            if not isinstance(out.get(f), str)
+        ]
+        found, asked = ask(program, probes, target, always)
+        out.update((p.fragment, w) for p, w in zip(probes, found, strict=True))
+        source += asked
+    return out, overwriting, str(source)
+
+
+def _may_overwrite(program: Program, segment: Segment) -> bool:
+    """Whether it takes over the place of a matrix that a kernel made.
+
+    What is fused or has more dimensions is hardly ever all that a kernel wrote.
+    """
+
+    def is_matrix(value: int) -> bool:
+        producer = program.values[value].producer
+        is_flat = program.values[value].aval.ndim <= 2
+        return (
+            is_flat
+            and producer is not None
+            and program.equations[producer].kind is Kind.KERNEL
         )
-        for s, f in every
-        if s.index in plain and isinstance(out[f], Workspace)
-    ]
-    if again:
-        found, _ = ask(program, again, target, always)
-        out.update((p.fragment, w) for p, w in zip(again, found, strict=True))
-    return out, overwriting, source
+
+    return any(map(is_matrix, _taken_over(program, segment, segment.dying, None)))
 
 
 def _overwriting(
@@ -68,12 +99,12 @@ def _overwriting(
 ) -> Overwriting:
     alone: set[int] = set()
     for segment in program.segments:
-        workspace = found[segment.body]
+        workspace = found.get(segment.body)
         if isinstance(workspace, Workspace):
             alone.update(segment.body.writes[i] for i in workspace.plain)
     out: dict[int, frozenset[int]] = {}
     for segment in program.segments:
-        workspace = found[segment.body]
+        workspace = found.get(segment.body)
         known = workspace.timeline if isinstance(workspace, Workspace) else None
         plain = alone & _taken_over(program, segment, segment.dying, known)
         if plain:

@@ -76,9 +76,41 @@ class Workspace:
     plain: tuple[int, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where workspaces come from.
+
+    - `kinds`: of fragment that XLA was asked for.
+    - `now`: of those, how many were not in the cache.
+    - `failed`: of those, how many did not compile.
+    - `guessed`: how many fragments it was not asked for.
+    """
+
+    kinds: int = 0
+    now: int = 0
+    failed: int = 0
+    guessed: int = 0
+
+    def __add__(self, other: Source) -> Source:
+        return Source(
+            self.kinds + other.kinds,
+            self.now + other.now,
+            self.failed + other.failed,
+            self.guessed + other.guessed,
+        )
+
+    def __str__(self) -> str:
+        if not self.kinds:
+            return "estimated"
+        text = f"XLA, {self.kinds} kinds of segment, {self.now} compiled now"
+        if self.guessed:
+            return f"{text}, the others estimated"
+        return text + (f", {self.failed} estimated" if self.failed else "")
+
+
 def workspaces(
     program: Program, probes: Sequence[Probe], target: Target, always: bool = False
-) -> tuple[list[Workspace], str]:
+) -> tuple[list[Workspace], Source]:
     """Workspace bytes of fragments, and where the figures come from.
 
     **Arguments:**
@@ -91,7 +123,7 @@ def workspaces(
 
     **Returns:**
 
-    A `Workspace` per probe, and the source.
+    A `Workspace` per probe, and their `Source`.
     """
     found, source = ask(program, probes, target, always)
     out = [
@@ -103,12 +135,13 @@ def workspaces(
 
 def ask(
     program: Program, probes: Sequence[Probe], target: Target, always: bool = False
-) -> tuple[list[Workspace | str], str]:
+) -> tuple[list[Workspace | str], Source]:
     """As `workspaces`, with the reason in place of what does not compile."""
     is_guessed = target.machine.platform == "cpu" and not always
     asked = [p for p in probes if p.must_compile or not is_guessed]
     if not asked:
-        return [estimate(program, p.fragment) for p in probes], "estimated"
+        guessed = Source(guessed=len(probes))
+        return [estimate(program, p.fragment) for p in probes], guessed
     keys = {id(p): _key(program, p, target) for p in asked}
     known: dict[str, Workspace | str] = {}
     missing: dict[str, Probe] = {}
@@ -122,9 +155,11 @@ def ask(
             missing[key] = probe
         else:
             known[key] = read
+    # The longest first, so that none is compiled alone in the end.
+    order = sorted(missing, key=lambda key: -len(missing[key].fragment.equations))
     with ThreadPoolExecutor(max(2, (os.cpu_count() or 2) // 2)) as pool:
-        found = pool.map(lambda p: _compile(program, p, target), missing.values())
-        for key, workspace in zip(missing, found, strict=True):
+        found = pool.map(lambda key: _compile(program, missing[key], target), order)
+        for key, workspace in zip(order, found, strict=True):
             known[key] = workspace
             if isinstance(workspace, Workspace) and not key.startswith(LOCAL):
                 cache.store("workspace", key, dataclasses.asdict(workspace))
@@ -133,10 +168,8 @@ def ask(
         for p in probes
     ]
     failed = sum(isinstance(w, str) for w in known.values())
-    source = f"XLA, {len(known)} kinds of segment, {len(missing)} compiled now"
-    if len(asked) < len(probes):
-        return out, f"{source}, the others estimated"
-    return out, source + (f", {failed} estimated" if failed else "")
+    guessed = len(probes) - len(asked)
+    return out, Source(len(known), len(missing), failed, guessed)
 
 
 def _read(entry: Any) -> Workspace | None:
