@@ -1,25 +1,30 @@
 """What a call costs after the first: `autotm.jit` next to `jax.jit`.
 
 `python -m benchmarks.overhead` calls a step with a state of 300 small arrays, donated
-and handed on as in training, many times: once by `jax.jit` and once by `autotm.jit` in
-turn, the order swapped every time. It prints the median time of a call in microseconds,
-without waiting for the result, and the median of the paired ratios; for a step that is
-left as it is, and for one that is planned.
+and handed on as in training, many times: once by `jax.jit` and once by `autotm.jit`, in
+random order. It prints the median time of a call in microseconds, without waiting for
+the result, and the median of the paired ratios: for a step that is left as it is, for
+one that is planned, and for that one next to a `jax.jit` of the same program, as a CPU
+computes during the call, and the planned program is another one.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import random
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 
 import autotm_jax as autotm
+from autotm_jax.compile import compiler_options
 
 
 State = list[jax.Array]
@@ -68,19 +73,30 @@ def measure(
 
     An `Overhead`.
     """
-    order = [(planned, []), (plain, [])]
+    times: dict[Call, list[float]] = {planned: [], plain: []}
+    order = list(times.items())
     states = {planned: make(), plain: make()}
+    draw = random.Random(0)
     for number in range(-20, calls):
-        for call, seconds in order if number % 2 else reversed(order):
+        draw.shuffle(order)
+        for call, seconds in order:
             start = time.perf_counter()
             states[call] = call(states[call])
             end = time.perf_counter()
             jax.block_until_ready(states[call])
             if number >= 0:
                 seconds.append(end - start)
-    (_, mine), (_, theirs) = order
+    mine, theirs = times[planned], times[plain]
     ratios = [a / b for a, b in zip(mine, theirs, strict=True)]
     return Overhead(*map(statistics.median, (theirs, mine, ratios)))
+
+
+def same_program(planned: Any, arrays: int) -> Any:
+    """A `jax.jit` of what a planned step runs."""
+    traced = planned.trace(state(arrays))
+    run = jax.extend.core.jaxpr_as_fun(traced.jaxpr)
+    options = compiler_options(jax.default_backend())
+    return jax.jit(lambda s: run(*s), donate_argnums=0, compiler_options=options)
 
 
 def main() -> None:
@@ -103,17 +119,16 @@ def main() -> None:
             ours(state(options.arrays))
         plan = ours.plan(state(options.arrays))
         assert plan.is_untouched == (name == "untouched"), plan
-        found = measure(
-            ours,
-            jax.jit(step, donate_argnums=0),
-            lambda: state(options.arrays),
-            options.calls,
-        )
-        plain, planned = found.plain * 1e6, found.planned * 1e6
-        print(
-            f"{name:<10} {plain:>6.1f} us {planned:>8.1f} us {found.ratio:>6.3f}",
-            flush=True,
-        )
+        rivals = {name: jax.jit(step, donate_argnums=0)}
+        if not plan.is_untouched:
+            rivals["the same"] = same_program(ours, options.arrays)
+        for label, rival in rivals.items():
+            found = measure(ours, rival, lambda: state(options.arrays), options.calls)
+            plain, planned = found.plain * 1e6, found.planned * 1e6
+            print(
+                f"{label:<10} {plain:>6.1f} us {planned:>8.1f} us {found.ratio:>6.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
