@@ -72,8 +72,8 @@ class AsynchronousProgram(BooleanProgram):
         # Rates are bytes per second of the segment's compute.
         seconds = MS * np.array(problem.compute)
         rows = [
-            model.running(out) == model.columns.changes("out") @ model.x / link.d2h,
-            model.running(into) == model.columns.changes("in") @ model.x / link.h2d,
+            model.runs(out, "out", 1 / link.d2h),
+            model.runs(into, "in", 1 / link.h2d),
             y >= model.compute(),
             y >= cp.multiply(seconds, out + into),
         ]

@@ -116,6 +116,16 @@ class Columns:
         elif end > first:  # beside segments that take no time
             self.delays[column] += nbytes / (link.d2h if lane == "out" else link.h2d)
 
+    def values(self, lane: Lane) -> sp.csr_array:
+        """A lane: segments by columns."""
+        row, col, val = [], [], []
+        for column, first, end, each in self._entries[lane]:
+            row += range(first, end)
+            col += [column] * (end - first)
+            val += [each] * (end - first)
+        shape = (self.problem.segments, len(self.edges))
+        return sp.csr_array((val, (row, col)), shape=shape)
+
     def changes(self, lane: Lane) -> sp.csr_array:
         """How a lane changes from each segment to the next: segments by columns.
 

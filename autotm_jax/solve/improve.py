@@ -44,7 +44,7 @@ _IN_A_ROW = 3
 
 # First and last temperature as fractions of the step, and prices of what is over the
 # limits as multiples of it.
-_TEMPERATURES = (0.02, 1e-4)
+_TEMPERATURES = (1e-3, 1e-5)
 _PRICES = (1.0, 100.0)
 
 

@@ -72,7 +72,7 @@ class JointProgram(BooleanProgram):
 
     def timing(self, model: Model) -> tuple[list[Any], Any]:
         """Segments, with what runs beside them, and what no compute hides."""
-        columns, problem = model.columns, model.columns.problem
+        problem = model.columns.problem
         link, count = problem.link, problem.segments
         times = cp.Variable(count)
         again, out, into = (cp.Variable(count) for _ in range(3))
@@ -80,9 +80,9 @@ class JointProgram(BooleanProgram):
         seconds = MS * np.array(problem.compute)
         both = link.d2h * out + link.h2d * into
         rows = [
-            model.running(again) == MS * (columns.changes("again") @ model.x),
-            model.running(out) == columns.changes("out") @ model.x / link.d2h,
-            model.running(into) == columns.changes("in") @ model.x / link.h2d,
+            model.runs(again, "again", MS),
+            model.runs(out, "out", 1 / link.d2h),
+            model.runs(into, "in", 1 / link.h2d),
             times >= model.compute() + again,
             times >= cp.multiply(seconds, out),
             times >= cp.multiply(seconds, into),

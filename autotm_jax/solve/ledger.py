@@ -79,8 +79,9 @@ class Ledger:
         self._host, self._out, self._into, self._again = np.zeros((4, count))
         self._delay = 0.0
         self.faults = 0
-        # By segment, the workspace of each recomputation before it.
+        # By segment, the workspace of each recomputation before it, and the largest.
         self._while_again: list[Counter[int]] = [Counter() for _ in range(count)]
+        self._most_again = np.full(count, -np.inf)
         # By segment, the tensors that it finds or leaves on the host.
         self._streamed: list[frozenset[int]] = [frozenset() for _ in range(count)]
         self._prints: list[Footprint | None] = [None] * len(tensors)
@@ -134,12 +135,8 @@ class Ledger:
 
     def device(self) -> np.ndarray:
         """Device bytes per segment, also while something is computed again."""
-        peak = self._device + self._workspace
-        for k, extra in enumerate(self._while_again):
-            if extra:
-                before = self._device[k] - self._born[k] + max(extra)
-                peak[k] = max(peak[k], before)
-        return peak
+        before = self._device - self._born + self._most_again
+        return np.maximum(self._device + self._workspace, before)
 
     def host_peak(self) -> float:
         """The largest number of host bytes at any segment."""
@@ -189,6 +186,7 @@ class Ledger:
             extra[recipe.workspace] += sign
             if not extra[recipe.workspace]:
                 del extra[recipe.workspace]
+            self._most_again[use] = max(extra, default=-np.inf)
             for root in recipe.roots:
                 self.reads[root][use] += sign
                 if not self.reads[root][use]:

@@ -61,16 +61,24 @@ class Matrices:
         boolean = np.array(data["bool_vars_idx"], dtype=int)
         lower[boolean] = np.maximum(lower[boolean], 0.0)
         upper[boolean] = np.minimum(upper[boolean], 1.0)
+        integer = np.zeros(len(cost), dtype=bool)
+        integer[[*boolean, *data["int_vars_idx"]]] = True
+        rows, self._kept = np.full(len(right), True), np.full(len(cost), True)
+        if integer.any():  # nobody asks for duals
+            rows = _into_bounds(matrix, left, right, lower, upper)
+            self._kept = (lower != 0.0) | (upper != 0.0)
+        kept = self._kept
+        matrix = matrix[:, kept].tocsr()[rows].tocsc()
         return {
-            "cost": cost,
-            "lower": lower,
-            "upper": upper,
-            "row_lower": left,
-            "row_upper": right,
+            "cost": cost[kept],
+            "lower": lower[kept],
+            "upper": upper[kept],
+            "row_lower": left[rows],
+            "row_upper": right[rows],
             "indptr": matrix.indptr,
             "indices": matrix.indices,
             "data": matrix.data,
-            "integer": np.array([*boolean, *data["int_vars_idx"]], dtype=int),
+            "integer": np.flatnonzero(integer[kept]),
             "options": options,
         }
 
@@ -82,6 +90,8 @@ class Matrices:
         - `outcome`: of the problem, with a solution.
         """
         assert outcome.x is not None
+        values = np.zeros(len(self._kept))
+        values[self._kept] = outcome.x
         duals = outcome.duals
         if duals is None:
             duals = np.zeros(0)  # not looked at
@@ -90,7 +100,7 @@ class Matrices:
             "model_status": "kOptimal"
             if outcome.status == "kOptimal"
             else "kTimeLimit",
-            "solution": types.SimpleNamespace(col_value=outcome.x, row_dual=duals),
+            "solution": types.SimpleNamespace(col_value=values, row_dual=duals),
             "info": types.SimpleNamespace(
                 objective_function_value=outcome.objective,
                 **{f"{kind}_iteration_count": 0 for kind in _COUNTS},
@@ -101,3 +111,22 @@ class Matrices:
             # "Solution may be inaccurate": stopped at a limit.
             warnings.simplefilter("ignore", UserWarning)
             self._program.unpack_results(result, self._chain, self._inverse)
+
+
+def _into_bounds(
+    matrix: Any,
+    left: np.ndarray,
+    right: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+) -> np.ndarray:
+    """Makes bounds of the rows with one variable, and says which rows remain."""
+    rows = matrix.tocsr()
+    (alone,) = np.nonzero(np.diff(rows.indptr) == 1)
+    column, factor = rows.indices[rows.indptr[alone]], rows.data[rows.indptr[alone]]
+    ends = np.sort([left[alone] / factor, right[alone] / factor], axis=0)
+    np.maximum.at(lower, column, ends[0])
+    np.minimum.at(upper, column, ends[1])
+    remain = np.full(len(left), True)
+    remain[alone] = False
+    return remain

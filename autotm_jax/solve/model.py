@@ -33,7 +33,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..errors import SolverError
-from .columns import Columns
+from .columns import Columns, Lane
 from .matrices import Matrices
 from .problem import Problem
 from .schedule import Pick, Schedule
@@ -43,6 +43,13 @@ from .worker import WORKER
 
 MIB = float(2**20)
 MS = 1e3
+
+# How many segments in a row are summed up: with more, more cuts are found, and the
+# program is larger.
+_BLOCK = 128
+
+# Of numbers that cancel out no more than this part of the largest is left.
+_CANCELLED = 1e-12
 
 # What HiGHS calls it if there is no solution. No program here is unbounded.
 _NONE = ("kInfeasible", "kUnboundedOrInfeasible")
@@ -89,6 +96,7 @@ class Model:
     - `columns`: of its networks.
     - `timing`: its rows and objective.
     - `boolean`: whether it is the program or its relaxation.
+    - `summed`: whether its rows say what lanes are, or only how they change.
     - `tie`: which decision decides each column, if not each one itself (`symmetry.py`).
     """
 
@@ -97,12 +105,13 @@ class Model:
         columns: Columns,
         timing: Timing,
         boolean: bool,
+        summed: bool = False,
         tie: sp.csr_array | None = None,
     ):
         self.columns = columns
         problem = columns.problem
         count, edges = problem.segments, len(columns.edges)
-        self._is_boolean = boolean
+        self._is_boolean, self._is_summed = boolean, summed
         self.x: Any = cp.Variable(edges, boolean=boolean)
         if tie is not None:
             _, decisions = tie.shape  # pyright: ignore[reportGeneralTypeIssues]
@@ -129,17 +138,16 @@ class Model:
         ]
         self._a = self._vector(len(self._variants))
         self._c = self._vector(len(self._configurations))
-        held, host = cp.Variable(count), cp.Variable(count)
+        held = cp.Variable(count)
         resident = problem.resident / MIB
         self._rows = [
             *([] if boolean else [self._at_least]),
             x <= self._upper,
             columns.incidence @ x == np.zeros(columns.nodes),
             self._born() @ x == 1,
-            self.running(held) == columns.changes("device") @ x / MIB,
-            self.running(host) == columns.changes("host") @ x / MIB,
+            self.runs(held, "device", 1 / MIB),
             held + resident + self._workspace() <= self._least,
-            host <= problem.host_limit / MIB,
+            *self._on_host(),
             *self._choices(),
         ]
         if columns.recomputations:
@@ -147,13 +155,34 @@ class Model:
             self._rows += [product <= 0, rows]
         self._timing, self._makespan = timing(self)
 
+    def _on_host(self) -> list[Any]:
+        problem = self.columns.problem
+        if sum(tensor.stacked for tensor in problem.tensors) <= problem.host_limit:
+            return []
+        host = cp.Variable(problem.segments)
+        return [self.runs(host, "host", 1 / MIB), host <= problem.host_limit / MIB]
+
     def _vector(self, size: int) -> Any:
         return cp.Variable(size, boolean=self._is_boolean) if size else None
 
-    def running(self, lane: Any) -> Any:
-        """How a lane changes from each segment to the next."""
+    def runs(self, variable: Any, lane: Lane, unit: float) -> Any:
+        """The rows that make a variable a lane of the columns, per segment.
+
+        How a lane changes from one segment to the next is sparse, and relaxations are
+        solved fastest so. Sums of changes are what solvers of boolean programs find
+        cuts with, and bounds without going from row to row: a row says what a lane is
+        beyond the segment before its block. What is computed again takes single
+        segments.
+        """
+        if lane == "again":
+            return variable == unit * self.columns.values(lane) @ self.x
         count = self.columns.problem.segments
-        return (sp.eye_array(count) - sp.eye_array(count, k=-1)) @ lane
+        changes = unit * self.columns.changes(lane)
+        steps = sp.eye_array(count) - sp.eye_array(count, k=-1)
+        if self._is_summed:
+            sums = _block_sums(count)
+            changes, steps = _exact(sums @ changes), _exact(sums @ steps)
+        return steps @ variable == changes @ self.x
 
     def _born(self) -> sp.csr_array:
         columns = self.columns
@@ -375,6 +404,20 @@ class Model:
         balance = self.columns.incidence @ x
         born = self._born() @ x
         return bool(np.abs(balance).max(initial=0) < 1e-3 and (born > 0.999).all())
+
+
+def _block_sums(count: int) -> sp.csr_array:
+    """Sums of a vector, each from the beginning of its block of segments."""
+    sizes = [min(_BLOCK, count - first) for first in range(0, count, _BLOCK)]
+    return sp.csr_array(sp.block_diag([np.tril(np.ones((n, n))) for n in sizes]))
+
+
+def _exact(matrix: sp.csr_array) -> sp.csr_array:
+    """Without what is left of numbers that cancel out."""
+    sizes = np.abs(matrix.data)
+    matrix.data[sizes < _CANCELLED * sizes.max(initial=0.0)] = 0.0
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def _least_workspace(problem: Problem, segment: int) -> int:

@@ -63,7 +63,12 @@ class BooleanProgram(abc.ABC):
 
     @functools.cached_property
     def boolean(self) -> Model:
-        """The program itself."""
+        """The program itself, as it is solved best where there is much to decide."""
+        return Model(self.columns, self.timing, boolean=True, summed=True)
+
+    @functools.cached_property
+    def sparse(self) -> Model:
+        """The same, as it is solved best where next to nothing is left to decide."""
         return Model(self.columns, self.timing, boolean=True)
 
     @functools.cached_property
@@ -107,7 +112,7 @@ class BooleanProgram(abc.ABC):
 
     def built(self) -> list[Model]:
         """The boolean models that have been needed so far."""
-        names = ("boolean", "alike")
+        names = ("sparse", "boolean", "alike")
         return [self.__dict__[name] for name in names if name in self.__dict__]
 
     @abc.abstractmethod

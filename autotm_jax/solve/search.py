@@ -40,15 +40,23 @@ _WORTH_SECONDS = 1.0
 _WORTH = 0.1
 
 # Columns whose reduced cost exceeds such a part of the objective are left out of the
-# first boolean programs, and the part of the time that is left which those may take.
-# Near the relaxation there is next to nothing to decide, and most often a good plan.
-_NEAR = ((1e-6, 0.2), (2e-4, 0.3))
+# next boolean program, and the part of the time that is left which it may take, and how
+# many seconds at most: most often there is next to nothing to decide so near to the
+# relaxation.
+_NEAREST = (1e-6, 0.2)
+_NEAREST_SECONDS = 2.0
 
-# The same for the program in which layers are decided together.
+# The same, as parts of the objective per tensor: enough columns for a good plan, and
+# few enough to find it among them; and more, if there is none.
+_NEAR = (0.2, 0.8)
+_FAR = (2.0, 0.3)
+
+# The part of the time for the program in which layers are decided together.
 _TIED = 0.5
 
 # Layers are decided together where that leaves this part of the decisions, or less.
 _ALIKE = 0.6
+_ALIKE_NEAR = 2e-4
 
 # A program that leaves only what the relaxation splits is small if no more tensors are
 # split than this fraction.
@@ -178,21 +186,28 @@ class Search:
             if is_free:
                 yield from self._simple(self.limit or 0.0)
             return
-        broken = self._split_tensors(relaxed.x)
+        broken, sparse = self._split_tensors(relaxed.x), self.program.sparse
         if broken.sum() <= _FEW_SPLIT * broken.size:
             # Only what is split.
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
-            yield self._restricted(upper, 1.0, _SPLIT_SECONDS)
-        for cheap, part in _NEAR:
+            yield self._restricted(sparse, upper, 1.0, _SPLIT_SECONDS)
+        cheap, part = _NEAREST
+        upper = self._cheap(relaxed, cheap)
+        yield self._restricted(sparse, upper, part, _NEAREST_SECONDS)
+        for cheap, part in (_NEAR, _FAR):
+            cheap /= max(1, len(self.program.problem.tensors))
             upper = self._cheap(relaxed, cheap)
-            yield self._restricted(upper, part)
-            if is_free and cheap == _NEAR[0][0]:
-                yield from self._simple(self.limit or 0.0)
+            found = self._restricted(self.boolean, upper, part)
+            yield found
+            if found is not INFEASIBLE:
+                break
+        if is_free:
+            yield from self._simple(self.limit or 0.0)
         tie = self.program.tie
         columns, decisions = map(int, tie.shape)  # pyright: ignore[reportArgumentType]
         if decisions <= _ALIKE * columns:
             # What is cheap for one of a group is allowed to all.
-            upper = tie @ (tie.T @ self._cheap(relaxed, _NEAR[-1][0])) > 0
+            upper = tie @ (tie.T @ self._cheap(relaxed, _ALIKE_NEAR)) > 0
             options = self._within(_TIED, _GAP_NEARBY)
             yield self.program.alike.run(self.limit, options, upper)
         if is_free and self.deadline.left() >= _ANNEAL_SECONDS:
@@ -203,12 +218,16 @@ class Search:
         return (relaxed.reduced_costs <= limit) | (relaxed.x > 1e-9)
 
     def _restricted(
-        self, upper: np.ndarray, part: float, most: float = float("inf")
+        self,
+        model: Model,
+        upper: np.ndarray,
+        part: float,
+        most: float = float("inf"),
     ) -> Answer | None:
         options = self._within(part, _GAP_NEARBY)
         seconds = min(options.time_limit, most)
         options = dataclasses.replace(options, time_limit=seconds)
-        return self.boolean.run(self.limit, options, upper)
+        return model.run(self.limit, options, upper)
 
     def _simple(self, limit: float) -> Iterator[Answer | None]:
         """The best of the simple policies, and what a descent makes of it."""
