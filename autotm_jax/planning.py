@@ -34,7 +34,7 @@ _GAP_AT_LEAST = 0.03
 # What "min" gives up of the least memory, as the last bytes cost most of the time: so
 # much of the temporaries, or more if the step would be this many times slower than
 # without a limit; each only for a step that is faster by the second factor.
-_ROOMS = (0.15, 0.25)
+_ROOMS = (0.15, 0.25, 0.4)
 _NEEDLESS = 1.5
 _PAYS = 1.2
 # How much more a plan may take there because it packs badly.

@@ -49,7 +49,7 @@ _NEAREST_SECONDS = 2.0
 # The same, as parts of the objective per tensor: enough columns for a good plan, and
 # few enough to find it among them; and more, if there is none.
 _NEAR = (0.2, 0.8)
-_FAR = (2.0, 0.3)
+_FAR = (2.0, 0.8)
 
 # The part of the time for the program in which layers are decided together.
 _TIED = 0.5
@@ -71,7 +71,7 @@ _SPLIT_SECONDS = 3.0
 
 # The part of the time that is left for an annealing (the descents that follow take half
 # as long again), and the seconds with which it is not worth beginning.
-_ANNEAL = 0.4
+_ANNEAL = 0.5
 _ANNEAL_SECONDS = 2.0
 
 # The relative MIP gap at which programs near the relaxation are left, as a part of the
@@ -194,15 +194,14 @@ class Search:
         cheap, part = _NEAREST
         upper = self._cheap(relaxed, cheap)
         yield self._restricted(sparse, upper, part, _NEAREST_SECONDS)
-        for cheap, part in (_NEAR, _FAR):
-            cheap /= max(1, len(self.program.problem.tensors))
-            upper = self._cheap(relaxed, cheap)
-            found = self._restricted(self.boolean, upper, part)
-            yield found
-            if found is not INFEASIBLE:
-                break
+        near = self._near(relaxed, _NEAR)
+        yield near
         if is_free:
             yield from self._simple(self.limit or 0.0)
+            if near is INFEASIBLE:
+                yield self._annealed(relaxed, self.limit or 0.0)
+        if near is INFEASIBLE:
+            yield self._near(relaxed, _FAR)
         tie = self.program.tie
         columns, decisions = map(int, tie.shape)  # pyright: ignore[reportArgumentType]
         if decisions <= _ALIKE * columns:
@@ -210,8 +209,13 @@ class Search:
             upper = tie @ (tie.T @ self._cheap(relaxed, _ALIKE_NEAR)) > 0
             options = self._within(_TIED, _GAP_NEARBY)
             yield self.program.alike.run(self.limit, options, upper)
-        if is_free and self.deadline.left() >= _ANNEAL_SECONDS:
+        if is_free and near is not INFEASIBLE:
             yield self._annealed(relaxed, self.limit or 0.0)
+
+    def _near(self, relaxed: Answer, near: tuple[float, float]) -> Answer | None:
+        cheap, part = near
+        cheap /= max(1, len(self.program.problem.tensors))
+        return self._restricted(self.boolean, self._cheap(relaxed, cheap), part)
 
     def _cheap(self, relaxed: Answer, part: float) -> np.ndarray:
         limit = part * abs(relaxed.objective)
@@ -245,6 +249,8 @@ class Search:
         return Answer(nothing, (), objective, self.bound, nothing, schedule)
 
     def _annealed(self, relaxed: Answer, limit: float) -> Answer | None:
+        if self.deadline.left() < _ANNEAL_SECONDS:
+            return None
         # Outside of the network, so with finer windows.
         problem = dataclasses.replace(self.program.problem, device_limit=limit)
         start = self.program.rounded(relaxed)
