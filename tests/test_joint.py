@@ -99,3 +99,33 @@ def test_the_relaxation_is_below_the_optimum_and_falls_with_the_limit(seed: int)
     assert found == pytest.approx(sorted(found, reverse=True))
     assert joint.relaxation(2.0**40) == pytest.approx(sum(joint.problem.compute))
     assert joint.relaxation(1.0) == float("inf")
+
+
+@pytest.mark.parametrize("block", [1, 3, 128])
+def test_rows_that_sum_say_what_rows_of_changes_do(
+    block: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("autotm_jax.solve.model._BLOCK", block)
+    found = 0
+    for seed in range(12):
+        program = JointProgram(random_problem(seed))
+        limit = limit_between(program.problem, 0.4)
+        sparse, summed = (
+            model.run(limit, EXACT) for model in (program.sparse, program.boolean)
+        )
+        assert sparse is not None and summed is not None
+        assert summed.objective == pytest.approx(sparse.objective, rel=1e-6)
+        found += math.isfinite(sparse.objective)
+    assert found >= 8
+
+
+def test_what_is_on_the_host_is_limited_where_that_can_bind():
+    free = dataclasses.replace(random_problem(5), host_limit=float("inf"))
+    limit = limit_between(free, 0.3)
+    fastest = JointProgram(free).fastest(limit, EXACT).schedule
+    assert fastest is not None
+    taken = replay(free, fastest).host_peak
+    assert taken > 0
+    bound = dataclasses.replace(free, host_limit=taken - 1)
+    found = JointProgram(bound).fastest(limit, EXACT)
+    assert found.schedule is None or replay(bound, found.schedule).host_peak < taken

@@ -5,7 +5,7 @@ import numpy as np
 from autotm_jax.solve import Configuration, Tensor, replay
 from autotm_jax.solve.network import Network
 
-from .problems import problem
+from .problems import problem, random_problem
 
 
 def test_a_path_never_takes_less_of_the_host_than_the_checker_counts():
@@ -26,3 +26,11 @@ def test_a_path_never_takes_less_of_the_host_than_the_checker_counts():
                 sound += 1
                 assert (lane @ taken >= state.host - 1e-6).all()
     assert sound >= 300
+
+
+def test_a_lane_is_the_sum_of_its_changes():
+    for seed in range(20):
+        network = Network(random_problem(seed))
+        for lane in ("device", "host", "out", "in", "again"):
+            sums = np.cumsum(network.changes(lane).toarray(), axis=0)
+            assert np.allclose(network.values(lane).toarray(), sums)

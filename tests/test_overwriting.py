@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import autotm_jax as autotm
 from autotm_jax.profile import (
@@ -16,7 +17,7 @@ from autotm_jax.profile import (
 )
 from autotm_jax.profile.costs import Overwriting
 from autotm_jax.profile.overwriting import segment_workspaces, ways_to_run
-from autotm_jax.profile.workspace import Workspace
+from autotm_jax.profile.workspace import Probe, Workspace, ask
 from autotm_jax.trace import Program
 
 from .compiling import needs_cuda_plugin
@@ -72,6 +73,23 @@ def test_what_a_kernel_alone_wrote_may_be_overwritten():
         ("several results", convolution, (IMAGES, FILTERS)),
     ):
         assert plain_of(step, *avals)[1] == {}, name
+
+
+@needs_cuda_plugin
+def test_what_overwrites_a_matrix_is_compiled_once(monkeypatch: pytest.MonkeyPatch):
+    asked: list[Probe] = []
+
+    def recorded(program: Program, probes: Any, *rest: Any) -> Any:
+        asked.extend(probes)
+        return ask(program, probes, *rest)
+
+    monkeypatch.setattr("autotm_jax.profile.overwriting.ask", recorded)
+    program, plain = plain_of(lambda x, w: x @ w @ w, W, W)
+    assert plain
+    assert len(asked) == len(program.segments)
+    for segment in program.segments:
+        (probe,) = (p for p in asked if p.fragment is segment.body)
+        assert probe.plain == plain.get(segment.index, frozenset())
 
 
 NOTHING = Changes({}, {}, {}, {}, {})

@@ -118,6 +118,34 @@ def test_values_and_duals_are_those_of_cvxpy(real, boolean):
                 assert row.dual_value == pytest.approx(dual)
 
 
+def test_what_is_left_out_is_not_passed_on(real):
+    x, y = cp.Variable(6, boolean=True), cp.Variable()
+    upper = cp.Parameter(6, nonneg=True)
+    worth = np.array([5.0, 4, 3, 2, 1, 6])
+    rows = [x <= upper, cp.sum(x) <= 2, y <= 0.5, -2 * y <= 1, x[0] + x[5] >= y]
+    program = cp.Problem(cp.Maximize(worth @ x + y), rows)
+    for allowed, value in ((np.ones(6), 11.5), (np.array([0.0, 1, 1, 0, 1, 0]), 7.0)):
+        upper.value = allowed
+        matrices = Matrices(program)
+        problem = matrices.problem({"mip_rel_gap": 0.0})
+        # Those and y; and the two rows of more than one variable.
+        assert len(problem["cost"]) == allowed.sum() + 1
+        assert len(problem["integer"]) == allowed.sum()
+        assert len(problem["row_upper"]) == 2
+        matrices.unpack(real.solve(problem, 20.0))
+        assert program.objective.value == pytest.approx(value)
+        assert (x.value <= allowed + 1e-9).all()
+
+
+def test_bounds_that_contradict_each_other_have_no_solution(real):
+    x, y = cp.Variable(3, boolean=True), cp.Variable()
+    rows = [cp.sum(x) >= y, y >= 2, y <= 1]
+    matrices = Matrices(cp.Problem(cp.Minimize(cp.sum(x)), rows))
+    outcome = real.solve(matrices.problem({}), 20.0)
+    assert (outcome.status, outcome.failure) == ("kInfeasible", "")
+    assert outcome.x is None
+
+
 def test_variables_keep_their_bounds(real):
     x = cp.Variable(2, bounds=[-1, 4])
     program = cp.Problem(cp.Minimize(x[0] - x[1]), [x[0] + x[1] <= 2])

@@ -125,8 +125,12 @@ def _into_bounds(
     (alone,) = np.nonzero(np.diff(rows.indptr) == 1)
     column, factor = rows.indices[rows.indptr[alone]], rows.data[rows.indptr[alone]]
     ends = np.sort([left[alone] / factor, right[alone] / factor], axis=0)
-    np.maximum.at(lower, column, ends[0])
-    np.minimum.at(upper, column, ends[1])
+    least, most = lower.copy(), upper.copy()
+    np.maximum.at(least, column, ends[0])
+    np.minimum.at(most, column, ends[1])
     remain = np.full(len(left), True)
-    remain[alone] = False
+    # That rows contradict each other is for the solver to say.
+    if (least <= most).all():
+        lower[:], upper[:] = least, most
+        remain[alone] = False
     return remain
