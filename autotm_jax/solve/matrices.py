@@ -65,6 +65,7 @@ class Matrices:
         integer[[*boolean, *data["int_vars_idx"]]] = True
         rows, self._kept = np.full(len(right), True), np.full(len(cost), True)
         if integer.any():  # nobody asks for duals
+            matrix.eliminate_zeros()
             rows = _into_bounds(matrix, left, right, lower, upper)
             self._kept = (lower != 0.0) | (upper != 0.0)
         kept = self._kept
