@@ -10,6 +10,7 @@ from autotm_jax.solve import (
     Schedule,
     SolverOptions,
     packed_bytes,
+    polish,
     repack,
 )
 from autotm_jax.solve.checker import replay
@@ -53,8 +54,8 @@ def test_what_packs_badly_is_changed_until_it_fits():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_what_packs_is_left_alone(seed: int):
-    schedule = plans(seed)[1]
     free = random_problem(seed)
+    schedule = polish(free, plans(seed)[1])
     taken = packed_bytes(free, replay(free, schedule))
     problem = dataclasses.replace(free, device_limit=float(taken))
     assert repack(problem, schedule, 10.0) == schedule

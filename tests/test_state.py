@@ -155,8 +155,9 @@ def test_sixteen_matrices_compiled_for_an_h100(quiet: None):
     assert plan.device_bytes is not None
     found = autotm.device_bytes(compiled)
     # Less exact than for what is not carried: a segment is asked for its workspace with
-    # its state in arguments, not fetched. Seen: from 0 to 6 % too much, by plan.
-    assert abs(plan.device_bytes - found) <= 0.1 * found
+    # its state in arguments, which are overwritten, and what was fetched is not. By
+    # plan, one of the matrices is missing or too many.
+    assert abs(plan.device_bytes - found) <= 1.01 * 4 * 4096**2
     # All of the state by itself takes 3,072 MiB, that of plain `jax.jit` 3,856 with
     # its temporaries.
     assert found <= (1040 + 850) * 2**20

@@ -409,7 +409,8 @@ class Model:
 def _block_sums(count: int) -> sp.csr_array:
     """Sums of a vector, each from the beginning of its block of segments."""
     sizes = [min(_BLOCK, count - first) for first in range(0, count, _BLOCK)]
-    return sp.csr_array(sp.block_diag([np.tril(np.ones((n, n))) for n in sizes]))
+    blocks = [sp.csr_array(np.tril(np.ones((n, n)))) for n in sizes]
+    return sp.csr_array(sp.block_diag(blocks))
 
 
 def _exact(matrix: sp.csr_array) -> sp.csr_array:
