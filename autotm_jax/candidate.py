@@ -56,6 +56,9 @@ _REPACK_SECONDS = 5.0
 # The part of the time limit for one solve. The rest is for making a plan fit.
 _SOLVE = 0.8
 
+# Part of the key of every plan that is kept: raise it when the search changes.
+_SEARCH = 2
+
 # Device bytes that no step has.
 _NO_LIMIT = 2.0**62
 
@@ -295,7 +298,12 @@ class Candidate:
             problem = self._as_planned(found.schedule, self.problem)
         problem = dataclasses.replace(problem, device_limit=float(limit))
         key = cache.cache_key(
-            "repacked", problem, problem.timelines, found.schedule, _REPACK_SECONDS
+            "repacked",
+            _SEARCH,
+            problem,
+            problem.timelines,
+            found.schedule,
+            _REPACK_SECONDS,
         )
         entry = cache.load("plan", key)
         known = read_found(entry)
@@ -334,7 +342,12 @@ class Candidate:
         """The plan whose allocation is smallest, however slow; its objective: bytes."""
         problem = self.problem
         key = cache.cache_key(
-            "least", self._formulation, problem, problem.timelines, self._solver
+            "least",
+            _SEARCH,
+            self._formulation,
+            problem,
+            problem.timelines,
+            self._solver,
         )
         known = read_found(cache.load("plan", key))
         if known is not None:
@@ -406,7 +419,7 @@ class Candidate:
             return Found(Status.OPTIMAL, at_rest, state.makespan, bound, 0.0)
         if problem.device_limit < problem.floor() or not problem.tensors:
             return None
-        key = cache.cache_key("plan", self._formulation, problem, options)
+        key = cache.cache_key("plan", _SEARCH, self._formulation, problem, options)
         known = read_found(cache.load("plan", key))
         if known is not None and not replay(problem, known.schedule).faults:
             return known

@@ -22,6 +22,7 @@ from autotm_jax.solve import (
     replay,
 )
 from autotm_jax.solve.model import Model
+from autotm_jax.solve.search import Search
 from autotm_jax.solve.symmetry import tied
 
 from .problems import KIB, hard_problem, limit_between, problem, random_problem
@@ -265,3 +266,24 @@ def test_the_bound_of_the_least_memory_is_the_floor_until_it_is_known():
     assert program.least_bound() > free.floor()
     # It is known from then on.
     assert program.least_bound(1e-9) == program.least_bound() > free.floor()
+
+
+def test_simple_policies_are_scored_while_a_program_takes_all_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    free = layers(12)
+    limit = limit_between(free, 0.3)
+    simple = best_policy(dataclasses.replace(free, device_limit=limit), 60.0)
+    assert simple is not None
+
+    def slow(self: Search, *args: object) -> None:
+        time.sleep(self.deadline.left())
+
+    monkeypatch.setattr(Search, "_near", slow)
+    monkeypatch.setattr(Search, "_restricted", lambda *args: None)
+    found = JointProgram(free).fastest(limit, SolverOptions(2.0, 1e-9))
+    assert found.schedule is not None
+    # Not what is made in a hurry where there is no plan at all.
+    assert found.status in (Status.POLICY, Status.ROUNDED)
+    best = replay(free, simple[1]).makespan
+    assert replay(free, found.schedule).makespan <= best * (1 + 1e-9)

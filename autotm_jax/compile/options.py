@@ -8,8 +8,6 @@ from typing import Any
 from .. import compat
 
 
-_NONE: Mapping[str, Any] = {}
-
 # On a GPU, XLA's rematerialisation counts pinned host buffers as device memory and
 # would recompute what it need not: the plan has already said what is computed again. On
 # a CPU, XLA would drop the barriers before it fuses and schedules: the cuts with them;
@@ -57,7 +55,7 @@ def compiler_options(platform: str) -> dict[str, str | bool]:
     return {"xla_disable_hlo_passes": disabled, **_COPIES_AT_A_TIME}
 
 
-def compile_not_to_run(lowered: Any, options: Mapping[str, Any] = _NONE) -> Any:
+def compile_not_to_run(lowered: Any, options: Mapping[str, Any] | None = None) -> Any:
     """Compiles for a GPU what is not to run: only its memory is wanted.
 
     **Arguments:**
@@ -69,10 +67,11 @@ def compile_not_to_run(lowered: Any, options: Mapping[str, Any] = _NONE) -> Any:
 
     The `jax.stages.Compiled`. Its buffers are those of one that is to run.
     """
+    given = dict(options or {})
     try:
-        return lowered.compile({**options, **_NOT_TO_RUN})
+        return lowered.compile({**given, **_NOT_TO_RUN})
     except Exception as error:
         # Another version of XLA may not know them. It does without.
         if "No such compile option" not in str(error):
             raise
-        return lowered.compile(dict(options))
+        return lowered.compile(given)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -194,13 +195,11 @@ class Search:
         cheap, part = _NEAREST
         upper = self._cheap(relaxed, cheap)
         yield self._restricted(sparse, upper, part, _NEAREST_SECONDS)
-        near = self._near(relaxed, _NEAR)
-        yield near
-        if is_free:
-            yield from self._simple(self.limit or 0.0)
-            if near is INFEASIBLE:
-                yield self._annealed(relaxed, self.limit or 0.0)
+        near, best = self._near_and_simple(relaxed, is_free)
+        yield best
         if near is INFEASIBLE:
+            if is_free:
+                yield self._annealed(relaxed, self.limit or 0.0)
             yield self._near(relaxed, _FAR)
         tie = self.program.tie
         columns, decisions = map(int, tie.shape)  # pyright: ignore[reportArgumentType]
@@ -211,6 +210,24 @@ class Search:
             yield self.program.alike.run(self.limit, options, upper)
         if is_free and near is not INFEASIBLE:
             yield self._annealed(relaxed, self.limit or 0.0)
+
+    def _near_and_simple(
+        self, relaxed: Answer, is_free: bool
+    ) -> tuple[Answer | None, Answer | None]:
+        """What is found near the relaxation, and the best of that and simple policies.
+
+        HiGHS runs in a process of its own, so that neither takes the other's time.
+        """
+        found: list[Answer | None] = []
+        with ThreadPoolExecutor(1) as pool:
+            solving = pool.submit(self._near, relaxed, _NEAR)
+            for simple in self._simple(self.limit or 0.0) if is_free else ():
+                found.append(simple)
+                if solving.done() and solving.result() is not INFEASIBLE:
+                    break
+            near = solving.result()
+        plans = [a for a in (near, *found) if a is not None and a is not INFEASIBLE]
+        return near, min(plans, key=lambda a: a.objective, default=None)
 
     def _near(self, relaxed: Answer, near: tuple[float, float]) -> Answer | None:
         cheap, part = near
