@@ -54,7 +54,11 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
         if value in back and end - 1 in touches and end - 1 < last and not is_made:
             gone.setdefault(end - 1, set()).add(value)
     picks = {p.segment: p.variant for p in schedule.picks}
-    return Changes(again, dropped, stored, back, picks, frozenset(apart), gone)
+    at = [s.after for s in schedule.stores] + [f.use for f in schedule.fetches]
+    at += [s.at for s in schedule.streams]
+    copying = frozenset(program.segments[k].loop for k in at)
+    rest = frozenset(apart), gone, copying
+    return Changes(again, dropped, stored, back, picks, *rest)
 
 
 def as_emitted(
@@ -93,7 +97,7 @@ def as_emitted(
             timelines.pop(k, None)
             if timeline is not None:
                 timelines[k] = timeline
-    alone = recomputations_apart(program, changes.apart, target)
+    alone = recomputations_apart(program, changes, target)
     tensors: list[Tensor] = []
     apart = dict(problem.apart)
     for tensor in problem.tensors:

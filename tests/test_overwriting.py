@@ -179,13 +179,25 @@ def test_recomputations_apart_are_asked_for_by_themselves():
     target = autotm.target("h100-sxm")
     program = program_of(jax.grad(chain), W, W)
     (value, *_) = program.recomputations
-    found = recomputations_apart(program, {value}, target)
+    changes = dataclasses.replace(NOTHING, apart={value})
+    found = recomputations_apart(program, changes, target)
     assert [*found] == [value]
     timeline = found[value].timeline
     assert timeline is not None
     assert [made for made, *_ in timeline.made] == [value]
     assert timeline.dying == timeline.replaced == ()
-    assert recomputations_apart(program, {value}, autotm.target()) == {}
+    assert recomputations_apart(program, changes, autotm.target()) == {}
+
+
+@needs_cuda_plugin
+def test_where_nothing_is_copied_segments_are_asked_for_again():
+    target = autotm.target("h100-sxm")
+    program = program_of(jax.grad(chain), W, W)
+    costs = estimate_costs(program, target)
+    assert as_planned(program, costs, NOTHING, target) == {}
+    quiet = dataclasses.replace(NOTHING, copying=())
+    found = as_planned(program, costs, quiet, target)
+    assert sorted(found) == [s.index for s in program.segments]
 
 
 def test_a_cpu_says_nothing_about_an_accelerator():

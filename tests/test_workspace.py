@@ -1,5 +1,6 @@
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 
@@ -45,6 +46,23 @@ def test_what_dies_makes_place():
     program = program_of(lambda x: jnp.sin(x @ x) @ x @ x, x)
     found, lasting = measured(program), measured(program, dying=False)
     assert all(a <= b for a, b in zip(found, lasting, strict=True))
+
+
+@needs_cuda_plugin
+def test_copies_around_a_fragment_change_the_order_of_its_kernels():
+    wide, tall = jnp.ones((256, 4096)), jnp.ones((4096, 256))
+
+    def step(x: Any) -> Any:
+        a, b, c = (jax.lax.sort(x + i) for i in range(3))
+        return jnp.tanh(a @ tall) @ wide, jax.lax.sort(b * jnp.sum(b) + c)
+
+    program, target = program_of(step, wide), autotm.target("h100-sxm")
+    (both,) = (s for s in program.segments if len(s.body.writes) == 2 and s.index > 1)
+    dying = frozenset(both.dying)
+    probes = [Probe(both.body, dying, copies=copies) for copies in (False, True)]
+    (alone, beside), _ = workspaces(program, probes, target)
+    # By itself, the product goes first, and its operand makes place for the sum.
+    assert beside.nbytes > alone.nbytes + wide.nbytes / 2
 
 
 def test_a_cpu_says_nothing_about_an_accelerator():

@@ -144,6 +144,8 @@ class Changes:
     - `picks`: by segment, the variant that runs it, if not the default.
     - `apart`: values that are computed again apart from the segments that want them.
     - `gone`: by segment, the operands that leave the device with it and come back.
+    - `copying`: the loops in whose bodies something is copied between the memories;
+        `None` stands for the step itself.
     """
 
     again: Mapping[int, Sequence[int]]
@@ -153,16 +155,17 @@ class Changes:
     picks: Mapping[int, int]
     apart: Collection[int] = ()
     gone: Mapping[int, Collection[int]] = dataclasses.field(default_factory=dict)
+    copying: Collection[int | None] = (None,)
 
 
 def recomputations_apart(
-    program: Program, values: Collection[int], target: Target
+    program: Program, changes: Changes, target: Target
 ) -> dict[int, Workspace]:
     """What it takes to compute values again apart from any segment.
 
     **Arguments:**
 
-    - `program`, `values`: what runs, and which of its values.
+    - `program`, `changes`: what runs, and what the plan changes about it.
     - `target`: where.
 
     **Returns:**
@@ -172,8 +175,11 @@ def recomputations_apart(
     """
     if target.machine.platform == "cpu":
         return {}
-    fragments = {v: program.recomputations[v] for v in sorted(values)}
-    probes = [Probe(f, frozenset()) for f in fragments.values()]
+    fragments = {v: program.recomputations[v] for v in sorted(changes.apart)}
+    probes = [
+        Probe(f, frozenset(), copies=program.values[v].loop in changes.copying)
+        for v, f in fragments.items()
+    ]
     found, _ = workspaces(program, probes, target)
     out: dict[int, Workspace] = {}
     for (value, fragment), workspace in zip(fragments.items(), found, strict=True):
@@ -253,7 +259,8 @@ def _as_planned(
         again, dropped = changes.again.get(k, ()), changes.dropped.get(k, ())
         stored = changes.stored.get(k, ())
         here = frozenset(v for v in plain[k] if changes.back.get(v, k + 1) > k)
-        if here == usual[k] and not (again or dropped or stored):
+        copies = segment.loop in changes.copying
+        if here == usual[k] and copies and not (again or dropped or stored):
             continue
         picked = changes.picks.get(k, 0)
         fragment = planned_fragment(program, k, picked, again, dropped)
@@ -262,7 +269,9 @@ def _as_planned(
         more = {*fragment.reads}.difference(segment.body.reads, kept)
         once = {v for v in more if place(v, k) == segment.loop and touches[v][-1] <= k}
         dying = once.union(segment.dying, here.intersection(changes.gone.get(k, ())))
-        probes[k] = Probe(fragment, frozenset(dying), here, frozenset(stored))
+        probes[k] = Probe(
+            fragment, frozenset(dying), here, frozenset(stored), copies=copies
+        )
     return probes
 
 

@@ -11,6 +11,10 @@ XLA overwrites an operand in place only where it is all that another kernel wrot
 view of that (a contraction writes matrices), not one of several results, nothing that
 was copied or sliced. Whoever asks says which operands are; what is known of the results
 comes with the workspace.
+
+Where something is copied between the memories, XLA orders all kernels by its
+latency-hiding scheduler, elsewhere only by the memory they need. So one number is
+copied after the fragment, if the step copies something beside it.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 12
+_HARNESS = 13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Probe:
     - `stored`: which of its results are copied to the host right after it. What XLA
         leaves to such a copy it makes last, which decides what is overwritten.
     - `must_compile`: whether XLA is asked even where an estimate would do.
+    - `copies`: whether anything is copied between the memories by the step around it,
+        or in a loop, by its body.
     """
 
     fragment: Fragment
@@ -60,6 +66,7 @@ class Probe:
     plain: frozenset[int] = frozenset()
     stored: frozenset[int] = frozenset()
     must_compile: bool = False
+    copies: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +205,7 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
     ]
     pattern += [(v in probe.plain,) for v in fragment.reads]
     pattern += [(v in probe.stored,) for v in fragment.writes]
+    pattern += [(probe.copies,)]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
     place = {v: i for i, v in enumerate((*fragment.reads, *fragment.writes))}
     pattern += [(place[r], place[a]) for r, a in _in_place(program, fragment)]
@@ -259,6 +267,8 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         for value in made:
             with jax.named_scope(result_scope(fragment.writes.index(value))):
                 read.append(_first(out[value]))
+        if probe.copies and target.machine.platform == "cuda":
+            read += [jax.device_put(number, space) for number in read[:1]]
         return returned, read
 
     sharding = target.sharding
