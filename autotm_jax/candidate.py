@@ -51,13 +51,17 @@ _PACKING_ROUNDS = 2
 _NEAR = 0.05
 
 # Seconds at most for making a plan fit that only packs badly.
-_REPACK_SECONDS = 5.0
+_REPACK_SECONDS = 8.0
 
 # The part of the time limit for one solve. The rest is for making a plan fit.
-_SOLVE = 0.8
+_SOLVE = 0.6
+
+# A plan that fits is not looked for any longer if it is slower than the one that does
+# not, or where that may be improved, than its bound, by this factor at most.
+_NEARLY = 1.001
 
 # Part of the key of every plan that is kept: raise it when the search changes.
-_SEARCH = 2
+_SEARCH = 3
 
 # Device bytes that no step has.
 _NO_LIMIT = 2.0**62
@@ -312,14 +316,15 @@ class Candidate:
         if entry == _NO_PLAN:
             return None
         seconds = min(_REPACK_SECONDS, deadline.left())
-        schedule = repack(problem, found.schedule, seconds)
+        is_optimal = found.status is Status.OPTIMAL
+        enough = _NEARLY * (found.objective if is_optimal else found.bound)
+        schedule = repack(problem, found.schedule, seconds, enough)
         if schedule is None:
             if seconds >= _REPACK_SECONDS:
                 cache.store("plan", key, _NO_PLAN)
             return None
         seconds = replay(problem, schedule).makespan
         # The gap that was proved is that of the plan that does not pack.
-        is_optimal = found.status is Status.OPTIMAL
         status = Status.REPACKED if is_optimal else found.status
         packed = dataclasses.replace(
             found, status=status, schedule=schedule, objective=seconds

@@ -54,10 +54,9 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
         if value in back and end - 1 in touches and end - 1 < last and not is_made:
             gone.setdefault(end - 1, set()).add(value)
     picks = {p.segment: p.variant for p in schedule.picks}
-    at = [s.after for s in schedule.stores] + [f.use for f in schedule.fetches]
-    at += [s.at for s in schedule.streams]
-    copying = frozenset(program.segments[k].loop for k in at)
-    rest = frozenset(apart), gone, copying
+    copies = [s.after for s in schedule.stores] + [f.use for f in schedule.fetches]
+    copies += [s.at for s in schedule.streams]
+    rest = frozenset(apart), gone, frozenset(copies)
     return Changes(again, dropped, stored, back, picks, *rest)
 
 

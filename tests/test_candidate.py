@@ -123,7 +123,7 @@ def test_what_took_all_of_its_time_is_not_looked_for_again(own_cache: Any):
             one.__dict__ |= {"problem": free, "_placement": Placement()}
             found = one.within(limit)
             assert found is not None and found.status is Status.ROUNDED
-        assert asked == [8.0] * times
+        assert asked == [6.0] * times
         asked.clear()
 
 

@@ -44,7 +44,7 @@ def away(candidate: Candidate) -> tuple[Tensor, int]:
 
 def test_nothing_planned_changes_nothing(candidate: Candidate):
     found = changes_of(candidate.program, candidate.problem, Schedule())
-    assert found == Changes({}, {}, {}, {}, {}, frozenset(), copying=frozenset())
+    assert found == Changes({}, {}, {}, {}, {}, frozenset(), copies=frozenset())
 
 
 def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
@@ -53,8 +53,8 @@ def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
     fetch = Fetch(value, use - 1, use)
     moved = Schedule((Store(value, made, made + 2),), (fetch,))
     found = changes_of(candidate.program, candidate.problem, moved)
-    stored = {made: [value]}
-    assert found == Changes({}, {}, stored, {value: use}, {}, frozenset(), {}, {None})
+    stored, rest = {made: [value]}, (frozenset(), {}, {made, use})
+    assert found == Changes({}, {}, stored, {value: use}, {}, *rest)
     late = Store(value, made, made + 2, start=made + 2)
     waiting = dataclasses.replace(moved, stores=(late,))
     assert not changes_of(candidate.program, candidate.problem, waiting).stored

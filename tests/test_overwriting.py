@@ -92,7 +92,8 @@ def test_what_overwrites_a_matrix_is_compiled_once(monkeypatch: pytest.MonkeyPat
         assert probe.plain == plain.get(segment.index, frozenset())
 
 
-NOTHING = Changes({}, {}, {}, {}, {})
+# Something is copied, but no segment is compiled otherwise for it.
+NOTHING = Changes({}, {}, {}, {}, {}, copies={0})
 
 
 def chain(x: Any, w: Any) -> Any:
@@ -195,7 +196,7 @@ def test_where_nothing_is_copied_segments_are_asked_for_again():
     program = program_of(jax.grad(chain), W, W)
     costs = estimate_costs(program, target)
     assert as_planned(program, costs, NOTHING, target) == {}
-    quiet = dataclasses.replace(NOTHING, copying=())
+    quiet = dataclasses.replace(NOTHING, copies=())
     found = as_planned(program, costs, quiet, target)
     assert sorted(found) == [s.index for s in program.segments]
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..machine import Target
 from ..timeline import Timeline
-from ..trace import Fragment, Kind, Program, Segment, planned_fragment
+from ..trace import Fragment, Kind, Program, Scope, Segment, planned_fragment
 from .costs import Costs, Overwriting
 from .workspace import Probe, Source, Workspace, ask, workspaces
 
@@ -144,8 +144,8 @@ class Changes:
     - `picks`: by segment, the variant that runs it, if not the default.
     - `apart`: values that are computed again apart from the segments that want them.
     - `gone`: by segment, the operands that leave the device with it and come back.
-    - `copying`: the loops in whose bodies something is copied between the memories;
-        `None` stands for the step itself.
+    - `copies`: the segments after which or for which something is copied between the
+        memories.
     """
 
     again: Mapping[int, Sequence[int]]
@@ -155,7 +155,11 @@ class Changes:
     picks: Mapping[int, int]
     apart: Collection[int] = ()
     gone: Mapping[int, Collection[int]] = dataclasses.field(default_factory=dict)
-    copying: Collection[int | None] = (None,)
+    copies: Collection[int] = ()
+
+    def copying(self, program: Program) -> set[Scope]:
+        """The loops in whose bodies something is copied, and `None` for the step."""
+        return {program.segments[k].loop for k in self.copies}
 
 
 def recomputations_apart(
@@ -175,9 +179,10 @@ def recomputations_apart(
     """
     if target.machine.platform == "cpu":
         return {}
+    copying = changes.copying(program)
     fragments = {v: program.recomputations[v] for v in sorted(changes.apart)}
     probes = [
-        Probe(f, frozenset(), copies=program.values[v].loop in changes.copying)
+        Probe(f, frozenset(), copies=program.values[v].loop in copying)
         for v, f in fragments.items()
     ]
     found, _ = workspaces(program, probes, target)
@@ -253,13 +258,13 @@ def _as_planned(
     program that is only cut, and as it is planned.
     """
     touches, kept = program.touches(), program.resident | program.returned
-    place = program.nest.place
+    place, copying = program.nest.place, changes.copying(program)
     probes: dict[int, Probe] = {}
     for k, segment in enumerate(program.segments):
         again, dropped = changes.again.get(k, ()), changes.dropped.get(k, ())
         stored = changes.stored.get(k, ())
         here = frozenset(v for v in plain[k] if changes.back.get(v, k + 1) > k)
-        copies = segment.loop in changes.copying
+        copies = segment.loop in copying
         if here == usual[k] and copies and not (again or dropped or stored):
             continue
         picked = changes.picks.get(k, 0)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .footprint import Interval, footprint
+from .footprint import Footprint, Interval, footprint
 from .problem import Problem, Tensor, first_copy
 from .schedule import Fetch, Pick, Schedule, Store
 
@@ -79,24 +79,36 @@ class Replay:
         return float(self.seconds.sum())
 
 
-def replay(problem: Problem, schedule: Schedule) -> Replay:
+def replay(
+    problem: Problem,
+    schedule: Schedule,
+    footprints: Sequence[Footprint] | None = None,
+) -> Replay:
     """Replays a schedule and reports every rule it breaks.
 
     **Arguments:**
 
     - `problem`, `schedule`: what to replay.
+    - `footprints`: of each tensor, where a search knows them already. A plan is
+        checked without.
 
     **Returns:**
 
     A `Replay`.
     """
-    return _Replayer(problem, schedule).run()
+    return _Replayer(problem, schedule, footprints).run()
 
 
 class _Replayer:
-    def __init__(self, problem: Problem, schedule: Schedule):
+    def __init__(
+        self,
+        problem: Problem,
+        schedule: Schedule,
+        footprints: Sequence[Footprint] | None,
+    ):
         self.problem = problem
         self.schedule = schedule
+        self.footprints = footprints
         count = problem.segments
         self.device = problem.resident.copy()
         self.before = np.zeros(count)  # on the device while recomputing for k
@@ -208,7 +220,10 @@ class _Replayer:
     ) -> None:
         tensor = self.problem.tensors[index]
         nbytes = tensor.nbytes
-        found = footprint(tensor, recomputed, reads, stores, fetches, streams)
+        if self.footprints is None:
+            found = footprint(tensor, recomputed, reads, stores, fetches, streams)
+        else:
+            found = self.footprints[index]
         for fault in found.faults:
             self._fault(tensor.value, fault)
         for first, end in found.stays:

@@ -13,12 +13,22 @@ many buffers of one size that a network has, that decides.
 from __future__ import annotations
 
 import dataclasses
+import enum
+import math
+from collections.abc import Iterable
 
 import numpy as np
 
 from .checker import Replay
 from .lives import Lives
 from .problem import Problem
+
+
+class Order(enum.Enum):
+    """What is placed first."""
+
+    LARGEST = 0
+    LONGEST = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +39,15 @@ class Packing:
         segment `end`. A buffer that a result takes over from an operand is one.
     - `tops`: per buffer, the offset of its end.
     - `nbytes`: of the allocation, and of the state that is on the device beside it.
+    - `carried`: of that state.
+    - `order`: the one of the two that takes less.
     """
 
     buffers: np.ndarray
     tops: np.ndarray
     nbytes: int
+    carried: int
+    order: Order
 
 
 def pack(problem: Problem, replayed: Replay) -> Packing:
@@ -47,6 +61,23 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
 
     A `Packing`; never smaller than the plan's peak of live bytes.
     """
+    packing = pack_within(problem, replayed, math.inf)
+    assert packing is not None
+    return packing
+
+
+def pack_within(
+    problem: Problem,
+    replayed: Replay,
+    most: float,
+    orders: Iterable[Order] = Order,
+) -> Packing | None:
+    """The same, or `None` as soon as it is known to take more than `most` bytes.
+
+    With one of the `orders` only, XLA may need less.
+    """
+    if replayed.device_peak > most:
+        return None
     lives = Lives(problem, replayed)
     buffers = sorted(lives.buffers, key=lambda b: b.born)
     ticks = lives.ticks()
@@ -57,15 +88,25 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     handed = np.array([b.handed for b in buffers], dtype=np.int64)
     # What takes a place over counts in one of the two orders only.
     own, life = ticks[np.minimum(handed, last)] - ticks[born], ticks[last] - ticks[born]
-    spatial = np.lexsort((-own, -size))
-    temporal = np.lexsort((-size, -life))
-    tried = [(o, _tops(size[o], born[o], dead[o])) for o in (spatial, temporal)]
-    order, tops = min(tried, key=lambda t: t[1].max(initial=0))
-    placed = [(buffers[i].nbytes, buffers[i].first, buffers[i].end) for i in order]
+    keys = {Order.LARGEST: (-own, -size), Order.LONGEST: (-size, -life)}
+    best: tuple[int, np.ndarray, np.ndarray, Order] | None = None
     # The state has buffers of its own.
-    nbytes = int(tops.max(initial=0)) + replayed.carried
+    most -= replayed.carried
+    for name in orders:
+        order = np.lexsort(keys[name])
+        tops = _tops(size[order], born[order], dead[order], most)
+        if tops is not None:
+            height = int(tops.max(initial=0))
+            if best is None or height < best[0]:
+                best = height, order, tops, name
+            most = min(most, height)
+    if best is None:
+        return None
+    height, order, tops, name = best
+    placed = [(buffers[i].nbytes, buffers[i].first, buffers[i].end) for i in order]
     rows = np.array(placed, dtype=np.int64).reshape(-1, 3)
-    return Packing(rows, tops, max(nbytes, replayed.device_peak))
+    nbytes = max(height + replayed.carried, replayed.device_peak)
+    return Packing(rows, tops, nbytes, replayed.carried, name)
 
 
 def packed_bytes(problem: Problem, replayed: Replay) -> int:
@@ -82,24 +123,27 @@ def packed_bytes(problem: Problem, replayed: Replay) -> int:
     return pack(problem, replayed).nbytes
 
 
-def _tops(size: np.ndarray, born: np.ndarray, dead: np.ndarray) -> np.ndarray:
-    offsets = np.zeros(len(size), dtype=np.int64)
+def _tops(
+    size: np.ndarray, born: np.ndarray, dead: np.ndarray, most: float
+) -> np.ndarray | None:
+    low, high = np.zeros((2, len(size)), dtype=np.int64)
     for i, nbytes in enumerate(size):
-        meets = (born[:i] < dead[i]) & (dead[:i] > born[i])
-        low = offsets[:i][meets]
-        high = low + size[:i][meets]
-        offsets[i] = _best_fit(low, high, int(nbytes))
-    return offsets + size
+        meets = ((born[:i] < dead[i]) & (dead[:i] > born[i])).nonzero()[0]
+        low[i] = _best_fit(low[meets], high[meets], nbytes)
+        high[i] = low[i] + nbytes
+        if high[i] > most:
+            return None
+    return high
 
 
 def _best_fit(low: np.ndarray, high: np.ndarray, nbytes: int) -> int:
     if not low.size:
         return 0
-    order = np.argsort(low)
-    low, high = low[order], np.maximum.accumulate(high[order])
-    starts = np.concatenate([[0], high[:-1]])
-    gaps = low - starts
-    fits = np.flatnonzero(gaps >= nbytes)
-    if fits.size:
-        return int(starts[fits[np.argmin(gaps[fits])]])
-    return int(high[-1])
+    order = low.argsort()
+    gaps, ends = low[order], np.maximum.accumulate(high[order])
+    gaps[1:] -= ends[:-1]
+    fits = (gaps >= nbytes).nonzero()[0]
+    if not fits.size:
+        return int(ends[-1])
+    smallest = fits[gaps[fits].argmin()]
+    return int(ends[smallest - 1]) if smallest else 0

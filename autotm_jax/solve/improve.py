@@ -95,23 +95,18 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     """
     start = time.perf_counter()
     ledger, draw = Ledger(problem, schedule), random.Random(0)
-    tensors = problem.tensors
-    choosable = [
-        i
-        for i, t in enumerate(tensors)
-        if t.gaps(t.touches, _SHORTEST_GAP) or t.carried is not None
-    ]
-    total = _TRIALS * len(choosable)
+    some = choosable(problem)
+    total = _TRIALS * len(some)
     best: tuple[float, Schedule] | None = None
     if not ledger.excess():
         best = ledger.seconds(), schedule
     trials = 0
     done = 0.0
-    while choosable and done < 1:
-        price = _between(_PRICES, done)
-        temperature = _between(_TEMPERATURES, done) * ledger.clock[-1]
+    while some and done < 1:
+        price = between(_PRICES, done)
+        temperature = between(_TEMPERATURES, done) * ledger.clock[-1]
         present = ledger.score(price)
-        ways = list(Ways(ledger, draw.choice(choosable)))
+        ways = list(Ways(ledger, draw.choice(some)))
         trials += 1
         for changes in draw.sample(ways, min(_IN_A_ROW, len(ways))):
             before = {i: ledger.choices[i] for i in changes}
@@ -133,7 +128,18 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
     return min(sound, key=lambda s: replay(problem, s).makespan, default=None)
 
 
-def _between(ends: tuple[float, float], done: float) -> float:
+def choosable(problem: Problem, least: int = 0) -> list[int]:
+    """The tensors of at least so many bytes that could be elsewhere for a while."""
+    return [
+        i
+        for i, t in enumerate(problem.tensors)
+        if t.nbytes >= least
+        and (t.gaps(t.touches, _SHORTEST_GAP) or t.carried is not None)
+    ]
+
+
+def between(ends: tuple[float, float], done: float) -> float:
+    """From the first of two values to the last, by equal factors."""
     first, last = ends
     return first * (last / first) ** done
 

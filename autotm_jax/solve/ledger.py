@@ -138,6 +138,10 @@ class Ledger:
         before = self._device - self._born + self._most_again
         return np.maximum(self._device + self._workspace, before)
 
+    def footprints(self) -> list[Footprint]:
+        """What each tensor does under the schedule."""
+        return [found for found in self._prints if found is not None]
+
     def host_peak(self) -> float:
         """The largest number of host bytes at any segment."""
         return float(self._host.max(initial=0.0))
