@@ -103,6 +103,8 @@ class Candidate:
         self._measured, self._formulation = measured, formulation
         self._kind = PROGRAMS[formulation]
         self._target, self._host_limit, self._solver = target, host_limit, solver
+        # What was found, with its allocation: it may be better for another limit, too.
+        self._found: list[tuple[int, Found]] = []
 
     def of(self, formulation: Formulation) -> Candidate:
         """The same program, to be placed by another boolean program."""
@@ -252,6 +254,15 @@ class Candidate:
         What was found, or `None`.
         """
         options = dataclasses.replace(self._solver, gap=max(gap, self._solver.gap))
+        found = self._search(limit, slack, options)
+        if found is None:
+            return None
+        self._found.append((self.allocation(found.schedule), found))
+        fits = [known for nbytes, known in self._found if nbytes <= limit]
+        best = min([found, *fits], key=lambda known: known.objective)
+        return dataclasses.replace(best, status=found.status, bound=found.bound)
+
+    def _search(self, limit: int, slack: int, options: SolverOptions) -> Found | None:
         _ = self.problem  # priced, before the search begins
         deadline = Deadline(options.time_limit)
         aim = max(0, limit - slack)
@@ -276,6 +287,10 @@ class Candidate:
             best = found
         with deadline.paused():
             return self._least_instead(best, limit)
+
+    def nearby(self, found: Found, limit: int) -> Found | None:
+        """A plan like one that was found, whose allocation keeps a limit."""
+        return self._repacked(found, limit, Deadline(_REPACK_SECONDS))
 
     def _least_instead(self, found: Found, limit: int) -> Found:
         """The plan that needs least, if what was found packs much too badly."""

@@ -51,8 +51,8 @@ def jit(
     - `fun`: the step. Left out, a decorator is returned.
     - `budget`: device memory for the whole executable, arguments included: bytes as an
         `int`, `"6GiB"`, `"500 MB"`, a `float` in (0, 1] as a fraction of what plain
-        `jax.jit` needs, `"min"` for as little as possible (give or take a seventh
-        of the temporaries, at most two fifths, where that makes the step much faster),
+        `jax.jit` needs, `"min"` for as little as possible (give or take a tenth of
+        the temporaries, at most three tenths, where that makes the step much faster),
         or `None` for what the device has.
     - `host_budget`: pinned host memory, in bytes or as text; `None` for what the host
         has; 0 to move nothing.

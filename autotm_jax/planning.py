@@ -6,6 +6,7 @@ turned out to need more than was predicted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +29,16 @@ from .trace import Order, build_program
 _SLACK = 0.005
 _SLACK_AT_LEAST = 0.015
 
+# A plan that is changed a little to need less is taken if it is slower by this factor.
+_NEARBY = 1.1
+
 # Where memory is what is asked for, a plan need not be the fastest of all.
 _GAP_AT_LEAST = 0.03
 
 # What "min" gives up of the least memory, as the last bytes cost most of the time: so
 # much of the temporaries, or more if the step would be this many times slower than
 # without a limit; each only for a step that is faster by the second factor.
-_ROOMS = (0.15, 0.25, 0.4)
+_ROOMS = (0.1, 0.2, 0.3)
 _NEEDLESS = 1.5
 _PAYS = 1.2
 # How much more a plan may take there because it packs badly.
@@ -97,6 +101,7 @@ class Planner:
         self.request = request
         self._closed, self._donated = closed, donated
         self._plain, self.carried = plain, carried or {}
+        self._last: tuple[Found, Candidate] | None = None
         self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
     def first(self) -> Plan:
@@ -155,11 +160,27 @@ class Planner:
         - `InfeasibleBudget`: if that cannot be had.
         """
         assert plan.budget is not None and plan.problem is not None
+        assert plan.replay is not None and plan.device_bytes is not None
         missing = evidence.device_bytes - plan.budget
-        assert plan.replay is not None
+        missing += int(_SLACK * plan.budget) // 2
         used = min(plan.problem.device_limit, plan.replay.device_peak)
-        slack = int(_SLACK * plan.budget) // 2
-        return self._within(plan.budget, int(used) - missing - slack, 0)
+        limit = int(used) - missing
+        if self._last is None:
+            return self._within(plan.budget, limit, 0)
+        # Most often its buffers pack otherwise than predicted: one like it fits.
+        last, candidate = self._last
+        packed = plan.device_bytes - candidate.fixed_bytes - missing
+        near = candidate.nearby(last, packed)
+        if near is None:
+            return self._within(plan.budget, limit, 0)
+        found = candidate.plan(near, plan.budget, packed, self._note())
+        if near.objective > _NEARBY * last.objective:
+            with contextlib.suppress(InfeasibleBudget):
+                other = self._within(plan.budget, limit, 0)
+                if _seconds(other) < _seconds(found):
+                    return other
+        self._last = near, candidate
+        return found
 
     def untouched_if_smaller(self, plan: Plan, evidence: Evidence) -> Plan:
         """For `"min"`: the untouched step where it needs no more than the plan does."""
@@ -284,7 +305,7 @@ class Planner:
             best = candidate.least, candidate
             if candidate.least.objective > limit:
                 raise self._infeasible(budget, limit, candidate)
-        found, candidate = best
+        self._last = found, candidate = best
         return candidate.plan(found, budget, limit, self._note())
 
     def _in_parts(

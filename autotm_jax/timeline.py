@@ -5,8 +5,8 @@ shorter than the segment does. How XLA packs buffers depends on that, so it is w
 down for each kind of segment: in *moments*, at which kernels of it run.
 
 XLA measures how long a buffer lives by how many others begin or end meanwhile: in
-*ticks*. What overwrites a value in its place has its life counted apart, from where the
-value is *handed* over.
+*ticks*, of which each moment has some. What overwrites a value in its place has its
+life counted apart, from where the value is *handed* over.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class Timeline:
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A buffer of a segment that ran alone: from one kernel until before another.
+    """A buffer of a segment that ran alone.
 
     - `nbytes`: its size.
-    - `first`, `handed`, `end`: kernels.
+    - `first`, `handed`, `end`: in ticks, when it is taken, handed over, given back.
     - `operand`, `result`: positions of those that are in it.
     """
 
@@ -98,20 +98,15 @@ _NEGLIGIBLE = 1 / 1000
 
 
 def timeline_of(
-    spans: Sequence[Span],
-    first: int,
-    end: int,
-    ticks: Sequence[int],
-    surviving: Mapping[int, int],
+    spans: Sequence[Span], first: int, end: int, surviving: Mapping[int, int]
 ) -> Timeline:
     """The timeline of a kind of segment from the buffers of its kernels.
 
     **Arguments:**
 
     - `spans`: all buffers, before and after the segment, too.
-    - `first`, `end`: the kernels `[first, end)` are the segment's.
-    - `ticks`: of each kernel, before and after the segment, too.
-    - `surviving`: positions of the operands that are read again later, and the kernel
+    - `first`, `end`: the ticks `[first, end)` are the segment's.
+    - `surviving`: positions of the operands that are read again later, and the tick
         from which on the segment does not read them.
 
     **Returns:**
@@ -123,11 +118,9 @@ def timeline_of(
     within = [
         [min(max(at, first), end) for at in (s.first, s.handed, s.end)] for s in spans
     ]
-    last_read = {i: min(max(at, first + 1), end) for i, at in surviving.items()}
-    # A life in ticks ends with its last kernel: that is a moment of its own.
-    lasts = (max(first, dead - 1) for *_, dead in within)
-    cuts = sorted({first, end}.union(last_read.values(), lasts, *within))
-    moment = {kernel: i for i, kernel in enumerate(cuts)}
+    last_read = {i: min(max(at, first), end) for i, at in surviving.items()}
+    cuts = sorted({first, end}.union(last_read.values(), *within))
+    moment = {tick: i for i, tick in enumerate(cuts)}
     own: list[tuple[int, int, int, int]] = []
     made: list[tuple[int, int, int]] = []
     dying: list[tuple[int, int, int]] = []
@@ -146,7 +139,7 @@ def timeline_of(
         else:
             dying.append((span.operand, handed, dead))
     return Timeline(
-        tuple(sum(ticks[a:b]) for a, b in itertools.pairwise(cuts)),
+        tuple(b - a for a, b in itertools.pairwise(cuts)) or (0,),
         tuple(sorted(own)),
         tuple(sorted(made)),
         tuple(sorted(dying)),

@@ -58,12 +58,12 @@ def test_reading_what_xla_writes():
     assert read_lifetimes(ASSIGNMENT, RANGES) == Lifetimes(
         kernels,
         (
-            Buffer(128, 64, 1, 4, ("product", "both{1}"), handed=2),
-            Buffer(128, 64, 4, 5, ("later",), handed=5),
-            Buffer(0, 128, 3, 6, ("loop{0}",), handed=6),
+            Buffer(128, 64, 1, 4, ("product", "both{1}"), born=0, handed=2, dead=4),
+            Buffer(128, 64, 4, 5, ("later",), born=5, handed=6, dead=6),
+            Buffer(0, 128, 3, 6, ("loop{0}",), born=3, handed=7, dead=7),
         ),
-        # What ends there or begins with the next. Tuples do not count, nor the host.
-        (1, 1, 2, 2, 1, 1, 0),
+        # Results begin before operands end. Tuples do not count, nor the host.
+        (0, 0, 1, 3, 5, 7, 8, 8),
     )
 
 

@@ -28,7 +28,7 @@ TEXT = "\n".join(
     ]
 )
 KERNELS = ("first", "second", "own", "pair", "last", "read.0", "read.1")
-TICKS = (1, 2, 3, 4, 5, 6, 7)
+TICKS = (0, 1, 2, 3, 5, 7, 8, 10)
 
 
 def test_what_a_kernel_alone_wrote():
@@ -39,26 +39,29 @@ def test_what_a_kernel_alone_wrote():
 
 def test_whose_buffers_are_whose():
     buffers = (
-        Buffer(0, 32, 0, 7, ("first",), 7),
-        Buffer(32, 32, 1, 7, ("second", "last"), 4),
-        Buffer(64, 32, 2, 4, ("own",), 4),
-        Buffer(96, 32, 3, 6, ("pair{1}",), 6),
+        Buffer(0, 32, 0, 7, ("first",), 0, 8, 8),
+        Buffer(32, 32, 1, 7, ("second", "last"), 1, 6, 9),
+        Buffer(64, 32, 2, 4, ("own",), 2, 4, 4),
+        Buffer(96, 32, 3, 6, ("pair{1}",), 3, 7, 7),
     )
     lifetimes = Lifetimes(KERNELS, buffers, TICKS)
     found = observed_timeline(TEXT, lifetimes, surviving={0})
     assert found is not None
     # The fragment is kernels 2, 3 and 4. The last overwrites the second operand. The
     # first is read by kernel 2 alone.
-    assert found.ticks == (3, 4, 5)
+    assert found.ticks == (1, 1, 2, 1)
     assert found.own == ((32, 0, 2, 2),)
-    assert found.made == ((0, 1, 3),)
+    assert found.made == ((0, 1, 4),)
     assert found.dying == ()
-    assert [(operand, handed) for operand, _, handed in found.replaced] == [(1, 2)]
+    assert [(operand, handed) for operand, _, handed in found.replaced] == [(1, 3)]
     assert found.read == ((0, 1),)
 
 
 def test_an_operand_that_is_not_seen_to_be_read_is_there_throughout():
-    buffers = (Buffer(0, 32, 0, 7, ("first",), 7), Buffer(32, 32, 2, 4, ("own",), 4))
+    buffers = (
+        Buffer(0, 32, 0, 7, ("first",), 0, 8, 8),
+        Buffer(32, 32, 2, 4, ("own",), 2, 4, 4),
+    )
     text = TEXT.replace("fusion(%first)", "fusion(%elsewhere)")
     lifetimes = Lifetimes(KERNELS, buffers, TICKS)
     found = observed_timeline(text, lifetimes, surviving={0})

@@ -1,5 +1,6 @@
 """What a planner does when XLA needs more than was planned."""
 
+import dataclasses
 import re
 import types
 
@@ -83,9 +84,29 @@ def test_a_tighter_plan_takes_less_by_what_was_missing(own_cache: object):
     one = planner(budget)
     plan = one.first()
     tighter = one.tighter(plan, Evidence(budget + 8192, 0, None, ()))
-    assert tighter.status is Status.OPTIMAL
+    assert tighter.status in (Status.OPTIMAL, Status.REPACKED)
     assert tighter.replay is not None and plan.replay is not None
-    assert tighter.replay.device_peak <= plan.replay.device_peak - 8192
+    assert tighter.device_bytes is not None and plan.device_bytes is not None
+    assert tighter.device_bytes <= plan.device_bytes - 8192
+
+
+def test_a_plan_that_is_nearly_as_fast_and_fits_needs_no_other_search(
+    own_cache: object, monkeypatch: pytest.MonkeyPatch
+):
+    budget = int(2.5 * least_bytes())
+    one = planner(budget)
+    plan = one.first()
+    assert one._last is not None and plan.device_bytes is not None
+    evidence = Evidence(budget + 1, 0, None, ())
+    found, _ = one._last
+    near = dataclasses.replace(found, objective=1.05 * found.objective)
+    monkeypatch.setattr("autotm_jax.candidate.Candidate.nearby", lambda *_: near)
+    monkeypatch.setattr(one, "_within", unpriced)
+    assert one.tighter(plan, evidence).schedule == found.schedule
+    slow = dataclasses.replace(found, objective=2 * found.objective)
+    monkeypatch.setattr("autotm_jax.candidate.Candidate.nearby", lambda *_: slow)
+    with pytest.raises(AssertionError, match="priced"):
+        one.tighter(plan, evidence)
 
 
 def unpriced(*args: object) -> object:
@@ -141,11 +162,11 @@ class Packing:
 @pytest.mark.parametrize(
     ("takes", "best"),
     [
-        # The rooms go up to 115, 125 and 140 bytes beside the 10 that are fixed.
-        ([(110, 9.0), (125, 3.0), (135, 2.9), (150, 2.8)], 1),
-        ([(110, 9.0), (125, 3.0), (135, 2.0), (150, 1.9)], 2),
-        ([(110, 9.0), (125, 8.9), (135, 8.8), (150, 2.0)], 3),
-        ([(110, 9.0), (127, 3.0), (190, 2.0), (190, 2.0)], 1),
+        # The rooms go up to 110, 120 and 130 bytes beside the 10 that are fixed.
+        ([(110, 9.0), (120, 3.0), (130, 2.9), (140, 2.8)], 1),
+        ([(110, 9.0), (120, 3.0), (130, 2.0), (140, 1.9)], 2),
+        ([(110, 9.0), (120, 8.9), (130, 8.8), (140, 2.0)], 3),
+        ([(110, 9.0), (122, 3.0), (190, 2.0), (190, 2.0)], 1),
         # What packs badly is all there is, or is too much.
         ([(110, 9.0), (190, 3.0), (180, 2.0), (180, 2.0)], 0),
         ([(200, 9.0), (160, 3.0), (150, 4.0), (190, 3.0)], 2),

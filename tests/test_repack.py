@@ -39,11 +39,11 @@ def fitting(seed: int) -> tuple[Problem, Schedule] | None:
 
 
 def test_what_packs_badly_is_changed_until_it_fits():
-    bad = [found for seed in range(80) if (found := fitting(seed)) is not None]
-    assert len(bad) >= 5
+    bad = [found for seed in range(30) if (found := fitting(seed)) is not None]
+    assert len(bad) >= 2
     fixed = 0
     for problem, schedule in bad:
-        packed = repack(problem, schedule, 10.0)
+        packed = repack(problem, schedule, 2.0)
         if packed is not None:
             state = replay(problem, packed)
             assert not state.faults

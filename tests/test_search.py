@@ -287,3 +287,15 @@ def test_simple_policies_are_scored_while_a_program_takes_all_its_time(
     assert found.status in (Status.POLICY, Status.ROUNDED)
     best = replay(free, simple[1]).makespan
     assert replay(free, found.schedule).makespan <= best * (1 + 1e-9)
+
+
+def test_a_search_begins_where_one_for_a_lower_limit_ended():
+    free = hard_problem(60)
+    program = JointProgram(free)
+    tight = program.fastest(limit_between(free, 0.4), SolverOptions(3.0))
+    assert tight.schedule is not None
+    # With no time to look for anything.
+    loose = program.fastest(limit_between(free, 0.6), SolverOptions(0.01))
+    assert loose.objective <= tight.objective
+    other = JointProgram(free).fastest(limit_between(free, 0.6), SolverOptions(0.01))
+    assert other.objective > loose.objective

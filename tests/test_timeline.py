@@ -9,7 +9,7 @@ from autotm_jax.timeline import Span, Timeline, timeline_of
 
 
 def test_what_is_whose():
-    # Kernels 3, 4 and 5 are the segment's. Operand 2 is read by 3, overwritten by 4.
+    # Ticks 3, 4 and 5 are the segment's. Operand 2 is overwritten at 4.
     spans = [
         Span(10, 0, 4, 4, operand=0),
         Span(20, 1, 9, 9, operand=1),
@@ -18,10 +18,9 @@ def test_what_is_whose():
         Span(60, 2, 4, 8, operand=2, result=1),
         Span(70, 7, 9, 9),
     ]
-    ticks = [9, 9, 9, 1, 2, 3, 9, 9, 9]
-    found = timeline_of(spans, 3, 6, ticks, surviving={1: 5})
+    found = timeline_of(spans, 3, 6, surviving={1: 5})
     assert found == Timeline(
-        ticks=(1, 2, 3),
+        ticks=(1, 1, 1),
         own=((30, 0, 1, 2),),
         made=((0, 2, 3),),
         dying=((0, 1, 1),),
@@ -30,7 +29,7 @@ def test_what_is_whose():
     )
     assert found.moments == 3
     assert found.named([7, 8, 9], [5, 6]) == Timeline(
-        ticks=(1, 2, 3),
+        ticks=(1, 1, 1),
         own=((30, 0, 1, 2),),
         made=((5, 2, 3),),
         dying=((7, 1, 1),),
@@ -41,20 +40,19 @@ def test_what_is_whose():
 
 def test_what_is_small_is_left_out():
     spans = [Span(10_000, 0, 2, 2), Span(9, 0, 1, 1), Span(10, 1, 2, 2)]
-    found = timeline_of(spans, 0, 2, [3, 4], surviving={})
-    assert found.own == ((10_000, 0, 2, 2),)
-    # The last kernel of a life is a moment of its own.
-    assert found.ticks == (3, 4)
+    found = timeline_of(spans, 0, 2, surviving={})
+    assert found.own == ((10_000, 0, 1, 1),)
+    assert found.ticks == (2,)
 
 
 def test_a_segment_without_buffers_has_a_moment():
-    found = timeline_of([], 4, 6, [1] * 8, surviving={})
+    found = timeline_of([], 4, 6, surviving={})
     assert found == Timeline(ticks=(2,))
     assert Timeline().moments == 1
 
 
-KERNELS = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
-SIZES = st.lists(st.tuples(st.integers(1, 99), KERNELS, st.booleans(), st.booleans()))
+TICKS = st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)
+SIZES = st.lists(st.tuples(st.integers(1, 99), TICKS, st.booleans(), st.booleans()))
 
 
 @st.composite
@@ -74,15 +72,14 @@ def spans_of(draw: st.DrawFn) -> list[Span]:
 
 
 SPANS = spans_of()
-TICKS = list(range(1, 11))
 
 
-@given(SPANS, KERNELS)
+@given(SPANS, TICKS)
 def test_every_buffer_of_the_segment_is_in_it_once(
     spans: list[Span], segment: list[int]
 ):
     first, end = segment[0], segment[1] + 1
-    found = timeline_of(spans, first, end, TICKS, surviving={})
+    found = timeline_of(spans, first, end, surviving={})
     least = sum(s.nbytes for s in spans) / 1000
     there = [s for s in spans if s.first < end and s.end > first]
     there = [s for s in there if s.nbytes >= least]
@@ -97,12 +94,12 @@ def test_every_buffer_of_the_segment_is_in_it_once(
         assert a < b
     assert all(0 <= a <= h <= found.moments for _, a, h in found.made)
     assert all(0 <= h <= b and 0 < b <= found.moments for _, h, b in found.dying)
-    assert sum(found.ticks) == sum(TICKS[first:end])
+    assert sum(found.ticks) == end - first
 
 
-@given(SPANS, KERNELS)
+@given(SPANS, TICKS)
 def test_it_is_written_and_read(spans: list[Span], segment: list[int]):
-    found = timeline_of(spans, segment[0], segment[1] + 1, TICKS, surviving={0: 1})
+    found = timeline_of(spans, segment[0], segment[1] + 1, surviving={0: 1})
     entry = json.loads(json.dumps(dataclasses.asdict(found)))
     assert Timeline.of(entry) == found
 

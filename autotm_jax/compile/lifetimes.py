@@ -8,6 +8,7 @@ allocation and the kernels between which it lives.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import tempfile
 from collections import defaultdict
@@ -26,7 +27,8 @@ class Buffer:
     - `first`, `end`: from kernel `first` until before kernel `end`.
     - `values`: XLA's names of the values in it, in order: of more than one, each
         overwrites the one before in place.
-    - `handed`: the kernel at which the second does so with the first, or `end`.
+    - `born`, `dead`: the ticks at which it is taken and given back.
+    - `handed`: the tick at which the second value has taken over, or `dead`.
     """
 
     offset: int
@@ -34,17 +36,22 @@ class Buffer:
     first: int
     end: int
     values: tuple[str, ...]
+    born: int
     handed: int
+    dead: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Lifetimes:
     """What happens in the device memory of an executable.
 
+    XLA packs what lives longest first, and measures that in *ticks*: every value that
+    begins or ends is one. A kernel's results begin before its operands end, and of each
+    those first that XLA numbers first.
+
     - `kernels`: the names of its instructions, in the order in which they run.
     - `buffers`: of its temporary allocation.
-    - `ticks`: of each kernel: how many values end there or begin with the next. XLA
-        packs what lives longest first, and measures that by these.
+    - `ticks`: how many have passed before each kernel, and after the last one.
     """
 
     kernels: tuple[str, ...]
@@ -94,7 +101,7 @@ def compile_watched(
 _TEMPORARY = re.compile(r"allocation \d+: size \d+,(?: page \d+,)? preallocated-temp:")
 # Tables of what is in a tuple are no buffers that are packed with the rest.
 _VALUE = re.compile(
-    r"value: <\d+ (\S+)(?: \(phi\))? @\d+> \(size=([1-9]\d*),offset=(\d+)\): (?!\()"
+    r"value: <(\d+) (\S+)(?: \(phi\))? @\d+> \(size=([1-9]\d*),offset=(\d+)\): (?!\()"
 )
 _KERNEL = re.compile(r"^\s+(\d+):(\S+)$", re.MULTILINE)
 _RANGE = re.compile(r"^\s+(\S+?)(\{[\d,]*\}):(\d+)-(\d+)$", re.MULTILINE)
@@ -119,34 +126,61 @@ def read_lifetimes(assignment: str, ranges: str) -> Lifetimes | None:
     if not order or not living:
         return None
     places: dict[tuple[int, int], list[tuple[int, int, str]]] = defaultdict(list)
-    ticks = [0] * max(end for _, end in living.values())
+    number: dict[str, int] = {}
     for block in re.split(r"\n(?=allocation )", assignment):
         if not _TEMPORARY.match(block):
             continue
-        for name, nbytes, offset in _VALUE.findall(block):
+        for known, name, nbytes, offset in _VALUE.findall(block):
             if name in living:
-                first, end = living[name]
-                places[int(offset), int(nbytes)].append((first, end, name))
-                ticks[max(0, first - 1)] += 1
-                ticks[end - 1] += 1
+                places[int(offset), int(nbytes)].append((*living[name], name))
+                number[name] = int(known)
+    lives, ticks = _ticking(living, number)
     buffers = [
-        buffer for place, values in places.items() for buffer in _joined(*place, values)
+        buffer
+        for place, values in places.items()
+        for buffer in _joined(*place, values, lives)
     ]
     return Lifetimes(tuple(order), tuple(buffers), tuple(ticks))
 
 
+def _ticking(
+    living: Mapping[str, tuple[int, int]], number: Mapping[str, int]
+) -> tuple[dict[str, tuple[int, int]], list[int]]:
+    """The ticks at which values begin and end, and those before each kernel."""
+    begin: dict[int, list[str]] = defaultdict(list)
+    finish: dict[int, list[str]] = defaultdict(list)
+    for name in sorted(number, key=number.__getitem__):
+        first, end = living[name]
+        begin[first].append(name)
+        finish[end - 1].append(name)
+    ticks, born, dead = [0], dict[str, int](), dict[str, int]()
+    passed = itertools.count()
+    for kernel in range(max(end for _, end in living.values())):
+        born.update(zip(begin[kernel], passed, strict=False))
+        dead.update(zip(finish[kernel], passed, strict=False))
+        ticks.append(ticks[-1] + len(begin[kernel]) + len(finish[kernel]))
+    return {name: (born[name], dead[name]) for name in number}, ticks
+
+
 def _joined(
-    offset: int, nbytes: int, values: list[tuple[int, int, str]]
+    offset: int,
+    nbytes: int,
+    values: list[tuple[int, int, str]],
+    lives: Mapping[str, tuple[int, int]],
 ) -> list[Buffer]:
     # Two values that are in one place at the same time are in it one after the other:
     # a kernel overwrites its operand.
     out: list[Buffer] = []
     for first, end, name in sorted(values):
+        born, dead = lives[name]
         if out and first < out[-1].end:
             last = out[-1]
-            handed = last.handed if len(last.values) > 1 else first
-            end, names = max(end, last.end), (*last.values, name)
-            out[-1] = Buffer(offset, nbytes, last.first, end, names, handed)
+            out[-1] = dataclasses.replace(
+                last,
+                end=max(end, last.end),
+                values=(*last.values, name),
+                dead=max(dead, last.dead),
+            )
         else:
-            out.append(Buffer(offset, nbytes, first, end, (name,), end))
+            out.append(Buffer(offset, nbytes, first, end, (name,), born, dead, dead))
     return out

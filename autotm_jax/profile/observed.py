@@ -91,13 +91,14 @@ def observed_timeline(
         operand = next((i for i in held if i is not None), None)
         held = (results.get(v) for v in buffer.values)
         result = next((i for i in held if i is not None), None)
-        when = buffer.first, buffer.handed, buffer.end
+        when = buffer.born, buffer.handed, buffer.dead
         spans.append(Span(buffer.nbytes, *when, operand, result))
     # What is not seen to be read is there for the whole fragment.
-    read = {i: end for i in surviving}
+    ticks = lifetimes.ticks
+    read = {i: ticks[end] for i in surviving}
     seen = _last_reads(text, lifetimes.kernels[first:end], operands, value)
-    read.update((i, first + at) for i, at in seen.items() if i in read)
-    return timeline_of(spans, first, end, lifetimes.ticks, read)
+    read.update((i, ticks[first + at]) for i, at in seen.items() if i in read)
+    return timeline_of(spans, ticks[first], ticks[end], read)
 
 
 def _last_reads(

@@ -84,10 +84,9 @@ def pack_within(
     size = np.array([b.nbytes for b in buffers], dtype=np.int64)
     born = np.array([b.born for b in buffers], dtype=np.int64)
     dead = np.array([b.dead for b in buffers], dtype=np.int64)
-    last = np.maximum(born, dead - 1)
     handed = np.array([b.handed for b in buffers], dtype=np.int64)
     # What takes a place over counts in one of the two orders only.
-    own, life = ticks[np.minimum(handed, last)] - ticks[born], ticks[last] - ticks[born]
+    own, life = ticks[np.minimum(handed, dead)] - ticks[born], ticks[dead] - ticks[born]
     keys = {Order.LARGEST: (-own, -size), Order.LONGEST: (-size, -life)}
     best: tuple[int, np.ndarray, np.ndarray, Order] | None = None
     # The state has buffers of its own.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from .checker import replay
 from .columns import Columns
 from .deadline import Deadline
 from .improve import descend
@@ -58,6 +59,8 @@ class BooleanProgram(abc.ABC):
         self.problem = dataclasses.replace(problem, device_limit=float("inf"))
         self.columns = self.columns_of(problem)
         self.relaxed = Model(self.columns, self.timing, boolean=False)
+        # What was found for some limit is where a search for a higher one begins.
+        self._known: list[Schedule] = []
         self._least_bound: float | None = None
         self._least_tried = 0.0  # seconds, in vain
 
@@ -143,7 +146,22 @@ class BooleanProgram(abc.ABC):
         if is_tight and limit < self.least_bound(seconds) * (1 - 1e-6) - 1:
             nothing, taken = float("inf"), deadline.taken()
             return Solution(Status.INFEASIBLE, None, nothing, nothing, taken)
-        return Search(self, limit, options, deadline).run()
+        found = Search(self, limit, options, deadline, self._fastest_known(limit)).run()
+        self._remember(found)
+        return found
+
+    def _fastest_known(self, limit: float) -> Schedule | None:
+        problem = dataclasses.replace(self.problem, device_limit=limit)
+        sound: list[tuple[float, int]] = []
+        for number, known in enumerate(self._known):
+            state = replay(problem, known)
+            if not state.faults:
+                sound.append((state.makespan, number))
+        return self._known[min(sound)[1]] if sound else None
+
+    def _remember(self, found: Solution) -> None:
+        if found.schedule is not None and found.schedule not in self._known:
+            self._known.append(found.schedule)
 
     def least_bound(self, seconds: float = _BOUND_SECONDS) -> float:
         """Device bytes of temporaries that no path of the networks goes below.
@@ -208,4 +226,6 @@ class BooleanProgram(abc.ABC):
 
         A `Solution`; its objective is in bytes.
         """
-        return Search(self, None, options).run()
+        found = Search(self, None, options).run()
+        self._remember(found)
+        return found

@@ -22,7 +22,6 @@ from .deadline import Deadline
 from .improve import anneal, descend
 from .model import INFEASIBLE, MIB, MS, Answer, Model
 from .policies import best_policy
-from .problem import Problem
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 
@@ -89,6 +88,7 @@ class Search:
     - `limit`: device bytes of temporaries; `None` to look for the least.
     - `options`: what the solver may take.
     - `deadline`: of its time limit, if that has already begun.
+    - `start`: a plan within the limit, if one is known.
     """
 
     def __init__(
@@ -97,8 +97,10 @@ class Search:
         limit: float | None,
         options: SolverOptions,
         deadline: Deadline | None = None,
+        start: Schedule | None = None,
     ):
         self.program, self.limit, self.options = program, limit, options
+        self.start = start
         self.columns, self.relaxed = program.columns, program.relaxed
         self.deadline = deadline or Deadline(options.time_limit)
         self.unit = 1 / MS if limit is not None else MIB
@@ -119,6 +121,8 @@ class Search:
             return self._solution(Status.INFEASIBLE)
         if relaxed is not None:
             self.bound = max(self.bound, relaxed.bound)
+        if self.start is not None and self.limit is not None:
+            self._consider(self._told(self.limit, self.start))
         for found in self._attempts(relaxed):
             self._consider(found)
             if self._is_over():
@@ -251,17 +255,21 @@ class Search:
         return model.run(self.limit, options, upper)
 
     def _simple(self, limit: float) -> Iterator[Answer | None]:
-        """The best of the simple policies, and what a descent makes of it."""
+        """What descents make of what is known, and of the best simple policy."""
         problem = dataclasses.replace(self.program.problem, device_limit=limit)
+        if self.start is not None:
+            better = descend(problem, self.start, _SIMPLE * self.deadline.left())
+            yield None if better is None else self._told(limit, better)
         policy = best_policy(problem, _SIMPLE * self.deadline.left())
         if policy is None:
             return
         name, schedule = policy
-        yield dataclasses.replace(self._told(problem, schedule), policy=name)
+        yield dataclasses.replace(self._told(limit, schedule), policy=name)
         better = descend(problem, schedule, _SIMPLE * self.deadline.left())
-        yield None if better is None else self._told(problem, better)
+        yield None if better is None else self._told(limit, better)
 
-    def _told(self, problem: Problem, schedule: Schedule) -> Answer:
+    def _told(self, limit: float, schedule: Schedule) -> Answer:
+        problem = dataclasses.replace(self.program.problem, device_limit=limit)
         objective, nothing = replay(problem, schedule).makespan * MS, np.zeros(0)
         return Answer(nothing, (), objective, self.bound, nothing, schedule)
 
@@ -274,7 +282,7 @@ class Search:
         schedule = anneal(problem, start, _ANNEAL * self.deadline.left())
         if schedule is None:
             return None
-        return self._told(problem, schedule)
+        return self._told(limit, schedule)
 
     def _split_tensors(self, x: np.ndarray) -> np.ndarray:
         split = np.abs(x - np.round(x)) > 1e-6
