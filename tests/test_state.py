@@ -154,7 +154,10 @@ def test_sixteen_matrices_compiled_for_an_h100(quiet: None):
     plan = step.plan(state, batch)
     assert plan.device_bytes is not None
     found = autotm.device_bytes(compiled)
-    assert plan.device_bytes == pytest.approx(found, rel=0.03)
+    # Less exact than for what is not carried: the clock of the prediction, which
+    # decides how buffers of one size pack, runs a third faster here than XLA's. By
+    # plan, that is nothing, or up to one of the matrices.
+    assert abs(plan.device_bytes - found) <= 1.01 * 4 * 4096**2
     # All of the state by itself takes 3,072 MiB, that of plain `jax.jit` 3,856 with
     # its temporaries.
     assert found <= (1040 + 850) * 2**20

@@ -65,6 +65,8 @@ def shake(
     A polished `Schedule` that passes the checker and packs, or `None` if none was
     found.
     """
+    if problem.device_limit <= 0 or not problem.segments:
+        return None
     return _Shaking(problem, schedule, seconds).run(enough)
 
 
@@ -85,7 +87,7 @@ class _Shaking:
         self.problem, self.limit = problem, problem.device_limit
         self.seconds, self.start = seconds, time.perf_counter()
         self.draw = random.Random(0)
-        self.given = Ledger(problem, schedule).seconds()
+        self.given = max(Ledger(problem, schedule).seconds(), 1e-9)
         self.choosable = choosable(problem, int(_LEAST_BYTES * self.limit))
         self.packings = self.changes = 0
         self.best: tuple[float, Schedule] | None = None
