@@ -75,4 +75,4 @@ def test_ticks_are_those_of_the_segments_and_of_copies():
     moved = lives(known, Schedule((Store(0, 0, 2),), (Fetch(0, 4, 5),))).ticks()
     assert (still[4] - still[3], still[5] - still[4]) == (7, 9)
     assert moved[-1] > still[-1]
-    assert (moved[1:] > moved[:-1]).all()
+    assert (moved[1:] >= moved[:-1]).all()

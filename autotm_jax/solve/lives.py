@@ -66,10 +66,11 @@ class Lives:
         self.buffers = self._all()
 
     def ticks(self) -> np.ndarray:
-        """Ticks until each moment; what a segment does not tell has one per moment."""
+        """Ticks until each moment; a segment that does not tell them has one."""
         passed = np.ones(self._begin[-1] + 1, dtype=np.int64)
         passed[0] = 0
         for k, timeline in enumerate(self._timelines):
+            passed[self._begin[k] + 1] = 0  # but for copies
             start = self._begin[k] + 2
             for _, apart in self._apart[k]:
                 passed[start : start + apart.moments] = apart.ticks
