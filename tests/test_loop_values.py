@@ -72,7 +72,7 @@ def planned(name: str, count: int = 0) -> tuple[Program, Problem]:
     return program, problem_of(program)
 
 
-def check(name: str, program: Program, schedule: Schedule) -> None:
+def assert_same_values(name: str, program: Program, schedule: Schedule) -> None:
     """That an emitted step gives the values of the plain one."""
     _, args = get(name)
     found = jax.jit(emit(program, schedule))(*jax.tree.leaves(args))
@@ -84,14 +84,14 @@ def check(name: str, program: Program, schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_with_nothing_planned(name: str):
-    check(name, planned(name)[0], Schedule())
+    assert_same_values(name, planned(name)[0], Schedule())
 
 
 @pytest.mark.parametrize("name", CUT)
 def test_with_all_pairs_cut(name: str):
     program = planned(name, 1)[0]
     assert len(program.loops) > len(planned(name)[0].loops)
-    check(name, program, Schedule())
+    assert_same_values(name, program, Schedule())
 
 
 @pytest.mark.parametrize("name", CROSSED)
@@ -104,7 +104,7 @@ def test_with_everything_moved_in_every_way(name: str):
     for schedule in schedules:
         assert replay(problem, schedule).faults == ()
         assert len(schedule.stores) == len(movable) > 0
-        check(name, program, schedule)
+        assert_same_values(name, program, schedule)
 
 
 @pytest.mark.parametrize("name", AGAIN)
@@ -113,7 +113,7 @@ def test_with_all_computed_again_that_can_be(name: str):
     schedule = recomputing(problem)
     assert schedule.recomputes
     assert replay(problem, schedule).faults == ()
-    check(name, program, schedule)
+    assert_same_values(name, program, schedule)
 
 
 @pytest.mark.parametrize("name", ["layers", "three_in_a_row"])
@@ -136,7 +136,7 @@ def test_the_parts_of_a_pair_have_plans_of_their_own(name: str):
         assert 0 < len(only.stores) < len(every.stores)
         for schedule in (every, only):
             assert replay(problem, schedule).faults == ()
-            check(name, program, schedule)
+            assert_same_values(name, program, schedule)
 
 
 @pytest.mark.parametrize("name", STEPS)
