@@ -21,7 +21,7 @@ from autotm_jax.solve import (
     best_policy,
     replay,
 )
-from autotm_jax.solve.model import Model
+from autotm_jax.solve.model import INFEASIBLE, Model
 from autotm_jax.solve.search import Search
 from autotm_jax.solve.symmetry import tied
 
@@ -244,7 +244,7 @@ def test_the_search_for_the_least_memory_ends_in_its_time(formulation: Formulati
 def test_a_relaxation_that_takes_too_long_leaves_the_rest_to_simple_plans(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    def slow(model: Model, limit: Any, options: SolverOptions, upper: Any = None):
+    def slow(model: Model, limit: Any, options: SolverOptions, *rest: Any):
         time.sleep(options.time_limit)
 
     monkeypatch.setattr(Model, "run", slow)
@@ -299,3 +299,53 @@ def test_a_search_begins_where_one_for_a_lower_limit_ended():
     assert loose.objective <= tight.objective * (1 + 1e-9)
     other = JointProgram(free).fastest(limit_between(free, 0.6), SolverOptions(0.01))
     assert other.objective > loose.objective
+
+
+@pytest.mark.parametrize("formulation", Formulation)
+def test_nothing_is_found_below_the_optimum(formulation: Formulation):
+    found = 0
+    for seed in range(0, 40, 4):
+        boolean = PROGRAMS[formulation](random_problem(seed)).boolean
+        limit = limit_between(random_problem(seed), 0.6)
+        best = boolean.run(limit, EXACT)
+        assert best is not None
+        if best is INFEASIBLE:
+            continue
+        found += 1
+        none = boolean.run(limit, EXACT, below=best.objective * (1 - 1e-4))
+        assert none is INFEASIBLE, seed
+        again = boolean.run(limit, EXACT, below=best.objective * (1 + 1e-4))
+        assert again is not None
+        assert again.objective == pytest.approx(best.objective, rel=2e-5), seed
+    assert found >= 2
+
+
+@pytest.mark.parametrize("gap", [1e-5, 0.05])
+def test_a_search_proves_its_best_or_beats_it(gap: float):
+    # From a slow plan: columns that no better plan takes are left out.
+    better = proved = 0
+    for seed in range(30):
+        program = JointProgram(random_problem(seed))
+        limit = limit_between(program.problem, 0.5)
+        policy = best_policy(
+            dataclasses.replace(program.problem, device_limit=limit), 60.0
+        )
+        relaxed = program.relaxed.run(limit, EXACT)
+        optimum = program.boolean.run(limit, EXACT)
+        if policy is None or relaxed is None or optimum is None:
+            continue
+        search = Search(program, limit, dataclasses.replace(EXACT, gap=gap))
+        search.best = search._told(limit, policy[1])
+        slow = search.best.objective
+        found = search._whole(relaxed, 1.0)
+        assert found is not None
+        assert search.bound <= optimum.objective * (1 + 2e-5), seed
+        if found is INFEASIBLE:
+            proved += 1
+            assert slow * (1 - gap) <= optimum.objective * (1 + 2e-5), seed
+            assert search._is_good(), seed
+        else:
+            better += 1
+            within = gap + 2e-5
+            assert found.objective == pytest.approx(optimum.objective, rel=within)
+    assert min(better, proved) >= 2, (better, proved)

@@ -51,6 +51,9 @@ _BLOCK = 128
 # Of numbers that cancel out no more than this part of the largest is left.
 _CANCELLED = 1e-12
 
+# HiGHS takes this for infinite.
+ANYTHING = 1e20
+
 # What HiGHS calls it if there is no solution. No program here is unbounded.
 _NONE = ("kInfeasible", "kUnboundedOrInfeasible")
 
@@ -123,6 +126,8 @@ class Model:
         # leave a program as it is compiled.
         self._upper = cp.Parameter(edges, nonneg=True, value=np.ones(edges))
         self._limit = cp.Parameter(nonneg=True)
+        # What the objective has to be below.
+        self._below = cp.Parameter(value=ANYTHING)
         # A row, not an attribute of the variable: its duals are reduced costs.
         self._at_least = x >= 0
         self._least = cp.Variable()
@@ -307,18 +312,24 @@ class Model:
     def _fastest(self) -> cp.Problem:
         """Least makespan within a device limit, in milliseconds."""
         rows = [*self._rows, *self._timing, self._least == self._limit]
+        if self._is_boolean:
+            rows.append(self._makespan <= self._below)
         return cp.Problem(cp.Minimize(self._makespan), rows)
 
     @functools.cached_property
     def _least_memory(self) -> cp.Problem:
         """Least device peak, in MiB."""
-        return cp.Problem(cp.Minimize(self._least), self._rows)
+        rows = list(self._rows)
+        if self._is_boolean:
+            rows.append(self._least <= self._below)
+        return cp.Problem(cp.Minimize(self._least), rows)
 
     def run(
         self,
         limit: float | None,
         options: SolverOptions,
         upper: np.ndarray | None = None,
+        below: float = ANYTHING,
     ) -> Answer | None:
         """Solves.
 
@@ -327,6 +338,10 @@ class Model:
         - `limit`: device bytes, for the least makespan; `None` for the least memory.
         - `options`: what the solver may take; its seconds count from this call.
         - `upper`: per column, whether it may be taken; all of them by default.
+        - `below`: what the objective of a boolean program has to be below, in its unit.
+            This is how a search starts from what it has: given a vector to start
+            from, HiGHS 1.16.0 takes some for optimal that are not, and 1.15.1 loses
+            more time than it saves.
 
         **Returns:**
 
@@ -345,6 +360,7 @@ class Model:
         self._upper.value = every if upper is None else upper.astype(float)
         if limit is not None:
             self._limit.value = max(0.0, limit / MIB)
+        self._below.value = below
         taken: dict[str, Any] = {}
         if options.threads is not None:
             taken["threads"] = options.threads
@@ -353,8 +369,6 @@ class Model:
         program = self._least_memory if limit is None else self._fastest
         try:
             matrices = Matrices(program)
-            # From nothing: given a solution to start from, HiGHS 1.16.0 takes some for
-            # optimal that are not, and 1.15.1 loses more time than it saves.
             problem = matrices.problem(taken)
             left = options.time_limit - (time.perf_counter() - start)
             if left <= 0:

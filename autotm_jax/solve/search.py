@@ -5,7 +5,9 @@ measured from. It is nearly integral, so boolean solutions are looked for near i
 boolean programs that leave only what the relaxation splits, or only the columns that
 cost nothing there, or little, and by local searches that start from simple policies and
 from the relaxation rounded to whole tensors. Only if the gap is still too large is the
-whole boolean program solved.
+whole boolean program solved, and then for what beats the best so far by more than the
+gap: a column whose reduced cost is too much for that is left out (reduced-cost fixing),
+and if there is nothing, that is the proof.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import numpy as np
 from .checker import replay
 from .deadline import Deadline
 from .improve import anneal, descend
-from .model import INFEASIBLE, MIB, MS, Answer, Model
+from .model import ANYTHING, INFEASIBLE, MIB, MS, Answer, Model
 from .policies import best_policy
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
+from .worker import SOLVER
 
 
 if TYPE_CHECKING:
@@ -73,6 +76,15 @@ _SPLIT_SECONDS = 3.0
 # as long again), and the seconds with which it is not worth beginning.
 _ANNEAL = 0.5
 _ANNEAL_SECONDS = 2.0
+
+# The whole program is tried early if the best is within so many times the gap.
+_PROVABLE = 5.0
+
+# The part of the time that is left which it may take then.
+_PROOF = 0.5
+
+# Reduced costs are exact to so much, in milliseconds or MiB.
+_EXACT = 1e-6
 
 # The relative MIP gap at which programs near the relaxation are left, as a part of the
 # one that is wanted: where that takes longer there is nothing to be found.
@@ -128,12 +140,10 @@ class Search:
             if self._is_over():
                 break
         if not self._is_over():
-            every = self.boolean.run(self.limit, self._within(1.0))
+            every = self._whole(relaxed, 1.0)
             if every is INFEASIBLE and self.best is None:
                 return self._solution(Status.INFEASIBLE)
-            if every is not None and every is not INFEASIBLE:
-                self.bound = max(self.bound, every.bound)
-                self._consider(every)
+            self._consider(every)
         if self._is_good():
             return self._solution(Status.OPTIMAL)
         if self.best is None or self.best.schedule is None:
@@ -157,10 +167,11 @@ class Search:
         if self.best is None or found.objective < self.best.objective:
             self.best = found
 
-    def _is_good(self) -> bool:
+    def _is_good(self, times: float = 1.0) -> bool:
+        """Whether the best is within so many times the gap."""
         if self.best is None:
             return False
-        allowed = self.options.gap * abs(self.best.objective) + 1e-9
+        allowed = times * self.options.gap * abs(self.best.objective) + 1e-9
         return self.best.objective - self.bound <= allowed
 
     def _solution(self, status: Status) -> Solution:
@@ -168,7 +179,7 @@ class Search:
         bound = self.bound * self.unit
         if self.best is None:
             note = self._failure()
-            return Solution(status, None, float("inf"), bound, taken, note)
+            return Solution(status, None, float("inf"), bound, taken, note, SOLVER)
         schedule = self.best.schedule
         if schedule is None:
             schedule = self.program.decoded(self.best.x, self.best.picks)
@@ -177,7 +188,8 @@ class Search:
         if status is not Status.OPTIMAL:
             notes.append(self._failure())
         note = "; ".join(filter(None, notes))
-        return Solution(status, schedule, objective, min(bound, objective), taken, note)
+        bound = min(bound, objective)
+        return Solution(status, schedule, objective, bound, taken, note, SOLVER)
 
     def _failure(self) -> str:
         models = [self.relaxed, *self.program.built()]
@@ -205,15 +217,36 @@ class Search:
             if is_free:
                 yield self._annealed(relaxed, self.limit or 0.0)
             yield self._near(relaxed, _FAR)
+        if self._is_good(_PROVABLE):
+            yield self._whole(relaxed, _PROOF)
         tie = self.program.tie
         columns, decisions = map(int, tie.shape)  # pyright: ignore[reportArgumentType]
         if decisions <= _ALIKE * columns:
             # What is cheap for one of a group is allowed to all.
             upper = tie @ (tie.T @ self._cheap(relaxed, _ALIKE_NEAR)) > 0
             options = self._within(_TIED, _GAP_NEARBY)
-            yield self.program.alike.run(self.limit, options, upper)
+            below = self._worth_finding()
+            yield self.program.alike.run(self.limit, options, upper, below)
         if is_free and near is not INFEASIBLE:
             yield self._annealed(relaxed, self.limit or 0.0)
+
+    def _worth_finding(self) -> float:
+        """What a plan has to be below to beat the best by more than the gap."""
+        if self.best is None:
+            return ANYTHING
+        return self.best.objective - self.options.gap * abs(self.best.objective)
+
+    def _whole(self, relaxed: Answer | None, part: float) -> Answer | None:
+        """What is worth finding, anywhere; otherwise the bound rises to it."""
+        below, upper = self._worth_finding(), None
+        if relaxed is not None and self.best is not None:
+            upper = relaxed.reduced_costs <= below - relaxed.objective + _EXACT
+        every = self.boolean.run(self.limit, self._within(part), upper, below)
+        if every is INFEASIBLE and self.best is not None:
+            self.bound = max(self.bound, below)
+        elif every is not None:
+            self.bound = max(self.bound, min(every.bound, below))
+        return every
 
     def _near_and_simple(
         self, relaxed: Answer, is_free: bool
