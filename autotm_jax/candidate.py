@@ -1,4 +1,4 @@
-"""One order of a step, priced: the problem it poses and the plans it allows."""
+"""One order of a step: the plans that it allows, and the search for them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ import numpy as np
 
 from .changes import as_emitted
 from .errors import AutoTMWarning
-from .formulate import formulate, live_bytes
 from .found import Found, read_found, sound, written
-from .machine import Machine, Target
+from .machine import Target
 from .plan import Plan
-from .profile import (
-    Costs,
-    cache,
-    estimate_costs,
-    with_measured_link,
-)
+from .priced import Priced
+from .profile import cache
 from .report.peak import tightest_point
 from .solve import (
-    PROGRAMS,
     BooleanProgram,
     Deadline,
     Formulation,
@@ -61,7 +55,7 @@ _SOLVE = 0.6
 _NEARLY = 1.001
 
 # Part of the key of every plan that is kept: raise it when the search changes.
-_SEARCH = 3
+_SEARCH = 4
 
 # Device bytes that no step has.
 _NO_LIMIT = 2.0**62
@@ -77,17 +71,12 @@ _NO_PLAN = "none"
 _AGAIN = 1 / 2
 
 
-class Candidate:
-    """A program with its costs, and every plan that is made of it.
+class Candidate(Priced):
+    """A priced program, and every plan that is made of it.
 
-    **Arguments:**
+    **Arguments:** those of a `Priced`, and
 
-    - `program`: the step, in one order of its equations; kept as `traced`.
-    - `target`: what to compile for.
-    - `host_limit`: bytes of host memory.
     - `solver`: what the solver may take.
-    - `measured`: whether costs are timed on the target, which then is here.
-    - `formulation`: which boolean program places the tensors.
     """
 
     def __init__(
@@ -99,10 +88,8 @@ class Candidate:
         measured: bool = False,
         formulation: Formulation = Formulation.JOINT,
     ):
-        self.traced = program
-        self._measured, self._formulation = measured, formulation
-        self._kind = PROGRAMS[formulation]
-        self._target, self._host_limit, self._solver = target, host_limit, solver
+        super().__init__(program, target, host_limit, measured, formulation)
+        self._solver = solver
         # What was found, with its allocation: it may be better for another limit, too.
         self._found: list[tuple[int, Found]] = []
 
@@ -110,78 +97,6 @@ class Candidate:
         """The same program, to be placed by another boolean program."""
         rest = self._host_limit, self._solver, self._measured
         return Candidate(self.traced, self._target, *rest, formulation)
-
-    @functools.cached_property
-    def costs(self) -> Costs:
-        """What the program costs on the target."""
-        streams = self._kind.streams
-        if self._measured:
-            try:
-                return estimate_costs(self.traced, self._target, True, streams)
-            except Exception as error:  # noqa: BLE001 - the step can do without
-                _warn_not_measured("The step's segments", error)
-        return estimate_costs(self.traced, self._target, False, streams)
-
-    @functools.cached_property
-    def program(self) -> Program:
-        """The step with those variants that can be had on the target."""
-        names = {k: {n for n, _ in had} for k, had in self.costs.variants.items()}
-        return self.traced.keeping(names)
-
-    @functools.cached_property
-    def _machine(self) -> Machine:
-        machine = self._target.machine
-        if self._measured and self._host_limit > 0:
-            try:
-                return with_measured_link(machine)
-            except Exception as error:  # noqa: BLE001 - the step can do without
-                _warn_not_measured("Copies to the host and back", error)
-        return machine
-
-    @functools.cached_property
-    def problem(self) -> Problem:
-        """The placement problem, without a limit on the device."""
-        return self._formulated(self.costs, self._machine)
-
-    def _formulated(self, costs: Costs, machine: Machine) -> Problem:
-        nothing = float("inf")
-        limits, carries = (nothing, self._host_limit), self._kind.carries
-        found = formulate(self.traced, costs, machine, *limits, carries)
-        if self._kind.recomputes:
-            return found
-        tensors = [
-            dataclasses.replace(t, recipe=None, optional=()) for t in found.tensors
-        ]
-        return dataclasses.replace(found, tensors=tuple(tensors))
-
-    @functools.cached_property
-    def sketch(self) -> Problem:
-        """The same problem, with times that are only modelled."""
-        if not self._measured:
-            return self.problem
-        costs = estimate_costs(self.traced, self._target)
-        return self._formulated(costs, self._target.machine)
-
-    @functools.cached_property
-    def fixed_bytes(self) -> int:
-        """Bytes of the arguments and results that are not part of the problem."""
-        if not self.traced.carried:
-            return _outer_bytes(self.traced)
-        placed = sum(t.nbytes for t in self.sketch.tensors if t.carried is not None)
-        return _outer_bytes(self.traced) - placed
-
-    @functools.cached_property
-    def live_bytes(self) -> int:
-        """As `cut_bytes`, without what segments need for themselves.
-
-        Known as soon as the program is: nothing is priced for it.
-        """
-        return _outer_bytes(self.traced) + live_bytes(self.traced)
-
-    @functools.cached_property
-    def cut_bytes(self) -> int:
-        """Device bytes of the program when it is only cut."""
-        return self.fixed_bytes + replay(self.sketch, Schedule()).device_peak
 
     @functools.cached_property
     def _placement(self) -> BooleanProgram:
@@ -392,7 +307,8 @@ class Candidate:
         is_proved = solution.status is Status.OPTIMAL
         status = Status.OPTIMAL if is_proved else Status.TIME_LIMIT
         bound = solution.bound if problem.tensors else peak
-        known = Found(status, best, peak, bound, solution.seconds)
+        figures, solver = (peak, bound, solution.seconds), solution.solver
+        known = Found(status, best, *figures, solver=solver)
         cache.store("plan", key, written(known))
         return known
 
@@ -403,6 +319,7 @@ class Candidate:
 
     def plan(self, found: Found, budget: int | None, limit: float, note: str) -> Plan:
         """What was found as a `Plan`."""
+        bound = None if found is self.least else found.bound
         found = self._polished(found)
         problem = self._as_planned(found.schedule, self.problem)
         peak = replay(problem, found.schedule).device_peak
@@ -417,13 +334,15 @@ class Candidate:
             host_bytes=state.host_peak,
             seconds=state.makespan,
             unconstrained_seconds=self.unconstrained,
+            bound=bound,
             gap=found.gap,
+            solver=found.solver,
             solve_seconds=found.seconds,
             program=self.program,
             problem=problem,
             replay=state,
             costs=self.costs,
-            machine=self._machine,
+            machine=self.machine,
             formulation=self._formulation,
         )
 
@@ -484,7 +403,8 @@ class Candidate:
         if found is not None and found.objective <= seconds:
             return found
         bound, taken = min(solution.bound, seconds), solution.seconds
-        return Found(Status.POLICY, schedule, seconds, bound, taken, name)
+        asked = name, solution.solver
+        return Found(Status.POLICY, schedule, seconds, bound, taken, *asked)
 
     def _greedily(
         self, problem: Problem, solution: Solution, seconds: float
@@ -504,17 +424,12 @@ class Candidate:
         )
         seconds = replay(problem, schedule).makespan
         bound, taken = solution.bound, solution.seconds
-        return Found(Status.GREEDY, schedule, seconds, bound, taken)
+        solver = solution.solver
+        return Found(Status.GREEDY, schedule, seconds, bound, taken, solver=solver)
 
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
         return tightest_point(self.program, self.problem, self.least.schedule)
-
-
-def _outer_bytes(program: Program) -> int:
-    """Bytes of the arguments and results of a step."""
-    results, aliased = program.result_bytes()
-    return program.argument_bytes() + results - aliased
 
 
 def _at_rest(problem: Problem) -> Schedule:
@@ -541,16 +456,6 @@ def _least_workspace(problem: Problem) -> tuple[Pick, ...]:
         if least := ways.index(min(ways)):
             picks.append(Pick(k, least))
     return tuple(picks)
-
-
-def _warn_not_measured(what: str, error: Exception) -> None:
-    warnings.warn(
-        f"{what} could not be timed ({type(error).__name__}: {error}), so they are "
-        "priced by the description of the nearest machine. measure=False does so "
-        "without trying.",
-        AutoTMWarning,
-        stacklevel=2,
-    )
 
 
 def _because(solution: Solution) -> str:

@@ -33,7 +33,7 @@ def sound(problem: Problem, solution: Solution) -> Found | None:
         return None
     status, bound = solution.status, solution.bound
     figures = solution.objective, bound, solution.seconds
-    return Found(status, schedule, *figures, solution.note)
+    return Found(status, schedule, *figures, solution.note, solution.solver)
 
 
 def written(found: Found) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def written(found: Found) -> dict[str, Any]:
         "objective": found.objective,
         "bound": found.bound,
         "note": found.note,
+        "solver": found.solver,
         "stores": [dataclasses.astuple(s) for s in schedule.stores],
         "fetches": [dataclasses.astuple(f) for f in schedule.fetches],
         "recomputes": [dataclasses.astuple(r) for r in schedule.recomputes],
@@ -64,6 +65,7 @@ def read_found(entry: Any) -> Found | None:
         )
         status = Status[entry["status"]]
         figures = entry["objective"], entry["bound"]
-        return Found(status, schedule, *figures, 0.0, entry["note"])
+        texts = entry["note"], entry["solver"]
+        return Found(status, schedule, *figures, 0.0, *texts)
     except (TypeError, KeyError):
         return None

@@ -40,7 +40,11 @@ class Plan:
     - `device_bytes`, `host_bytes`: predicted for the executable, arguments and results
         included; `None` if nothing was predicted (an untouched step).
     - `seconds`, `unconstrained_seconds`: predicted for the step, and without a limit.
-    - `gap`, `solve_seconds`: of the solver.
+    - `bound`: seconds below which the solver ruled plans out; `None` for the plan that
+        needs least, where no time was asked for.
+    - `gap`, `solver`, `solve_seconds`: what that leaves open, as a part of the plan's
+        own objective; which solver was asked, with its version; and how long it took,
+        nothing if the answer was in the cache.
     - `program`, `problem`, `replay`, `costs`, `machine`: what the figures are made of;
         `None` for a step that was not analysed.
     - `realised`: what XLA made of it; `None` before it is compiled.
@@ -54,7 +58,9 @@ class Plan:
     host_bytes: int = 0
     seconds: float | None = None
     unconstrained_seconds: float | None = None
+    bound: float | None = None
     gap: float = 0.0
+    solver: str = ""
     solve_seconds: float = 0.0
     program: Program | None = dataclasses.field(default=None, repr=False)
     problem: Problem | None = dataclasses.field(default=None, repr=False)

@@ -118,7 +118,7 @@ def unpriced(*args: object) -> object:
 def test_a_budget_that_looks_loose_is_tried_out_before_anything_is_priced(
     own_cache: object, monkeypatch: pytest.MonkeyPatch, plain: float, is_kept: bool
 ):
-    monkeypatch.setattr("autotm_jax.candidate.estimate_costs", unpriced)
+    monkeypatch.setattr("autotm_jax.priced.estimate_costs", unpriced)
     budget = planner(2**20)._usual.live_bytes
     one = planner(budget, plain=int(plain * budget))
     if is_kept:
@@ -131,7 +131,7 @@ def test_a_budget_that_looks_loose_is_tried_out_before_anything_is_priced(
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_priced(
     own_cache: object, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("autotm_jax.candidate.estimate_costs", unpriced)
+    monkeypatch.setattr("autotm_jax.priced.estimate_costs", unpriced)
     with pytest.raises(InfeasibleBudget, match="the arguments and results of the step"):
         planner(64).first()
 

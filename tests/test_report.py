@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.metadata
 import re
 import warnings
 from typing import Any
@@ -43,6 +44,14 @@ def test_a_plan_before_and_after_it_is_compiled():
     assert re.fullmatch(r"[\d.]+ ms modelled, [\d.]+ x unconstrained", rows["step"])
     assert re.fullmatch(r"\d+ values, [\d.]+ (KiB|B)", rows["moved"])
     assert re.fullmatch(r"\d+ values, [\d.]+ (KiB|B)", rows["computed again"])
+    assert plan.solver == f"HiGHS {importlib.metadata.version('highspy')}"
+    assert re.fullmatch(
+        rf"{plan.solver}, MIP gap [\d.]+%, no plan below [\d.]+ ms, [\d.]+ s",
+        rows["solver"],
+    )
+    assert plan.bound is not None and plan.seconds is not None
+    assert 0 < plan.bound <= plan.seconds
+    assert plan.gap == pytest.approx(1 - plan.bound / plan.seconds, abs=1e-6)
     assert rows["machine"] == "cpu (described)"
     assert "modelled" in rows["times"]
     with warnings.catch_warnings():

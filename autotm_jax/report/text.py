@@ -54,8 +54,7 @@ def summary(plan: Plan) -> str:
         if plan.formulation is not Formulation.JOINT:
             rows.append(("program", plan.formulation.value))
         rows += _variant_rows(plan)
-        solver = f"MIP gap {plan.gap:.2%}, {plan.solve_seconds:.1f} s"
-        rows.append(("solver", solver))
+        rows.append(("solver", _solver(plan)))
     if plan.costs is not None:
         rows += [
             ("times", plan.costs.time_source),
@@ -87,6 +86,14 @@ def _time_rows(plan: Plan) -> list[tuple[str, str]]:
     how = "modelled from measured segments" if is_measured else "modelled"
     text = f"{plan.seconds * 1e3:,.2f} ms {how}, {ratio:.3f} x unconstrained"
     return [("step", text)]
+
+
+def _solver(plan: Plan) -> str:
+    found = [f"MIP gap {plan.gap:.2%}"]
+    if plan.bound is not None:
+        found.append(f"no plan below {plan.bound * 1e3:,.2f} ms")
+    found.append(f"{plan.solve_seconds:.1f} s")
+    return ", ".join(filter(None, [plan.solver, *found]))
 
 
 def _variant_rows(plan: Plan) -> list[tuple[str, str]]:

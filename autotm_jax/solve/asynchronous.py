@@ -58,7 +58,8 @@ class AsynchronousProgram(BooleanProgram):
         bound = min(found.bound, waiting.objective)
         status, note = Status.TIME_LIMIT, "no copy runs beside a segment"
         plan, objective = waiting.schedule, waiting.objective
-        return Solution(status, plan, objective, bound, seconds, note)
+        solver = found.solver
+        return Solution(status, plan, objective, bound, seconds, note, solver)
 
     def columns_of(self, problem: Problem) -> Columns:
         """A gadget per touch and per segment near one."""

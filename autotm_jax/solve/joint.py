@@ -64,7 +64,8 @@ class JointProgram(BooleanProgram):
             return found
         makespan, taken = replay(problem, schedule).makespan, deadline.taken()
         bound = problem.fastest()
-        return Solution(Status.GREEDY, schedule, makespan, bound, taken, found.note)
+        status, note, solver = Status.GREEDY, found.note, found.solver
+        return Solution(status, schedule, makespan, bound, taken, note, solver)
 
     def columns_of(self, problem: Problem) -> Columns:
         """See `network.py`."""

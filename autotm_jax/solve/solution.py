@@ -61,6 +61,7 @@ class Solution:
     - `objective`, `bound`: seconds (or bytes, for least memory), found and proved.
     - `seconds`: wall time of the search.
     - `note`: what else there is to say: the policy that won, or how a solver failed.
+    - `solver`: which one was asked, with its version; empty if none was.
     """
 
     status: Status
@@ -69,6 +70,7 @@ class Solution:
     bound: float
     seconds: float
     note: str = ""
+    solver: str = ""
 
     @property
     def gap(self) -> float:

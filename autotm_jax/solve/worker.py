@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import importlib.metadata
 import os
 import queue
 import subprocess
@@ -34,6 +35,9 @@ _MOMENT = 0.3
 
 # Seconds that a process gets to import HiGHS.
 _START_SECONDS = 20.0
+
+SOLVER = f"HiGHS {importlib.metadata.version('highspy')}"
+"""The solver, with its version."""
 
 # Stands for: no message in time.
 _NOTHING_YET = ("nothing yet",)

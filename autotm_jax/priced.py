@@ -1,0 +1,129 @@
+"""One order of a step, priced: the placement problem that it poses."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+
+from .errors import AutoTMWarning
+from .formulate import formulate, live_bytes
+from .machine import Machine, Target
+from .profile import Costs, estimate_costs, with_measured_link
+from .solve import PROGRAMS, Formulation, Problem, Schedule, replay
+from .trace import Program
+
+
+class Priced:
+    """A program with what it costs on a target, and the problem that it poses.
+
+    **Arguments:**
+
+    - `program`: the step, in one order of its equations; kept as `traced`.
+    - `target`: what to compile for.
+    - `host_limit`: bytes of host memory.
+    - `measured`: whether costs are timed on the target, which then is here.
+    - `formulation`: which boolean program places the tensors.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        target: Target,
+        host_limit: int,
+        measured: bool = False,
+        formulation: Formulation = Formulation.JOINT,
+    ):
+        self.traced = program
+        self._target, self._host_limit = target, host_limit
+        self._measured, self._formulation = measured, formulation
+        self._kind = PROGRAMS[formulation]
+
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """What the program costs on the target."""
+        streams = self._kind.streams
+        if self._measured:
+            try:
+                return estimate_costs(self.traced, self._target, True, streams)
+            except Exception as error:  # noqa: BLE001 - the step can do without
+                _warn_not_measured("The step's segments", error)
+        return estimate_costs(self.traced, self._target, False, streams)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The step with those variants that can be had on the target."""
+        names = {k: {n for n, _ in had} for k, had in self.costs.variants.items()}
+        return self.traced.keeping(names)
+
+    @functools.cached_property
+    def machine(self) -> Machine:
+        """The target's, with a link that was measured where that is possible."""
+        machine = self._target.machine
+        if self._measured and self._host_limit > 0:
+            try:
+                return with_measured_link(machine)
+            except Exception as error:  # noqa: BLE001 - the step can do without
+                _warn_not_measured("Copies to the host and back", error)
+        return machine
+
+    @functools.cached_property
+    def problem(self) -> Problem:
+        """The placement problem, without a limit on the device."""
+        return self._formulated(self.costs, self.machine)
+
+    def _formulated(self, costs: Costs, machine: Machine) -> Problem:
+        nothing = float("inf")
+        limits, carries = (nothing, self._host_limit), self._kind.carries
+        found = formulate(self.traced, costs, machine, *limits, carries)
+        if self._kind.recomputes:
+            return found
+        tensors = [
+            dataclasses.replace(t, recipe=None, optional=()) for t in found.tensors
+        ]
+        return dataclasses.replace(found, tensors=tuple(tensors))
+
+    @functools.cached_property
+    def sketch(self) -> Problem:
+        """The same problem, with times that are only modelled."""
+        if not self._measured:
+            return self.problem
+        costs = estimate_costs(self.traced, self._target)
+        return self._formulated(costs, self._target.machine)
+
+    @functools.cached_property
+    def fixed_bytes(self) -> int:
+        """Bytes of the arguments and results that are not part of the problem."""
+        if not self.traced.carried:
+            return _outer_bytes(self.traced)
+        placed = sum(t.nbytes for t in self.sketch.tensors if t.carried is not None)
+        return _outer_bytes(self.traced) - placed
+
+    @functools.cached_property
+    def live_bytes(self) -> int:
+        """As `cut_bytes`, without what segments need for themselves.
+
+        Known as soon as the program is: nothing is priced for it.
+        """
+        return _outer_bytes(self.traced) + live_bytes(self.traced)
+
+    @functools.cached_property
+    def cut_bytes(self) -> int:
+        """Device bytes of the program when it is only cut."""
+        return self.fixed_bytes + replay(self.sketch, Schedule()).device_peak
+
+
+def _outer_bytes(program: Program) -> int:
+    """Bytes of the arguments and results of a step."""
+    results, aliased = program.result_bytes()
+    return program.argument_bytes() + results - aliased
+
+
+def _warn_not_measured(what: str, error: Exception) -> None:
+    warnings.warn(
+        f"{what} could not be timed ({type(error).__name__}: {error}), so they are "
+        "priced by the description of the nearest machine. measure=False does so "
+        "without trying.",
+        AutoTMWarning,
+        stacklevel=2,
+    )
