@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import BudgetError
 
@@ -29,15 +29,18 @@ _ADVICE = (
     'Give bytes as an int, a size as "6GiB" or "500 MB", a fraction of what plain '
     'jax.jit needs as a float in (0, 1], "min", or None for what the device has.'
 )
+_HOST_ADVICE = (
+    'Give bytes as an int, a size as "64GiB" or "500 MB", 0 to move nothing, or None '
+    "for what the host has."
+)
 
 
-def parse_budget(budget: Budget, name: str = "budget") -> Budget | Literal["min"]:
-    """Checks a budget and brings it into one of four forms.
+def parse_budget(budget: Budget) -> Budget | Literal["min"]:
+    """Checks a budget of device memory and brings it into one of four forms.
 
     **Arguments:**
 
     - `budget`: what the user wrote.
-    - `name`: the name of the argument, for the error message.
 
     **Returns:**
 
@@ -49,29 +52,55 @@ def parse_budget(budget: Budget, name: str = "budget") -> Budget | Literal["min"
     """
     if budget is None or budget == "min":
         return budget
-    if isinstance(budget, bool) or not isinstance(budget, (int, float, str)):
-        kind = type(budget).__name__
-        raise BudgetError(f"{name} is {budget!r}, a {kind}. {_ADVICE}")
-    if isinstance(budget, int):
-        return _positive(budget, budget, name)
     if isinstance(budget, float):
         if math.isnan(budget) or not 0 < budget <= 1:
             raise BudgetError(
-                f"{name} is {budget!r}: a float is a fraction and lies in (0, 1]. "
+                f"budget is {budget!r}: a float is a fraction and lies in (0, 1]. "
                 f"{_ADVICE}"
             )
         return budget
-    match = _TEXT.fullmatch(budget)
+    nbytes = _size(budget, "budget", _ADVICE)
+    if nbytes <= 0:
+        raise BudgetError(f"budget is {budget!r}: it must be more than zero. {_ADVICE}")
+    return nbytes
+
+
+def parse_host_budget(budget: int | str | None) -> int | None:
+    """Checks a budget of host memory.
+
+    **Arguments:**
+
+    - `budget`: what the user wrote.
+
+    **Returns:**
+
+    Bytes, none to move nothing; or `None` for what the host has.
+
+    **Raises:**
+
+    - `BudgetError`: if it is none of these.
+    """
+    if budget is None:
+        return None
+    nbytes = _size(budget, "host_budget", _HOST_ADVICE)
+    if nbytes < 0:
+        raise BudgetError(
+            f"host_budget is {budget!r}: it must not be less than zero. {_HOST_ADVICE}"
+        )
+    return nbytes
+
+
+def _size(given: Any, name: str, advice: str) -> int:
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    if not isinstance(given, str):
+        kind = type(given).__name__
+        raise BudgetError(f"{name} is {given!r}, a {kind}. {advice}")
+    match = _TEXT.fullmatch(given)
     unit = match and _UNITS.get(match.group(2).lower())
     if not match or unit is None:
-        raise BudgetError(f"{name} is {budget!r}, which is not a size. {_ADVICE}")
-    return _positive(int(float(match.group(1)) * unit), budget, name)
-
-
-def _positive(value: int, said: Budget, name: str) -> int:
-    if value <= 0:
-        raise BudgetError(f"{name} is {said!r}: it must be more than zero. {_ADVICE}")
-    return value
+        raise BudgetError(f"{name} is {given!r}, which is not a size. {advice}")
+    return int(float(match.group(1)) * unit)
 
 
 def format_bytes(nbytes: float) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .budget import Budget, parse_budget
-from .errors import BudgetError, TargetError
+from .budget import Budget, parse_budget, parse_host_budget
+from .errors import TargetError
 from .machine import Target
 from .machine import target as find_target
 from .solve import Formulation, SolverOptions
@@ -18,7 +18,7 @@ def jit(
     /,
     *,
     budget: Budget = None,
-    host_budget: Budget = None,
+    host_budget: int | str | None = None,
     target: str | Target | None = None,
     measure: bool | None = None,
     solver: SolverOptions | None = None,
@@ -77,16 +77,17 @@ def jit(
 
     - `BudgetError`: for a budget that is not one.
     - `TargetError`: for a target that is not known, or is to be measured and not here.
-    - `ValueError`: for a formulation that is not one.
-    - `TypeError`: if `fun` is not callable.
+    - `ValueError`: for a formulation that is not one, and for limits of the solver that
+        are none.
+    - `TypeError`: if `fun` is not callable, or `solver` is no `SolverOptions`.
     - `InfeasibleBudget`: at the first call, if no plan meets the budget.
     """
     parsed = parse_budget(budget)
-    host = 0 if _is_zero(host_budget) else parse_budget(host_budget, "host_budget")
-    if host == "min" or isinstance(host, float):
-        raise BudgetError(
-            f"host_budget is {host_budget!r}. Give bytes as an int, a size as "
-            '"6GiB" or "500 MB", 0 to move nothing, or None for what the host has.'
+    host = parse_host_budget(host_budget)
+    if solver is not None and not isinstance(solver, SolverOptions):
+        raise TypeError(
+            f"solver is {solver!r}, of type {type(solver).__name__}. Give "
+            "autotm.SolverOptions(time_limit=60), or leave it out."
         )
     program = _formulation(formulation)
     chosen = None if target is None else find_target(target)
@@ -124,7 +125,3 @@ def _formulation(given: str | Formulation) -> Formulation:
         raise ValueError(
             f"formulation is {given!r}. The boolean programs are {known}."
         ) from None
-
-
-def _is_zero(budget: Budget) -> bool:
-    return isinstance(budget, int) and not isinstance(budget, bool) and budget == 0

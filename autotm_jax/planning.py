@@ -16,7 +16,7 @@ from . import compat
 from .budget import Budget, format_bytes
 from .candidate import Candidate
 from .compile import Evidence
-from .errors import BudgetError, InfeasibleBudget
+from .errors import InfeasibleBudget
 from .found import Found
 from .machine import Target
 from .plain import Plain
@@ -63,7 +63,7 @@ class Request:
     """What the user asked for.
 
     - `target`: what to compile for.
-    - `budget`, `host_budget`: as `parse_budget` returns them.
+    - `budget`, `host_budget`: as `parse_budget` and `parse_host_budget` return them.
     - `measured`: whether costs are timed on the target, which then is here.
     - `solver`: what the solver may take.
     - `formulation`: which boolean program places the values.
@@ -71,7 +71,7 @@ class Request:
 
     target: Target
     budget: Budget
-    host_budget: Budget
+    host_budget: int | None
     measured: bool
     solver: SolverOptions
     formulation: Formulation = Formulation.JOINT
@@ -234,15 +234,9 @@ class Planner:
         if not self.request.target.machine.has_host_memory:
             return 0
         budget = self.request.host_budget
-        known = self.request.target.machine.host_bytes
-        if isinstance(budget, int):
+        if budget is not None:
             return budget
-        if budget is None:
-            return known or 2**62
-        raise BudgetError(
-            f"host_budget is {budget!r}. Give bytes as an int, a size as "
-            '"6GiB" or "500 MB", or None for what the host has.'
-        )
+        return self.request.target.machine.host_bytes or 2**62
 
     @functools.cached_property
     def _usual(self) -> Candidate:

@@ -84,7 +84,7 @@ class Step:
         *,
         target: Target | None,
         budget: Budget,
-        host_budget: Budget,
+        host_budget: int | None,
         measure: bool | None,
         solver: SolverOptions,
         formulation: Formulation,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import autotm_jax as autotm
 from autotm_jax import BudgetError
-from autotm_jax.budget import format_bytes, parse_budget
+from autotm_jax.budget import format_bytes, parse_budget, parse_host_budget
 
 
 UNITS = {
@@ -123,25 +123,37 @@ def test_rejected(budget: Any, said: str):
         autotm.jit(budget=budget)
 
 
-def test_the_name_of_the_argument_is_said():
-    with pytest.raises(BudgetError, match="^host_budget is 'x', which is not a size"):
-        parse_budget("x", "host_budget")
+HOST_ADVICE = (
+    'Give bytes as an int, a size as "64GiB" or "500 MB", 0 to move nothing, or None '
+    "for what the host has."
+)
 
 
-@pytest.mark.parametrize("host_budget", ["min", 0.5])
-def test_host_budgets_are_sizes(host_budget: Any):
-    text = (
-        f"host_budget is {host_budget!r}. Give bytes as an int, a size as "
-        '"6GiB" or "500 MB", 0 to move nothing, or None for what the host has.'
-    )
-    with pytest.raises(BudgetError, match=re.escape(text)):
-        autotm.jit(host_budget=host_budget)
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("min", "host_budget is {!r}, which is not a size."),
+        ("a lot", "host_budget is {!r}, which is not a size."),
+        ("-1", "host_budget is {!r}, which is not a size."),
+        (-1, "host_budget is {!r}: it must not be less than zero."),
+        (0.5, "host_budget is {!r}, a float."),
+        (2.5, "host_budget is {!r}, a float."),
+        (True, "host_budget is {!r}, a bool."),
+        ([6], "host_budget is {!r}, a list."),
+    ],
+)
+def test_host_budgets_that_are_rejected(budget: Any, said: str):
+    text = f"{said.format(budget)} {HOST_ADVICE}"
+    with pytest.raises(BudgetError, match=f"^{re.escape(text)}$"):
+        autotm.jit(host_budget=budget)
 
 
-@pytest.mark.parametrize("host_budget", [-1, "a lot", 2.5, True])
-def test_host_budgets_are_checked(host_budget: Any):
-    with pytest.raises(BudgetError, match="^host_budget is"):
-        autotm.jit(host_budget=host_budget)
+@pytest.mark.parametrize(
+    ("budget", "nbytes"),
+    [(None, None), (0, 0), ("0", 0), ("64GiB", 2**36), (10**9, 10**9)],
+)
+def test_host_budgets(budget: int | str | None, nbytes: int | None):
+    assert parse_host_budget(budget) == nbytes
 
 
 def test_a_host_budget_of_zero_is_one():
@@ -175,3 +187,12 @@ def test_formatted_bytes_read_back(nbytes: int):
     back = parse_budget(format_bytes(nbytes).replace(",", ""))
     assert isinstance(back, int)
     assert back == pytest.approx(nbytes, rel=0.05)
+
+
+def test_a_solver_that_is_none_is_refused():
+    text = (
+        "solver is 60, of type int. Give autotm.SolverOptions(time_limit=60), or leave it "
+        "out."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        autotm.jit(solver=60)

@@ -1,6 +1,7 @@
 """What a search does when a solver fails it, and what it says."""
 
 import dataclasses
+import re
 import time
 from typing import Any
 
@@ -349,3 +350,27 @@ def test_a_search_proves_its_best_or_beats_it(gap: float):
             within = gap + 2e-5
             assert found.objective == pytest.approx(optimum.objective, rel=within)
     assert min(better, proved) >= 2, (better, proved)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"time_limit": -1.0},
+            "The solver's time_limit is -1.0 seconds: it must not be less than zero.",
+        ),
+        (
+            {"time_limit": float("nan")},
+            "The solver's time_limit is nan seconds: it must not be less than zero.",
+        ),
+        ({"gap": -0.1}, "The solver's gap is -0.1: it must not be less than zero."),
+        (
+            {"threads": 0},
+            "The solver's threads are 0: give one or more, or None for as many as it "
+            "likes.",
+        ),
+    ],
+)
+def test_limits_that_are_none_are_refused(given: dict[str, Any], text: str):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        SolverOptions(**given)

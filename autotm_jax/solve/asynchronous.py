@@ -44,22 +44,23 @@ class AsynchronousProgram(BooleanProgram):
         return SynchronousProgram(self.problem)
 
     def fastest(self, limit: float, options: SolverOptions) -> Solution:
-        """As of every program, and never worse than the synchronous one.
+        """As of every program, from the synchronous plan, and never worse than that.
 
         Every plan of that is one here, too, and it has far fewer columns.
         """
         deadline = Deadline(options.time_limit)
         part = dataclasses.replace(options, time_limit=_PART * options.time_limit)
         waiting = self._synchronous.fastest(limit, part)
+        self._remember(waiting)
         rest = dataclasses.replace(options, time_limit=deadline.left())
-        found, seconds = super().fastest(limit, rest), deadline.taken()
-        if waiting.schedule is None or found.objective <= waiting.objective:
-            return dataclasses.replace(found, seconds=seconds)
-        bound = min(found.bound, waiting.objective)
-        status, note = Status.TIME_LIMIT, "no copy runs beside a segment"
-        plan, objective = waiting.schedule, waiting.objective
-        solver = found.solver
-        return Solution(status, plan, objective, bound, seconds, note, solver)
+        found = super().fastest(limit, rest)
+        found = dataclasses.replace(found, seconds=deadline.taken())
+        if waiting.schedule is None or found.schedule != waiting.schedule:
+            return found
+        is_proved = found.status is Status.OPTIMAL
+        status = Status.OPTIMAL if is_proved else Status.TIME_LIMIT
+        note = "; ".join(filter(None, ("no copy runs beside a segment", found.note)))
+        return dataclasses.replace(found, status=status, note=note)
 
     def columns_of(self, problem: Problem) -> Columns:
         """A gadget per touch and per segment near one."""

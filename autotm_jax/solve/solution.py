@@ -45,11 +45,29 @@ class SolverOptions:
         half a second; a tight budget may need two orders.
     - `gap`: relative MIP gap at which it stops.
     - `threads`: how many it uses; `None` leaves it to the solver.
+
+    **Raises:**
+
+    - `ValueError`: if one of them is no limit.
     """
 
     time_limit: float = 12.0
     gap: float = 0.01
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, unit in (("time_limit", " seconds"), ("gap", "")):
+            value = getattr(self, name)
+            if not value >= 0:  # nor NaN
+                raise ValueError(
+                    f"The solver's {name} is {value!r}{unit}: it must not be less than "
+                    "zero."
+                )
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(
+                f"The solver's threads are {self.threads!r}: give one or more, or None "
+                "for as many as it likes."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
