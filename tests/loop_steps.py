@@ -232,6 +232,70 @@ def denoising() -> Made:
     return step, (draw(1, 16, 16), X)
 
 
+def attending(state: Any, w: Any) -> Any:
+    """A step of a sampler that holds something large for a while."""
+    i, x = state
+    h = jnp.sin(x @ w)
+    scores = jax.nn.softmax(h @ h.T)
+    y = jnp.tanh(scores @ (x @ w.T))
+    return i + 1, x + 0.1 * (scores @ y + h)
+
+
+@_register
+def sampling() -> Made:
+    def step(w: Any, x: Any, count: Any) -> Any:
+        return jax.lax.while_loop(
+            lambda state: state[0] < count,
+            lambda state: attending(state, w),
+            (jnp.int32(0), jnp.cos(x)),
+        )
+
+    return step, (draw(1, 16, 16), X, jnp.int32(3))
+
+
+@_register
+def sampling_nothing() -> Made:
+    step, (w, x, _) = sampling()
+    return step, (w, x, jnp.int32(0))
+
+
+@_register
+def sampling_many() -> Made:
+    # What has ended is kept while others go on.
+    step, (w, x, _) = sampling()
+    counts = jnp.array([0, 3, 1], jnp.int32)
+    return jax.vmap(step, (None, None, 0)), (w, x, counts)
+
+
+@_register
+def searching_in_layers() -> Made:
+    # A loop of unknown length in the body of one that is part of a pair.
+    def solved(x: Any, w: Any) -> Any:
+        _, y = jax.lax.while_loop(
+            lambda state: (state[0] < 4) & (jnp.abs(state[1]).max() > 1e-3),
+            lambda state: (state[0] + 1, 0.5 * jnp.tanh(state[1] @ w)),
+            (0, x),
+        )
+        return jnp.tanh(x @ w) + jax.lax.stop_gradient(y), None
+
+    return training(solved)
+
+
+@_register
+def whiles_in_a_while() -> Made:
+    def step(w: Any, x: Any) -> Any:
+        def outer(state: Any) -> Any:
+            i, x = state
+            _, y = jax.lax.while_loop(
+                lambda s: s[0] <= i, lambda s: attending(s, w), (jnp.int32(0), x @ w)
+            )
+            return i + 1, jnp.tanh(y)
+
+        return jax.lax.while_loop(lambda s: s[0] < 3, outer, (jnp.int32(0), x))[1]
+
+    return step, (draw(1, 16, 16), X)
+
+
 @_register
 def counted() -> Made:
     def loss(w: Any, x: Any) -> Any:

@@ -191,8 +191,8 @@ def test_formatted_bytes_read_back(nbytes: int):
 
 def test_a_solver_that_is_none_is_refused():
     text = (
-        "solver is 60, of type int. Give autotm.SolverOptions(time_limit=60), or leave it "
-        "out."
+        "solver is 60, of type int. Give autotm.SolverOptions(time_limit=60), or leave "
+        "it out."
     )
     with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
         autotm.jit(solver=60)

@@ -12,7 +12,13 @@ import pytest
 import autotm_jax as autotm
 from autotm_jax import AutoTMWarning
 from autotm_jax.emit import emit
-from autotm_jax.solve import Problem, Schedule, replay
+from autotm_jax.solve import (
+    Problem,
+    Schedule,
+    offload_everything,
+    recompute_everything,
+    replay,
+)
 from autotm_jax.trace import Program, build_program
 
 from .loop_plans import WAYS, crossing, moving, recomputing
@@ -54,6 +60,7 @@ CUT = (
     "keys_carried",
     "keys_stacked",
     "mapped",
+    "searching_in_layers",
 )
 """Steps with a pair of loops that can be cut in two."""
 
@@ -114,6 +121,27 @@ def test_with_all_computed_again_that_can_be(name: str):
     assert schedule.recomputes
     assert replay(problem, schedule).faults == ()
     assert_same_values(name, program, schedule)
+
+
+WHILES = ("sampling", "sampling_nothing", "whiles_in_a_while")
+"""Steps in which something is made, and read later, in one iteration of a `while`."""
+
+
+@pytest.mark.parametrize("name", WHILES)
+def test_in_an_iteration_of_a_while(name: str):
+    program, problem = planned(name)
+    inside = {
+        v.index
+        for v in program.values
+        if v.loop is not None and program.loops[v.loop].condition is not None
+    }
+    moved = offload_everything(problem)
+    again = recompute_everything(problem)
+    assert inside.intersection(s.value for s in moved.stores)
+    assert inside.intersection(r.value for r in again.recomputes)
+    for schedule in (moved, again):
+        assert replay(problem, schedule).faults == ()
+        assert_same_values(name, program, schedule)
 
 
 @pytest.mark.parametrize("name", ["layers", "three_in_a_row"])

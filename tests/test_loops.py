@@ -111,8 +111,61 @@ def test_a_scan_whose_values_the_user_moves_stays_whole():
         assert_close(step(X, WS), jax.value_and_grad(loss)(X, WS))
 
 
-def test_a_while_stays_whole():
-    flat = flat_of(*_spread(get("denoising")))
+def test_a_while_is_written_out_once():
+    flat = flat_of(*_spread(get("sampling")))
+    (loop,) = flat.loops
+    assert loop.condition is not None
+    assert loop.constants == (flat.arguments[2],)
+    assert [c.result for c in loop.carries] == list(flat.results)
+    assert loop.slices == loop.stacks == ()
+    assert names_of(flat, 0).count("dot_general") == 5
+    assert "while" not in names_of(flat, None)
+
+
+def test_what_a_condition_reads_is_alive():
+    step, args = get("sampling")
+    # Only the number of iterations is wanted, and the condition reads that alone.
+    flat = flat_of(lambda *args: step(*args)[0], *args)
+    (loop,) = flat.loops
+    assert len(loop.carries) == 2
+    assert flat_of(lambda *args: step(*args) and args[0], *args).loops == ()
+
+
+def cheap(x: Any) -> Any:
+    return jax.lax.while_loop(lambda c: c.max() < 9, lambda c: jnp.sin(c) + c, x)
+
+
+def with_a_heavy_condition(x: Any) -> Any:
+    return jax.lax.while_loop(lambda c: (c @ c.T).max() < 9, lambda c: c @ WS[0], x)
+
+
+def while_printing(x: Any) -> Any:
+    def body(c: Any) -> Any:
+        jax.debug.print("{}", c[0, 0])
+        return c @ WS[0]
+
+    return jax.lax.while_loop(lambda c: c.max() < 9, body, x)
+
+
+def of_a_batch(x: Any) -> Any:
+    def one(row: Any) -> Any:
+        return jax.lax.while_loop(lambda c: c.max() < 9, lambda c: c @ WS[0] + 1, row)
+
+    return jax.vmap(one)(x)
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (of_a_batch, "ends at another time for each of a batch"),
+        (cheap, "does nothing that takes much memory"),
+        (with_a_heavy_condition, "has a condition that is not cheap"),
+        (while_printing, "has effects, which happen in their order"),
+    ],
+)
+def test_which_whiles_stay_whole(step: Callable[..., Any], reason: str):
+    assert why_whole(last_equation(step, X)) == reason
+    flat = flat_of(step, X)
     assert flat.loops == ()
     assert "while" in names_of(flat, None)
 

@@ -23,7 +23,16 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from .. import compat
 from ..solve.schedule import Schedule
 from ..trace import Fragment, Loop, Program, Scope, evaluate
-from .iteration import Iteration, Stacks, fetched, filled, first_of, kept, next_of
+from .iteration import (
+    Iteration,
+    Stacks,
+    fetched,
+    filled,
+    first_of,
+    kept,
+    looped,
+    next_of,
+)
 from .timetable import Actions, Timetable, carried_on_host
 
 
@@ -135,6 +144,7 @@ class _Emission:
             for v in self.bodies[k].reads
             if self.nest.place(v, k) == self.scope
         }
+        taken.update(filter(_is_value, loop.constants))
         taken -= self.resident
         self._prepare(first, taken.union(filter(_is_value, initial)), made, around)
         outside = self._handles()
@@ -171,12 +181,10 @@ class _Emission:
         buffers = stacks.buffers(anchor, self._read)
         nothing = [filled(self.program.values[v].aval, anchor) for v in late]
         state = start, buffers, first_slices, nothing
-        (carried, buffers, _, left), results = jax.lax.scan(
-            body,
-            state,
-            jnp.arange(loop.start, loop.start + loop.length, dtype=jnp.int32),
-            reverse=loop.reverse,
-            unroll=1 if moved or ahead else loop.unroll,
+        unroll = 1 if moved or ahead else loop.unroll
+        constants = [self._read(c) for c in loop.constants]
+        (carried, buffers, _, left), results = looped(
+            loop, body, state, constants, unroll
         )
         self._resume(outside, loop.parent)
         every = dict(zip(stacks.written, buffers, strict=True))

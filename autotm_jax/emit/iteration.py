@@ -12,9 +12,13 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.extend.core as jex_core
 import jax.numpy as jnp
 
 from ..trace import Loop, Program, can_be_filled, slice_of
+
+
+Body = Callable[[Any, Any], tuple[Any, Any]]
 
 
 class Stacks:
@@ -108,6 +112,42 @@ class Iteration:
         self.buffers[stack] = jax.lax.dynamic_update_slice(
             buffer, piece, at, allow_negative_indices=False
         )
+
+
+def looped(
+    loop: Loop, body: Body, state: Any, constants: Sequence[Any], unroll: int
+) -> tuple[Any, Any]:
+    """Runs a loop.
+
+    **Arguments:**
+
+    - `loop`: a `scan` or a `while`.
+    - `body`: of one iteration: the state and the counter to the next state and what is
+        to be stacked, which in a `while` is nothing.
+    - `state`: before the first iteration. What is carried comes first.
+    - `constants`: what the condition of a `while` reads from outside.
+    - `unroll`: as of `jax.lax.scan`.
+
+    **Returns:**
+
+    The state after the last iteration, and the stacks.
+    """
+    if loop.condition is None:
+        counters = jnp.arange(loop.start, loop.start + loop.length, dtype=jnp.int32)
+        options = {"reverse": loop.reverse, "unroll": unroll}
+        return jax.lax.scan(body, state, counters, **options)
+    goes_on = jex_core.jaxpr_as_fun(loop.condition.closed)
+
+    def runs_again(state: Any) -> Any:
+        (carried, *_), _ = state
+        return goes_on(*constants, *carried)[0]
+
+    def once(state: Any) -> Any:
+        state, counter = state
+        return body(state, counter)[0], counter + 1
+
+    state, _ = jax.lax.while_loop(runs_again, once, (state, jnp.int32(0)))
+    return state, []
 
 
 def filled(aval: Any, anchor: Callable[[Any], jax.Array]) -> jax.Array:

@@ -22,8 +22,9 @@ def loop_notes(program: Program | None) -> list[str]:
 
     **Returns:**
 
-    Texts: one for each loop that runs as it is, as one kernel, and for each that reads
-    a stack of another loop which others read, too, so that it has to exist.
+    Texts: one for each loop that runs as it is, as one kernel, for each `while` that is
+    seen through, and for each loop that reads a stack of another loop which others
+    read, too, so that it has to exist.
     """
     if program is None:
         return []
@@ -31,15 +32,18 @@ def loop_notes(program: Program | None) -> list[str]:
     run = {i for segment in program.segments for i in segment.body.equations}
     for equation in (program.equations[i] for i in sorted(run)):
         name, why = equation.eqn.primitive.name, ""
-        if name == "while":
-            why = "is a while, whose length is not known"
-        elif name == "scan":
+        if name in ("scan", "while"):
             why = why_whole(equation.eqn) or "is inside something that stays whole"
         if why:
             line = compat.source_line(equation.eqn)
             found[f"the {name} at {line} stays as it is: it {why}"] += 1
     made = {s.whole for loop in program.loops for s in loop.stacks}
     for loop in program.loops:
+        if loop.condition is not None:
+            found[
+                f"the while at {loop.source} is taken to run {loop.length} times in "
+                "what is said of seconds"
+            ] += 1
         shared = sum(s.whole in made for s in loop.slices)
         if shared:
             stacks = "a stack" if shared == 1 else f"{shared} stacks"

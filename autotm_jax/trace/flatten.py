@@ -2,9 +2,9 @@
 
 Each higher-order primitive that only groups equations (`jit`, `closed_call`,
 `custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out; of
-one with variants, that of the default. A `scan` is written out as a loop of the flat
-program, if that is asked for. A primitive without a rule (other loops, sharded regions,
-custom kernels, whatever comes next) stays one equation.
+one with variants, that of the default. A `scan` or a `while` is written out as a loop
+of the flat program, if that is asked for. A primitive without a rule (conditionals,
+sharded regions, custom kernels, whatever comes next) stays one equation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,17 @@ from typing import Any
 import jax.extend.core as jex_core
 
 from .. import compat
-from .loops import COUNTER, Carry, Loop, Stack, path_of, slicing, why_whole
+from .loops import (
+    ASSUMED_LENGTH,
+    COUNTER,
+    Carry,
+    Condition,
+    Loop,
+    Stack,
+    path_of,
+    slicing,
+    why_whole,
+)
 from .variants import VARIANTS
 
 
@@ -195,8 +205,9 @@ class _Flattening:
         self, eqn: jex_core.JaxprEqn, operands: list[Any], loop: int | None
     ) -> Sequence[Any]:
         name = eqn.primitive.name
-        if name == "scan" and self.opens and not why_whole(eqn):
-            return self.loop(eqn, operands, loop)
+        write_loop = _LOOPS.get(name)
+        if write_loop is not None and self.opens and not why_whole(eqn):
+            return write_loop(self, eqn, operands, loop)
         rule = None if name in self.whole else _rules.get(name)
         # A context (compute type, XLA metadata) belongs to the whole call.
         body = None if rule is None or compat.has_context(eqn) else rule(eqn)
@@ -206,7 +217,7 @@ class _Flattening:
         self.equations.append(FlatEquation(eqn, tuple(operands), outputs, loop))
         return outputs
 
-    def loop(
+    def scan(
         self, eqn: jex_core.JaxprEqn, operands: list[Any], parent: int | None
     ) -> Sequence[Any]:
         body, params = eqn.params["jaxpr"], eqn.params
@@ -235,6 +246,35 @@ class _Flattening:
         )
         return results
 
+    def while_loop(
+        self, eqn: jex_core.JaxprEqn, operands: list[Any], parent: int | None
+    ) -> Sequence[Any]:
+        params = eqn.params
+        tested, shared = params["cond_nconsts"], params["body_nconsts"]
+        constants, initial = operands[:tested], operands[tested + shared :]
+        index = len(self.loops)
+        self.loops.append(None)  # those inside it follow
+        counter = self.new(COUNTER)
+        results = [self.new(v.aval) for v in eqn.outvars]
+        before = [self.new(v.aval) for v in eqn.outvars]
+        inputs = [*operands[tested : tested + shared], *before]
+        after = self.write_out(params["body_jaxpr"], inputs, index)
+        carries = zip(initial, before, after, results, strict=True)
+        self.loops[index] = Loop(
+            index,
+            parent,
+            ASSUMED_LENGTH,
+            False,
+            1,
+            counter,
+            tuple(Carry(*c) for c in carries),
+            (),
+            (),
+            compat.source_line(eqn),
+            condition=Condition(params["cond_jaxpr"], tuple(constants)),
+        )
+        return results
+
     def slice(
         self, whole: Any, counter: int, loop: int, scan: jex_core.JaxprEqn
     ) -> Any:
@@ -249,6 +289,9 @@ class _Flattening:
         return each
 
 
+_LOOPS = {"scan": _Flattening.scan, "while": _Flattening.while_loop}
+
+
 def live(flat: Flat) -> Flat:
     """Without the equations and loops that no result and no effect depends on."""
     wanted = {r for r in flat.results if isinstance(r, int)}
@@ -256,6 +299,9 @@ def live(flat: Flat) -> Flat:
     while count != len(wanted):  # what an iteration hands on, another one reads
         count = len(wanted)
         for loop in reversed(flat.loops):
+            if loop.condition is not None and wanted.intersection(loop.left_with):
+                # Its condition may read whatever it carries.
+                wanted.update(loop.left_with, _values(*loop.constants))
             for carry in loop.carries:
                 if wanted.intersection((carry.result, carry.before)):
                     wanted.update(_values(carry.initial, carry.after))

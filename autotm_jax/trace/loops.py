@@ -5,6 +5,9 @@ stacks and the backward loop of a gradient reads slice by slice is, for one iter
 one value: made in the body of one loop and read in that of the other. Such loops are a
 *pair*. The stack between them is then no value of the program any more, but one of the
 ways to keep that value; the others are a stack on the host, and computing it again.
+
+A `while` is such a loop, too, if there is something heavy in it. It stacks nothing, and
+nobody knows how often it runs: where times are summed, a number is assumed.
 """
 
 from __future__ import annotations
@@ -17,12 +20,17 @@ from typing import Any
 import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
+from jax.extend.core import jaxprs_in_params
 
 from .. import compat
+from .primitives import Kind, kind_of
 
 
 COUNTER = compat.jaxpr_of_function(lambda: jnp.int32(0)).out_avals[0]
 """The abstract value of a counter."""
+
+ASSUMED_LENGTH = 10
+"""How often a `while` is taken to run. More make what is done in it weigh more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +64,28 @@ class Stack:
 
 
 @dataclasses.dataclass(frozen=True)
+class Condition:
+    """Whether a `while` runs once more.
+
+    - `closed`: the closed jaxpr that says so, of `constants` and of what is carried.
+    - `constants`: values outside, or JAX literals.
+    """
+
+    closed: Any
+    constants: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Loop:
-    """A `scan`, written out.
+    """A `scan` or a `while`, written out.
 
     - `index`: its place in the program's loops.
     - `parent`: the loop whose body it stands in, if any.
-    - `length`, `reverse`, `unroll`: as of `jax.lax.scan`.
+    - `length`, `reverse`, `unroll`: as of `jax.lax.scan`; the length of a `while` is
+        assumed.
     - `counter`: inside, the number of the iteration in the order of the stacks.
     - `start`: the lowest number.
+    - `condition`: of a `while`.
     - `carries`, `slices`, `stacks`: what goes in and out.
     - `source`: the user's line.
     """
@@ -79,6 +101,12 @@ class Loop:
     stacks: tuple[Stack, ...]
     source: str
     start: int = 0
+    condition: Condition | None = None
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """What the condition of a `while` reads from outside."""
+        return () if self.condition is None else self.condition.constants
 
     @property
     def entered(self) -> tuple[int, ...]:
@@ -103,23 +131,50 @@ class Loop:
         )
         slices = tuple(dataclasses.replace(s, whole=now(s.whole)) for s in self.slices)
         stacks = tuple(dataclasses.replace(s, each=now(s.each)) for s in self.stacks)
-        counter = by.get(self.counter, self.counter)
+        counter, condition = by.get(self.counter, self.counter), self.condition
+        if condition is not None:
+            constants = tuple(map(now, condition.constants))
+            condition = dataclasses.replace(condition, constants=constants)
         return dataclasses.replace(
-            self, counter=counter, carries=carries, slices=slices, stacks=stacks
+            self,
+            counter=counter,
+            condition=condition,
+            carries=carries,
+            slices=slices,
+            stacks=stacks,
         )
 
 
 def why_whole(eqn: jex_core.JaxprEqn) -> str:
-    """Why a `scan` is not written out, as the end of a sentence; empty if it is."""
+    """Why a `scan` or a `while` is not written out, as the end of a sentence.
+
+    Empty if it is.
+    """
     if eqn.effects:
         return "has effects, which happen in their order"
-    if eqn.params["length"] < 2:
+    is_while = eqn.primitive.name == "while"
+    if is_while and _is_heavy(eqn.params["cond_jaxpr"]):
+        return "has a condition that is not cheap"
+    if is_while and eqn.params["cond_jaxpr"].out_avals[0].shape:
+        return "ends at another time for each of a batch"
+    if is_while and not _is_heavy(eqn.params["body_jaxpr"]):
+        return "does nothing that takes much memory"
+    if not is_while and eqn.params["length"] < 2:
         return "runs less than twice"
     if compat.has_context(eqn):
         return "asks for more than a loop"
     if any(compat.is_on_host(v.aval) for v in (*eqn.invars, *eqn.outvars)):
         return "reads or makes values on the host"
     return ""
+
+
+def _is_heavy(closed: Any) -> bool:
+    return any(
+        any(map(_is_heavy, jaxprs_in_params(eqn.params)))
+        if any(True for _ in jaxprs_in_params(eqn.params))
+        else kind_of(eqn) is Kind.KERNEL
+        for eqn in closed.jaxpr.eqns
+    )
 
 
 def can_be_filled(aval: Any) -> bool:

@@ -75,6 +75,9 @@ class Nest:
         """Values that loops take in and give out, with segments that touch them."""
         for loop in self.loops:
             first, end = self.ranges[loop.index]
+            for constant in loop.constants:
+                if isinstance(constant, int):
+                    yield constant, first
             for carry in loop.carries:
                 if isinstance(carry.initial, int):
                     yield carry.initial, first - 1

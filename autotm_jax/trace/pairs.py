@@ -99,7 +99,7 @@ def _readers(flat: Flat) -> dict[int, set[int | None]]:
                 out[value].add(None)
     for loop in flat.loops:
         others = [a for c in loop.carries for a in (c.initial, c.after)]
-        others += [s.each for s in loop.stacks]
+        others += [*loop.constants, *(s.each for s in loop.stacks)]
         for value in others:
             if isinstance(value, int):
                 out[value].add(None)

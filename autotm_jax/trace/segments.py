@@ -126,6 +126,7 @@ def _at_borders(loops: Sequence[Loop]) -> Iterator[int]:
     for loop in loops:
         handed = [a for c in loop.carries for a in (c.initial, c.after)]
         handed += [a for s in loop.stacks for a in (s.each, s.begun)]
+        handed += loop.constants
         yield from (v for v in handed if isinstance(v, int))
         yield from loop.entered
         yield from loop.left_with

@@ -125,6 +125,7 @@ class _Cut:
             carries=tuple(Carry(*map(self._high, c)) for c in _atoms(loop.carries)),
             slices=tuple(Stack(*map(self._high, s)) for s in _atoms(loop.slices)),
             stacks=tuple(Stack(*map(self._high, s)) for s in _atoms(loop.stacks)),
+            condition=loop.substituted(self.value_of).condition,
         )
         if loop.index not in self.group:
             return loop, copy
