@@ -55,7 +55,7 @@ _SOLVE = 0.6
 _NEARLY = 1.001
 
 # Part of the key of every plan that is kept: raise it when the search changes.
-_SEARCH = 4
+_SEARCH = 5
 
 # Device bytes that no step has.
 _NO_LIMIT = 2.0**62

@@ -288,11 +288,8 @@ def _changed(
     found: Mapping[int, Workspace],
 ) -> dict[int, frozenset[int]]:
     """What may be overwritten, by segment, as it and those before it are planned."""
+    # What is computed again later is made by another kernel then.
     alone = {*costs.overwriting.alone}
-    for k, workspace in found.items():
-        writes = probes[k].fragment.writes
-        alone.difference_update(writes)
-        alone.update(writes[i] for i in workspace.plain)
     out: dict[int, frozenset[int]] = {}
     for segment in program.segments:
         k = segment.index
@@ -301,4 +298,8 @@ def _changed(
         taken = _taken_over(program, segment, dying, timeline)
         taken |= costs.overwriting.plain.get(k, frozenset())
         out[k] = frozenset(taken & alone)
+        if k in found:
+            writes = probes[k].fragment.writes
+            alone.difference_update(writes)
+            alone.update(writes[i] for i in found[k].plain)
     return out

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -99,9 +99,8 @@ class _Shaking:
         self.ledger = Ledger(self.problem, schedule)
         # By the present schedule, as a part of what the first one takes.
         self.taken = self.ledger.seconds() / self.given
-        packing = self._packed(math.inf, Order)
+        packing = self._packed(math.inf)
         assert packing is not None
-        self.order = packing.order
         self._take(self._excess(packing))
 
     def _take(self, excess: _Excess) -> None:
@@ -175,17 +174,19 @@ class _Shaking:
         if ledger.host_peak() > self.problem.host_limit:
             return None
         most = self.limit * (1 + (bar - now) / price)
-        packing = self._packed(most, [self.order])
+        packing = self._packed(most)
         if packing is None:
             return None
         excess = self._excess(packing)
         return excess if now + price * excess.nbytes <= bar else None
 
-    def _packed(self, most: float, orders: Iterable[Order]) -> Packing | None:
+    def _packed(self, most: float) -> Packing | None:
+        # With the longest first anything may change by chance: XLA may, but need not,
+        # find that better.
         self.packings += 1
         ledger, problem = self.ledger, self.problem
         state = replay(problem, ledger.schedule(), ledger.footprints())
-        return pack_within(problem, state, most, orders)
+        return pack_within(problem, state, most, [Order.LARGEST])
 
     def _excess(self, packing: Packing) -> _Excess:
         limit = self.limit - packing.carried
