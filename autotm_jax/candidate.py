@@ -47,6 +47,12 @@ _NEAR = 0.05
 # Seconds at most for making a plan fit that only packs badly.
 _REPACK_SECONDS = 8.0
 
+# The part of the time that is left which one such attempt takes.
+_REPACKED = 0.75
+
+# How often that is tried for what is no longer quite what was made to fit.
+_REPACKINGS = 4
+
 # The part of the time limit for one solve. The rest is for making a plan fit.
 _SOLVE = 0.6
 
@@ -55,7 +61,7 @@ _SOLVE = 0.6
 _NEARLY = 1.001
 
 # Part of the key of every plan that is kept: raise it when the search changes.
-_SEARCH = 5
+_SEARCH = 10
 
 # Device bytes that no step has.
 _NO_LIMIT = 2.0**62
@@ -190,7 +196,7 @@ class Candidate(Priced):
                 over = self.allocation(best.schedule) - limit
             if over <= 0:
                 break
-            packed = self._repacked(best, limit, deadline)
+            packed = self._fitting(best, limit, deadline)
             if packed is not None:
                 return packed
             if deadline.left() <= _AGAIN * best.seconds:
@@ -205,7 +211,25 @@ class Candidate(Priced):
 
     def nearby(self, found: Found, limit: int) -> Found | None:
         """A plan like one that was found, whose allocation keeps a limit."""
-        return self._repacked(found, limit, Deadline(_REPACK_SECONDS))
+        return self._fitting(found, limit, Deadline(_REPACK_SECONDS))
+
+    def _fitting(self, found: Found, limit: int, deadline: Deadline) -> Found | None:
+        """A plan made to fit with the workspace that segments have under it.
+
+        Known is what they have under the one before, so that may take a few.
+        """
+        packed = self._repacked(found, limit, deadline)
+        for _ in range(_REPACKINGS - 1):
+            if packed is None:
+                break
+            with deadline.paused():
+                if self.allocation(packed.schedule) <= limit:
+                    break
+            again = self._repacked(packed, limit, deadline)
+            if again is None:
+                break
+            packed = again
+        return packed
 
     def _least_instead(self, found: Found, limit: int) -> Found:
         """The plan that needs least, if what was found packs much too badly."""
@@ -245,12 +269,12 @@ class Candidate(Priced):
             return known
         if entry == _NO_PLAN:
             return None
-        seconds = min(_REPACK_SECONDS, deadline.left())
+        seconds = min(_REPACK_SECONDS, _REPACKED * deadline.left())
         is_optimal = found.status is Status.OPTIMAL
         enough = _NEARLY * (found.objective if is_optimal else found.bound)
         schedule = repack(problem, found.schedule, seconds, enough)
         if schedule is None:
-            if seconds >= _REPACK_SECONDS:
+            if seconds >= _REPACKED * _REPACK_SECONDS:
                 cache.store("plan", key, _NO_PLAN)
             return None
         seconds = replay(problem, schedule).makespan
