@@ -61,7 +61,7 @@ _SOLVE = 0.6
 _NEARLY = 1.001
 
 # Part of the key of every plan that is kept: raise it when the search changes.
-_SEARCH = 10
+_SEARCH = 11
 
 # Device bytes that no step has.
 _NO_LIMIT = 2.0**62

@@ -83,6 +83,9 @@ _PROVABLE = 5.0
 # The part of the time that is left which it may take then.
 _PROOF = 0.5
 
+# So few more columns, as a part of those of a program that was solved, take no longer.
+_FEW_MORE = 0.02
+
 # Reduced costs are exact to so much, in milliseconds or MiB.
 _EXACT = 1e-6
 
@@ -117,6 +120,8 @@ class Search:
         self.deadline = deadline or Deadline(options.time_limit)
         self.unit = 1 / MS if limit is not None else MIB
         self.best: Answer | None = None
+        # Columns of the largest program that was solved, near the relaxation.
+        self.solved = 0
         problem = program.problem
         least = problem.floor() if limit is None else problem.fastest()
         self.bound = least / self.unit
@@ -239,9 +244,12 @@ class Search:
     def _whole(self, relaxed: Answer | None, part: float) -> Answer | None:
         """What is worth finding, anywhere; otherwise the bound rises to it."""
         below, upper = self._worth_finding(), None
+        cutoff = below
         if relaxed is not None and self.best is not None:
             upper = relaxed.reduced_costs <= below - relaxed.objective + _EXACT
-        every = self.boolean.run(self.limit, self._within(part), upper, below)
+            if upper.sum() <= (1 + _FEW_MORE) * self.solved:
+                cutoff = ANYTHING  # a proof that there is nothing may be harder
+        every = self.boolean.run(self.limit, self._within(part), upper, cutoff)
         if every is INFEASIBLE and self.best is not None:
             self.bound = max(self.bound, below)
         elif every is not None:
@@ -269,7 +277,11 @@ class Search:
     def _near(self, relaxed: Answer, near: tuple[float, float]) -> Answer | None:
         cheap, part = near
         cheap /= max(1, len(self.program.problem.tensors))
-        return self._restricted(self.boolean, self._cheap(relaxed, cheap), part)
+        upper = self._cheap(relaxed, cheap)
+        found = self._restricted(self.boolean, upper, part)
+        if found is not None and found is not INFEASIBLE:
+            self.solved = int(upper.sum())
+        return found
 
     def _cheap(self, relaxed: Answer, part: float) -> np.ndarray:
         limit = part * abs(relaxed.objective)
