@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
-
-import numpy as np
 
 from .changes import as_emitted
-from .errors import AutoTMWarning
-from .found import Found, read_found, sound, written
-from .machine import Target
+from .found import SEARCH, Found, read_found, written
+from .placing import AGAIN, Placing
 from .plan import Plan
-from .priced import Priced
 from .profile import cache
 from .report.peak import tightest_point
 from .solve import (
-    BooleanProgram,
     Deadline,
     Formulation,
     Pick,
@@ -26,16 +20,11 @@ from .solve import (
     Solution,
     SolverOptions,
     Status,
-    best_policy,
-    greedy,
     offload_everything,
     packed_bytes,
-    polish,
     repack,
     replay,
-    tidy,
 )
-from .trace import Program
 
 
 # How often a plan that packs badly is solved again with a lower limit.
@@ -53,109 +42,29 @@ _REPACKED = 0.75
 # How often that is tried for what is no longer quite what was made to fit.
 _REPACKINGS = 4
 
-# The part of the time limit for one solve. The rest is for making a plan fit.
-_SOLVE = 0.6
-
 # A plan that fits is not looked for any longer if it is slower than the one that does
 # not, or where that may be improved, than its bound, by this factor at most.
 _NEARLY = 1.001
 
-# Part of the key of every plan that is kept: raise it when the search changes.
-_SEARCH = 11
-
-# Device bytes that no step has.
-_NO_LIMIT = 2.0**62
-
-# The part of an iteration that may be missing for it to stay.
-_NEARLY_WHOLE = 0.05
-
 # A cache entry that says that there is none.
 _NO_PLAN = "none"
 
-# A plan that packs badly is solved again only if there is this part of the time left
-# that the last solve took: with less, most often nothing as good is found.
-_AGAIN = 1 / 2
 
-
-class Candidate(Priced):
+class Candidate(Placing):
     """A priced program, and every plan that is made of it.
 
-    **Arguments:** those of a `Priced`, and
-
-    - `solver`: what the solver may take.
+    **Arguments:** those of a `Placing`.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        target: Target,
-        host_limit: int,
-        solver: SolverOptions,
-        measured: bool = False,
-        formulation: Formulation = Formulation.JOINT,
-    ):
-        super().__init__(program, target, host_limit, measured, formulation)
-        self._solver = solver
+    @functools.cached_property
+    def _found(self) -> list[tuple[int, Found]]:
         # What was found, with its allocation: it may be better for another limit, too.
-        self._found: list[tuple[int, Found]] = []
+        return []
 
     def of(self, formulation: Formulation) -> Candidate:
         """The same program, to be placed by another boolean program."""
         rest = self._host_limit, self._solver, self._measured
         return Candidate(self.traced, self._target, *rest, formulation)
-
-    @functools.cached_property
-    def _placement(self) -> BooleanProgram:
-        # The limit is a parameter of the solve, not of the program.
-        return self._kind(self.problem)
-
-    @functools.cached_property
-    def unconstrained(self) -> float:
-        """Seconds of the step without a limit on the device.
-
-        Where values cross from loop to loop, also the fastest way takes time for them:
-        a bound, as if values could be divided.
-        """
-        fastest = self.problem.fastest()
-        if not any(t.crossing for t in self.problem.tensors):
-            return fastest
-        return self._placement.relaxation(_NO_LIMIT) or fastest
-
-    def parts(self, limit: int) -> dict[int, int]:
-        """Where it may pay to cut pairs of loops in two.
-
-        If tensors could be divided, some of one would stay and the rest go: so many
-        iterations of the loop that makes it are to be treated one way, the others
-        another.
-
-        **Arguments:**
-
-        - `limit`: device bytes of temporaries.
-
-        **Returns:**
-
-        By loop, as `trace.split_loops` takes them: how many iterations the first part
-        has. Empty if there is nothing to be divided.
-        """
-        tensors, nest = self.problem.tensors, self.program.nest
-        kept = self._placement.kept(float(limit), self._solver)
-        most: dict[int, tuple[float, int]] = {}
-        for index, part in kept.items():
-            tensor = tensors[index]
-            loop = self.program.values[tensor.value].loop
-            assert loop is not None
-            length = self.program.loops[loop].length
-            stays = int(part * length + _NEARLY_WHOLE)
-            if 0 < stays < length:
-                most[loop] = max(
-                    most.get(loop, (0.0, 0)), (tensor.stacked, length - stays)
-                )
-        # Of loops inside each other only the outer one.
-        return {
-            loop: count
-            for loop, (_, count) in most.items()
-            if nest.loops[loop].parent not in most
-        }
 
     def within(self, limit: int, slack: int = 0, gap: float = 0.0) -> Found | None:
         """A fast plan whose allocation, not only its live bytes, keeps a limit.
@@ -187,9 +96,9 @@ class Candidate(Priced):
         _ = self.problem  # priced, before the search begins
         deadline = Deadline(options.time_limit)
         aim = max(0, limit - slack)
-        found = self._solve(aim, options, deadline)
+        found = self.fastest(aim, options, deadline)
         if found is None:
-            return self._solve(max(0, limit), options, deadline) if slack else None
+            return self.fastest(max(0, limit), options, deadline) if slack else None
         best = found
         for _ in range(_PACKING_ROUNDS):
             with deadline.paused():
@@ -199,10 +108,10 @@ class Candidate(Priced):
             packed = self._fitting(best, limit, deadline)
             if packed is not None:
                 return packed
-            if deadline.left() <= _AGAIN * best.seconds:
+            if deadline.left() <= AGAIN * best.seconds:
                 break
             aim = max(0, aim - over)
-            found = self._solve(aim, options, deadline)
+            found = self.fastest(aim, options, deadline)
             if found is None:
                 break
             best = found
@@ -236,7 +145,7 @@ class Candidate(Priced):
         is_near = self.allocation(found.schedule) <= (1 + _NEAR) * limit
         if is_near or not self._kind.allows_everything:
             return found
-        least = self._polished(self.least).schedule
+        least = self.polished(self.least).schedule
         if self.allocation(least) > limit:
             return found
         seconds = replay(self.problem, least).makespan
@@ -257,7 +166,7 @@ class Candidate(Priced):
         problem = dataclasses.replace(problem, device_limit=float(limit))
         key = cache.cache_key(
             "repacked",
-            _SEARCH,
+            SEARCH,
             problem,
             problem.timelines,
             found.schedule,
@@ -302,7 +211,7 @@ class Candidate(Priced):
         problem = self.problem
         key = cache.cache_key(
             "least",
-            _SEARCH,
+            SEARCH,
             self._formulation,
             problem,
             problem.timelines,
@@ -344,7 +253,7 @@ class Candidate(Priced):
     def plan(self, found: Found, budget: int | None, limit: float, note: str) -> Plan:
         """What was found as a `Plan`."""
         bound = None if found is self.least else found.bound
-        found = self._polished(found)
+        found = self.polished(found)
         problem = self._as_planned(found.schedule, self.problem)
         peak = replay(problem, found.schedule).device_peak
         problem = dataclasses.replace(problem, device_limit=max(limit, peak))
@@ -370,107 +279,9 @@ class Candidate(Priced):
             formulation=self._formulation,
         )
 
-    def _solve(
-        self, limit: int, options: SolverOptions, deadline: Deadline
-    ) -> Found | None:
-        problem = dataclasses.replace(self.problem, device_limit=float(limit))
-        at_rest, fastest = _at_rest(problem), problem.fastest()
-        state = replay(problem, at_rest)
-        is_near = state.makespan * (1 - options.gap) <= fastest
-        if not state.faults and (is_near or not problem.tensors):
-            bound = fastest if is_near else state.makespan
-            return Found(Status.OPTIMAL, at_rest, state.makespan, bound, 0.0)
-        if problem.device_limit < problem.floor() or not problem.tensors:
-            return None
-        key = cache.cache_key("plan", _SEARCH, self._formulation, problem, options)
-        known = read_found(cache.load("plan", key))
-        if known is not None and not replay(problem, known.schedule).faults:
-            return known
-        with deadline.paused():
-            placement = self._placement
-        granted, left = _SOLVE * options.time_limit, deadline.left()
-        options = dataclasses.replace(options, time_limit=min(left, granted))
-        solution = placement.fastest(problem.device_limit, options)
-        if solution.status is Status.INFEASIBLE:
-            return None
-        found = self._or_policy(problem, solution, sound(problem, solution))
-        if found is None:
-            return self._greedily(problem, solution, deadline.left())
-        found = self._polished(found)
-        # A search that was cut short may find more with the time that the key names,
-        # and one that ended early for nothing when its solver does not fail.
-        is_whole = left >= granted and solution.seconds >= _AGAIN * granted
-        if found.status is Status.OPTIMAL or is_whole:
-            cache.store("plan", key, written(found))
-        return found
-
-    def _polished(self, found: Found) -> Found:
-        arrange = polish if self._kind.allows_everything else tidy
-        schedule = arrange(self.problem, found.schedule)
-        if schedule == found.schedule:
-            return found
-        seconds = max(found.objective, replay(self.problem, schedule).makespan)
-        return dataclasses.replace(found, schedule=schedule, objective=seconds)
-
-    def _or_policy(
-        self, problem: Problem, solution: Solution, found: Found | None
-    ) -> Found | None:
-        # Never worse than what a person would write down. The search compares what it
-        # has not proved good with the policy that takes seconds to find.
-        if not self._kind.allows_everything:
-            return found
-        policy = best_policy(problem, 0.0)
-        if policy is None:
-            return found
-        name, schedule = policy
-        seconds = replay(problem, schedule).makespan
-        if found is not None and found.objective <= seconds:
-            return found
-        bound, taken = min(solution.bound, seconds), solution.seconds
-        asked = name, solution.solver
-        return Found(Status.POLICY, schedule, seconds, bound, taken, *asked)
-
-    def _greedily(
-        self, problem: Problem, solution: Solution, seconds: float
-    ) -> Found | None:
-        may_be_used = self._kind.allows_everything
-        schedule = greedy(problem, seconds) if may_be_used else None
-        if schedule is None:
-            return None
-        warnings.warn(
-            "The solver returned no sound plan within "
-            f"{self._solver.time_limit:g} s{_because(solution)}, so a greedy plan is "
-            "used. A longer time "
-            "limit may give a faster step: "
-            "autotm.jit(..., solver=autotm.SolverOptions(time_limit=60)).",
-            AutoTMWarning,
-            stacklevel=2,
-        )
-        seconds = replay(problem, schedule).makespan
-        bound, taken = solution.bound, solution.seconds
-        solver = solution.solver
-        return Found(Status.GREEDY, schedule, seconds, bound, taken, solver=solver)
-
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
         return tightest_point(self.program, self.problem, self.least.schedule)
-
-
-def _at_rest(problem: Problem) -> Schedule:
-    # Nothing moves; each segment runs by the fastest variant that fits then.
-    device = replay(problem, Schedule()).device - np.array(problem.workspace)
-    picks = []
-    for k, others in sorted(problem.variants.items()):
-        ways = [(problem.compute[k], problem.workspace[k])]
-        ways += [(variant.seconds, variant.workspace) for variant in others]
-        fitting = [
-            (seconds, number)
-            for number, (seconds, nbytes) in enumerate(ways)
-            if device[k] + nbytes <= problem.device_limit
-        ]
-        if fitting and min(fitting)[1]:
-            picks.append(Pick(k, min(fitting)[1]))
-    return Schedule(picks=tuple(picks))
 
 
 def _least_workspace(problem: Problem) -> tuple[Pick, ...]:
@@ -480,7 +291,3 @@ def _least_workspace(problem: Problem) -> tuple[Pick, ...]:
         if least := ways.index(min(ways)):
             picks.append(Pick(k, least))
     return tuple(picks)
-
-
-def _because(solution: Solution) -> str:
-    return f" ({solution.note})" if solution.note else ""

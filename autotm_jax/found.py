@@ -19,6 +19,10 @@ from .solve import (
 )
 
 
+SEARCH = 12
+"""Part of the key of every plan that is kept: to be raised when the search changes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Found(Solution):
     """A solution that has a schedule."""

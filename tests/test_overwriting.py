@@ -16,7 +16,7 @@ from autotm_jax.profile import (
     recomputations_apart,
 )
 from autotm_jax.profile.costs import Overwriting
-from autotm_jax.profile.overwriting import segment_workspaces, ways_to_run
+from autotm_jax.profile.overwriting import changed, segment_workspaces, ways_to_run
 from autotm_jax.profile.workspace import Probe, Workspace, ask
 from autotm_jax.trace import Program
 
@@ -151,13 +151,15 @@ def test_what_is_dropped_is_not_made():
     assert len(timeline.made) + len(timeline.replaced) + 1 == len(body.writes)
 
 
+def twice(x: Any, w: Any) -> Any:
+    """A product that is read twice, with others between."""
+    y = jnp.sin(x @ w)
+    z = (jnp.sin(y @ w) + y) @ w
+    return jnp.sin(z @ w) @ y
+
+
 @needs_cuda_plugin
 def test_what_leaves_and_comes_back_is_overwritten_meanwhile():
-    def twice(x: Any, w: Any) -> Any:
-        y = jnp.sin(x @ w)
-        z = (jnp.sin(y @ w) + y) @ w
-        return jnp.sin(z @ w) @ y
-
     target = autotm.target("h100-sxm")
     program = program_of(twice, W, W)
     costs = estimate_costs(program, target)
@@ -173,6 +175,26 @@ def test_what_leaves_and_comes_back_is_overwritten_meanwhile():
     # What came back before is no more than a copy, which nothing overwrites.
     copied = dataclasses.replace(gone, back={value: k})
     assert k not in as_planned(program, costs, copied, target)
+
+
+@needs_cuda_plugin
+def test_what_is_made_again_is_another_kernels_from_then_on():
+    target = autotm.target("h100-sxm")
+    program = program_of(twice, W, W)
+    costs = estimate_costs(program, target)
+    (value,) = program.segments[0].body.writes
+    first, *_, last = [s.index for s in program.segments if value in s.body.reads]
+    gone = dataclasses.replace(NOTHING, gone={first: {value}, last: {value}})
+    # The segment before the last read makes it again, beside something else.
+    body = program.segments[last - 1].body
+    writes = (value, *body.writes)
+    again = Probe(dataclasses.replace(body, writes=writes), frozenset())
+    probes, found = {last - 1: again}, {last - 1: Workspace(0, plain=())}
+    assert value in costs.overwriting.alone
+    plain = changed(program, costs, gone, probes, found)
+    assert value in plain[first]
+    assert value not in plain[last]
+    assert value in changed(program, costs, gone, {}, {})[last]
 
 
 @needs_cuda_plugin

@@ -14,7 +14,7 @@ from autotm_jax.solve import (
     polish,
     replay,
 )
-from autotm_jax.solve.heap import Order, pack, pack_within
+from autotm_jax.solve.heap import Precedence, pack, pack_within
 from autotm_jax.solve.ledger import Ledger
 from autotm_jax.solve.shake import shake
 
@@ -66,7 +66,7 @@ def test_a_packing_is_given_up_as_soon_as_it_takes_too_much(seed: int):
             assert found is None
         else:
             assert found is not None and found.nbytes == whole.nbytes
-    each = [pack_within(problem, state, math.inf, [order]) for order in Order]
+    each = [pack_within(problem, state, math.inf, [order]) for order in Precedence]
     assert min(p.nbytes for p in each if p is not None) == whole.nbytes
 
 

@@ -223,7 +223,7 @@ def as_planned(
     found, _ = workspaces(program, list(probes.values()), target)
     by_segment = dict(zip(probes, found, strict=True))
     # What is not made any more may leave another result alone with its kernel.
-    plain = _changed(program, costs, changes, probes, by_segment)
+    plain = changed(program, costs, changes, probes, by_segment)
     if plain != usual:
         probes = _as_planned(program, changes, usual, plain)
         found, _ = workspaces(program, list(probes.values()), target)
@@ -280,14 +280,24 @@ def _as_planned(
     return probes
 
 
-def _changed(
+def changed(
     program: Program,
     costs: Costs,
     changes: Changes,
     probes: Mapping[int, Probe],
     found: Mapping[int, Workspace],
 ) -> dict[int, frozenset[int]]:
-    """What may be overwritten, by segment, as it and those before it are planned."""
+    """What may be overwritten, by segment, as it and those before it are planned.
+
+    **Arguments:**
+
+    - `program`, `costs`, `changes`: as of `as_planned`.
+    - `probes`, `found`: segments as they are planned, and what XLA said of them.
+
+    **Returns:**
+
+    By segment, those of its dying operands that are all that another kernel wrote.
+    """
     # What is computed again later is made by another kernel then.
     alone = {*costs.overwriting.alone}
     out: dict[int, frozenset[int]] = {}

@@ -33,7 +33,7 @@ _CLOCKS = 8
 _WRONG = 0.3
 
 
-class Order(enum.Enum):
+class Precedence(enum.Enum):
     """What is placed first."""
 
     LARGEST = 0
@@ -56,7 +56,11 @@ class Packing:
     tops: np.ndarray
     nbytes: int
     carried: int
-    order: Order
+    order: Precedence
+
+
+# The height, what is placed in turn, and where each ends.
+_Placed = tuple[int, np.ndarray, np.ndarray]
 
 
 def pack(problem: Problem, replayed: Replay) -> Packing:
@@ -79,7 +83,7 @@ def pack_within(
     problem: Problem,
     replayed: Replay,
     most: float,
-    orders: Iterable[Order] = Order,
+    orders: Iterable[Precedence] = Precedence,
 ) -> Packing | None:
     """The same, or `None` as soon as it is known to take more than `most` bytes.
 
@@ -95,16 +99,18 @@ def pack_within(
     handed = np.array([b.handed for b in buffers], dtype=np.int64)
     clocks = _clocks(lives.ticks())
 
-    def placed_first(name: Order) -> Iterator[np.ndarray]:
-        for ticks in clocks if name is Order.LONGEST else clocks[:1]:
+    def placed_first(name: Precedence) -> Iterator[np.ndarray]:
+        for ticks in clocks if name is Precedence.LONGEST else clocks[:1]:
             # What takes a place over counts in one of the two orders only.
-            if name is Order.LARGEST:
+            if name is Precedence.LARGEST:
                 own = ticks[np.minimum(handed, dead)] - ticks[born]
                 yield np.lexsort((-own, -size))
             else:
                 yield np.lexsort((-size, ticks[born] - ticks[dead]))
 
-    def worst(name: Order, most: float) -> tuple[int, np.ndarray, np.ndarray] | None:
+    def worst(
+        name: Precedence, most: float
+    ) -> tuple[int, np.ndarray, np.ndarray] | None:
         found: list[tuple[int, np.ndarray, np.ndarray]] = []
         for order in placed_first(name):
             tops = _tops(size[order], born[order], dead[order], most)
@@ -113,7 +119,7 @@ def pack_within(
             found.append((int(tops.max(initial=0)), order, tops))
         return max(found, key=lambda each: each[0])
 
-    best: tuple[int, np.ndarray, np.ndarray, Order] | None = None
+    best: tuple[int, np.ndarray, np.ndarray, Precedence] | None = None
     # The state has buffers of its own.
     most -= replayed.carried
     for name in orders:

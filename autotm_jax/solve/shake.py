@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .checker import replay
-from .heap import Order, Packing, pack_within
+from .heap import Packing, Precedence, pack_within
 from .improve import Ways, between, choosable
 from .ledger import Choice, Ledger
 from .polish import polish
@@ -186,7 +186,7 @@ class _Shaking:
         self.packings += 1
         ledger, problem = self.ledger, self.problem
         state = replay(problem, ledger.schedule(), ledger.footprints())
-        return pack_within(problem, state, most, [Order.LARGEST])
+        return pack_within(problem, state, most, [Precedence.LARGEST])
 
     def _excess(self, packing: Packing) -> _Excess:
         limit = self.limit - packing.carried
