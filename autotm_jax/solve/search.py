@@ -86,6 +86,9 @@ _PROOF = 0.5
 # So few more columns, as a part of those of a program that was solved, take no longer.
 _FEW_MORE = 0.02
 
+# So that what is proved is the gap, and not a little more.
+_ROUNDING = 1e-6
+
 # Reduced costs are exact to so much, in milliseconds or MiB.
 _EXACT = 1e-6
 
@@ -239,7 +242,8 @@ class Search:
         """What a plan has to be below to beat the best by more than the gap."""
         if self.best is None:
             return ANYTHING
-        return self.best.objective - self.options.gap * abs(self.best.objective)
+        gap = self.options.gap * (1 - _ROUNDING)
+        return self.best.objective - gap * abs(self.best.objective)
 
     def _whole(self, relaxed: Answer | None, part: float) -> Answer | None:
         """What is worth finding, anywhere; otherwise the bound rises to it."""
