@@ -44,6 +44,16 @@ def test_what_is_read_early_in_a_segment_leaves_when_it_was_read():
     assert of_size(late, 20)[0].end == 3
 
 
+def test_what_is_stored_when_a_segment_is_over_is_there_until_then():
+    # As above, but read at first, and then stored while everything waits.
+    hand = problem([OPERAND])
+    away = Schedule((Store(0, 2, 3),), (Fetch(0, 4, 4),))
+    early = Timeline((1, 1, 1), read=((0, 1),))
+    found = lives(dataclasses.replace(hand, timelines={2: early}), away)
+    first, _ = of_size(found, 20)
+    assert (first.born, first.dead) == (0, 6)
+
+
 def test_what_is_computed_again_apart_has_moments_of_its_own():
     recipe = Recipe({4: 1.0}, 70, (1,))
     again, root = Tensor(0, 20, (0, 4), recipe=recipe), Tensor(1, 30, (0, 3), (4,))

@@ -119,7 +119,8 @@ class Lives:
                 self._made[first].append((value, buffer))
             elif (value, first) in replayed.again:
                 self._again[first].append((value, buffer))
-            if tensor.maker != end - 1:
+            # What is stored when the segment is over is there until then.
+            if tensor.maker != end - 1 and (value, end) not in replayed.stored:
                 self._ending[end - 1].append((value, buffer))
         # What is left lives inside one segment: its workspace, as far as it is not
         # known better, and what a recomputation or a stream needs.

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .checker import replay
-from .heap import Packing, Precedence, pack_within
+from .heap import Packing, Precedence, pack_within, packed_bytes
 from .improve import Ways, between, choosable
 from .ledger import Choice, Ledger
 from .polish import polish
@@ -92,7 +92,7 @@ class _Shaking:
         self.packings = self.changes = 0
         self.best: tuple[float, Schedule] | None = None
         self._begin(schedule)
-        if not self.excess.nbytes:
+        if not self.excess.nbytes and self._fits(schedule):
             self.best = 1.0, schedule
 
     def _begin(self, schedule: Schedule) -> None:
@@ -182,11 +182,11 @@ class _Shaking:
 
     def _packed(self, most: float) -> Packing | None:
         # With the longest first anything may change by chance: XLA may, but need not,
-        # find that better.
+        # find that better. By other clocks it is looked at in the end.
         self.packings += 1
         ledger, problem = self.ledger, self.problem
         state = replay(problem, ledger.schedule(), ledger.footprints())
-        return pack_within(problem, state, most, [Precedence.LARGEST])
+        return pack_within(problem, state, most, [Precedence.LARGEST], clocks=1)
 
     def _excess(self, packing: Packing) -> _Excess:
         limit = self.limit - packing.carried
@@ -206,5 +206,9 @@ class _Shaking:
         self._begin(polished)
         self.packings += 1
         is_sound = not state.faults and self.excess.nbytes == 0
-        if is_sound and (self.best is None or self.taken < self.best[0]):
+        is_faster = self.best is None or self.taken < self.best[0]
+        if is_sound and is_faster and self._fits(polished):
             self.best = self.taken, polished
+
+    def _fits(self, schedule: Schedule) -> bool:
+        return packed_bytes(self.problem, replay(self.problem, schedule)) <= self.limit
