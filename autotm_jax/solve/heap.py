@@ -32,6 +32,9 @@ from .problem import Problem
 _CLOCKS = 7
 _WRONG = 0.3
 
+# With the largest first, one of so many clocks need not be listened to.
+_OTHERS = 4
+
 
 class Precedence(enum.Enum):
     """What is placed first."""
@@ -138,8 +141,8 @@ class _Heap:
     def judged(
         self, name: Precedence, clocks: Sequence[np.ndarray], most: float
     ) -> _Placed | None:
-        """What is expected: with the largest first the median, else the worst."""
-        spare = len(clocks) // 2 if name is Precedence.LARGEST else 0
+        """What is expected: the worst, with the largest first of most clocks."""
+        spare = len(clocks) // _OTHERS if name is Precedence.LARGEST else 0
         found: list[_Placed] = []
         for ticks in clocks:
             placed = self._placed(name, ticks, most)
