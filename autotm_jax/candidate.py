@@ -142,8 +142,7 @@ class Candidate(Placing):
 
     def _least_instead(self, found: Found, limit: int) -> Found:
         """The plan that needs least, if what was found packs much too badly."""
-        is_near = self.allocation(found.schedule) <= (1 + _NEAR) * limit
-        if is_near or not self._kind.allows_everything:
+        if self.nearly_packs(found, limit) or not self._kind.allows_everything:
             return found
         least = self.polished(self.least).schedule
         if self.allocation(least) > limit:
@@ -195,6 +194,10 @@ class Candidate(Placing):
         cache.store("plan", key, written(packed))
         return packed
 
+    def nearly_packs(self, found: Found, limit: int) -> bool:
+        """Whether a plan's allocation is so near to a limit that XLA may keep it."""
+        return self.allocation(found.schedule) <= (1 + _NEAR) * limit
+
     def allocation(self, schedule: Schedule) -> int:
         """Bytes of temporaries, packed as XLA does."""
         problem = self._as_planned(schedule, self.problem)
@@ -235,7 +238,7 @@ class Candidate(Placing):
             schedules.append(solution.schedule)
         picks = _least_workspace(problem)
         schedules += [dataclasses.replace(s, picks=picks) for s in schedules]
-        best = min(schedules, key=taken)
+        best = min(map(self.arranged, schedules), key=taken)
         peak = float(taken(best))
         is_proved = solution.status is Status.OPTIMAL
         status = Status.OPTIMAL if is_proved else Status.TIME_LIMIT

@@ -164,10 +164,14 @@ class Placing(Priced):
             cache.store("plan", key, written(found))
         return found
 
+    def arranged(self, schedule: Schedule) -> Schedule:
+        """A schedule as it is emitted in the end."""
+        arrange = polish if self._kind.allows_everything else tidy
+        return arrange(self.problem, schedule)
+
     def polished(self, found: Found) -> Found:
         """A plan without what serves nothing, its copies as XLA runs them best."""
-        arrange = polish if self._kind.allows_everything else tidy
-        schedule = arrange(self.problem, found.schedule)
+        schedule = self.arranged(found.schedule)
         if schedule == found.schedule:
             return found
         seconds = max(found.objective, replay(self.problem, schedule).makespan)

@@ -280,12 +280,14 @@ class Planner:
         In the usual order if it costs next to nothing there, else in the faster one.
         """
         best: tuple[Found, Candidate] | None = None
+        rank = True, float("inf")
         for candidate in self._candidates():
             found = candidate.within(limit, slack)
             if found is None:
                 continue
-            if best is None or found.objective < best[0].objective:
-                best = found, candidate
+            here = not candidate.nearly_packs(found, limit), found.objective
+            if best is None or here < rank:
+                best, rank = (found, candidate), here
             near = _NEARLY_FREE * candidate.unconstrained
             done = found.status in (Status.OPTIMAL, Status.REPACKED)
             if done and found.objective <= near:
