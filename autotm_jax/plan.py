@@ -40,8 +40,9 @@ class Plan:
     - `device_bytes`, `host_bytes`: predicted for the executable, arguments and results
         included; `None` if nothing was predicted (an untouched step).
     - `seconds`, `unconstrained_seconds`: predicted for the step, and without a limit.
-    - `bound`: seconds below which the solver ruled plans out; `None` for the plan that
-        needs least, where no time was asked for.
+    - `bound`: the least seconds of the step that the boolean program may allow, as far
+        as was proved. It offers a few lengths for each copy, so that a local search may
+        find less. `None` for the plan that needs least, where no time was asked for.
     - `gap`, `solver`, `solve_seconds`: what that leaves open, as a part of the plan's
         own objective; which solver was asked, with its version; and how long it took,
         nothing if the answer was in the cache.

@@ -46,7 +46,7 @@ def test_a_plan_before_and_after_it_is_compiled():
     assert re.fullmatch(r"\d+ values, [\d.]+ (KiB|B)", rows["computed again"])
     assert plan.solver == f"HiGHS {importlib.metadata.version('highspy')}"
     assert re.fullmatch(
-        rf"{plan.solver}, MIP gap [\d.]+%, no plan below [\d.]+ ms, [\d.]+ s",
+        rf"{plan.solver}, MIP gap [\d.]+%, bound [\d.]+ ms, [\d.]+ s",
         rows["solver"],
     )
     assert plan.bound is not None and plan.seconds is not None

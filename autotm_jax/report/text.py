@@ -91,7 +91,7 @@ def _time_rows(plan: Plan) -> list[tuple[str, str]]:
 def _solver(plan: Plan) -> str:
     found = [f"MIP gap {plan.gap:.2%}"]
     if plan.bound is not None:
-        found.append(f"no plan below {plan.bound * 1e3:,.2f} ms")
+        found.append(f"bound {plan.bound * 1e3:,.2f} ms")
     found.append(f"{plan.solve_seconds:.1f} s")
     return ", ".join(filter(None, [plan.solver, *found]))
 

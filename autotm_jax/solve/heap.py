@@ -9,8 +9,8 @@ how much depends on the plan. (XLA: `GlobalDecreasingSizeBestFitHeap`.)
 How long a life is goes by *ticks*: by how many others begin or end meanwhile. Among the
 many buffers of one size that a network has, that decides. What we count may be a few
 percent off, and a plan that was searched for is likely to be one that is lucky by our
-clock. With the largest first that only matters among equals, and what most clocks say
-counts. With the longest first it may move everything, so there the worst counts.
+clock. So it is packed by a few others, too, and the worst counts. With the largest first
+lives only matter among equals, and one clock may be alone with what it says.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class _Heap:
     def judged(
         self, name: Precedence, clocks: Sequence[np.ndarray], most: float
     ) -> _Placed | None:
-        """What is expected: the worst, with the largest first of most clocks."""
+        """What is expected: the worst, with the largest first of all clocks but one."""
         spare = len(clocks) // _OTHERS if name is Precedence.LARGEST else 0
         found: list[_Placed] = []
         for ticks in clocks:

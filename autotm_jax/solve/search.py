@@ -26,7 +26,7 @@ from .model import ANYTHING, INFEASIBLE, MIB, MS, Answer, Model
 from .policies import best_policy
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
-from .worker import SOLVER
+from .worker import solver_name
 
 
 if TYPE_CHECKING:
@@ -186,8 +186,8 @@ class Search:
         taken = self.deadline.taken()
         bound = self.bound * self.unit
         if self.best is None:
-            note = self._failure()
-            return Solution(status, None, float("inf"), bound, taken, note, SOLVER)
+            figures, note = (float("inf"), bound, taken), self._failure()
+            return Solution(status, None, *figures, note, solver_name())
         schedule = self.best.schedule
         if schedule is None:
             schedule = self.program.decoded(self.best.x, self.best.picks)
@@ -196,8 +196,8 @@ class Search:
         if status is not Status.OPTIMAL:
             notes.append(self._failure())
         note = "; ".join(filter(None, notes))
-        bound = min(bound, objective)
-        return Solution(status, schedule, objective, bound, taken, note, SOLVER)
+        figures = objective, min(bound, objective), taken
+        return Solution(status, schedule, *figures, note, solver_name())
 
     def _failure(self) -> str:
         models = [self.relaxed, *self.program.built()]

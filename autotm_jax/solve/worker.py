@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import queue
@@ -36,11 +37,18 @@ _MOMENT = 0.3
 # Seconds that a process gets to import HiGHS.
 _START_SECONDS = 20.0
 
-SOLVER = f"HiGHS {importlib.metadata.version('highspy')}"
-"""The solver, with its version."""
 
 # Stands for: no message in time.
 _NOTHING_YET = ("nothing yet",)
+
+
+@functools.cache
+def solver_name() -> str:
+    """`HiGHS 1.16.0`."""
+    try:
+        return f"HiGHS {importlib.metadata.version('highspy')}"
+    except importlib.metadata.PackageNotFoundError:
+        return "HiGHS"  # that it is missing is said where it is asked
 
 
 @dataclasses.dataclass(frozen=True)

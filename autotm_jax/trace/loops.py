@@ -153,11 +153,11 @@ def why_whole(eqn: jex_core.JaxprEqn) -> str:
     if eqn.effects:
         return "has effects, which happen in their order"
     is_while = eqn.primitive.name == "while"
-    if is_while and _is_heavy(eqn.params["cond_jaxpr"]):
+    if is_while and _is_heavy(eqn.params["cond_jaxpr"].jaxpr):
         return "has a condition that is not cheap"
     if is_while and eqn.params["cond_jaxpr"].out_avals[0].shape:
         return "ends at another time for each of a batch"
-    if is_while and not _is_heavy(eqn.params["body_jaxpr"]):
+    if is_while and not _is_heavy(eqn.params["body_jaxpr"].jaxpr):
         return "does nothing that takes much memory"
     if not is_while and eqn.params["length"] < 2:
         return "runs less than twice"
@@ -168,13 +168,13 @@ def why_whole(eqn: jex_core.JaxprEqn) -> str:
     return ""
 
 
-def _is_heavy(closed: Any) -> bool:
-    return any(
-        any(map(_is_heavy, jaxprs_in_params(eqn.params)))
-        if any(True for _ in jaxprs_in_params(eqn.params))
-        else kind_of(eqn) is Kind.KERNEL
-        for eqn in closed.jaxpr.eqns
-    )
+def _is_heavy(jaxpr: Any) -> bool:
+    """Whether a kernel runs in it, or in what it calls."""
+    for eqn in jaxpr.eqns:
+        inner = list(jaxprs_in_params(eqn.params))
+        if any(map(_is_heavy, inner)) or (not inner and kind_of(eqn) is Kind.KERNEL):
+            return True
+    return False
 
 
 def can_be_filled(aval: Any) -> bool:
