@@ -9,8 +9,8 @@ how much depends on the plan. (XLA: `GlobalDecreasingSizeBestFitHeap`.)
 How long a life is goes by *ticks*: by how many others begin or end meanwhile. Among the
 many buffers of one size that a network has, that decides. What we count may be a few
 percent off, and a plan that was searched for is likely to be one that is lucky by our
-clock. So it is packed by a few others, too, and the worst counts. With the largest first
-lives only matter among equals, and one clock may be alone with what it says.
+clock. So it is packed by a few others, too, and the worst counts. With the largest
+first lives only matter among equals, and one clock may be alone with what it says.
 """
 
 from __future__ import annotations
