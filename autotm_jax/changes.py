@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from .machine import Target
 from .profile import Changes, Costs, as_planned, recomputations_apart
 from .solve import Problem, Schedule, Tensor, replay
-from .trace import Program
+from .trace import Program, recomputed_together
 
 
 def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Changes:
@@ -26,12 +27,12 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
     arrivals: dict[int, list[int]] = {}
     for item in (*schedule.fetches, *schedule.recomputes):
         arrivals.setdefault(item.value, []).append(item.use)
-    apart: set[int] = set()
+    apart: dict[int, list[int]] = {}
     for item in schedule.recomputes:
         if (item.value, item.use) in program.joined:
             again.setdefault(item.use, []).append(item.value)
         else:
-            apart.add(item.value)
+            apart.setdefault(item.use, []).append(item.value)
     back = {value: min(uses) for value, uses in arrivals.items()}
     dropped: dict[int, list[int]] = {}
     stored: dict[int, list[int]] = {}
@@ -56,8 +57,21 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
     picks = {p.segment: p.variant for p in schedule.picks}
     copies = [s.after for s in schedule.stores] + [f.use for f in schedule.fetches]
     copies += [s.at for s in schedule.streams]
-    rest = frozenset(apart), gone, frozenset(copies)
+    rest = _together(program, apart), gone, frozenset(copies)
     return Changes(again, dropped, stored, back, picks, *rest)
+
+
+def _together(
+    program: Program, apart: Mapping[int, Sequence[int]]
+) -> dict[int, tuple[int, ...]]:
+    """By value computed again, those that the same run makes, wherever that is done."""
+    found: dict[int, set[int]] = {}
+    for values in apart.values():
+        for fragment in recomputed_together(program, values).values():
+            for value in fragment.writes:
+                others = found.setdefault(value, set(fragment.writes))
+                others.intersection_update(fragment.writes)
+    return {value: tuple(sorted(others)) for value, others in found.items()}
 
 
 def as_emitted(
@@ -106,7 +120,9 @@ def as_emitted(
             tensor = dataclasses.replace(tensor, recipe=recipe)
             if found.timeline is not None:
                 uses = {(tensor.value, k) for k in recipe.seconds}
-                apart.update(dict.fromkeys(uses - {*program.joined}, found.timeline))
+                uses -= {*program.joined}
+                if tensor.value == changes.apart[tensor.value][0]:
+                    apart.update(dict.fromkeys(uses, found.timeline))
         tensors.append(tensor)
     return dataclasses.replace(
         problem,

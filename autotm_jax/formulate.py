@@ -121,7 +121,13 @@ def formulate(
     repeated = program.repeats
     variants = {
         k: tuple(
-            Variant(name, repeated[k] * cost.seconds, cost.workspace, cost.timeline)
+            Variant(
+                name,
+                repeated[k] * cost.seconds,
+                cost.workspace,
+                cost.timeline,
+                cost.host_bytes,
+            )
             for name, cost in others
         )
         for k, others in costs.variants.items()

@@ -1,6 +1,6 @@
 """The fastest plan of a step at one limit: from the cache, solved, or what is left.
 
-Live bytes are what is limited here. How they pack is the next module's concern.
+Live bytes are what is limited here. How they pack is the concern of `candidate`.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ _NO_LIMIT = 2.0**62
 
 # The part of an iteration that may be missing for it to stay.
 _NEARLY_WHOLE = 0.05
+
+# XLA writes a loop out that runs once, and deletes the copies in it.
+_SHORTEST_PART = 2
 
 AGAIN = 1 / 2
 """The part of the time of a solve that there has to be for another one: with less, most
@@ -111,7 +114,8 @@ class Placing(Priced):
             assert loop is not None
             length = self.program.loops[loop].length
             stays = int(part * length + _NEARLY_WHOLE)
-            if 0 < stays < length:
+            stays = min(stays, length - _SHORTEST_PART)
+            if stays >= _SHORTEST_PART:
                 most[loop] = max(
                     most.get(loop, (0.0, 0)), (tensor.stacked, length - stays)
                 )

@@ -9,7 +9,7 @@ from .emit import carried_on_host
 from .machine import Machine
 from .profile import Costs
 from .solve import Formulation, Problem, Replay, Schedule, Status
-from .trace import Program
+from .trace import Branch, Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,27 @@ class Plan:
     def is_untouched(self) -> bool:
         """Whether the step is emitted as it was traced."""
         return self.status in (Status.UNTOUCHED, Status.UNSUPPORTED)
+
+    @property
+    def copies(self) -> int:
+        """How many copies between the memories the emitted step has."""
+        return self.schedule.copies + self.copies_inside
+
+    @property
+    def copies_inside(self) -> int:
+        """Of those, how many are in conditionals that run by plans of their own."""
+        return sum(b.planned.copies for b in self.picked if b.planned is not None)
+
+    @property
+    def picked(self) -> tuple[Branch, ...]:
+        """The branches by which segments run, if not by the default."""
+        if self.program is None:
+            return ()
+        segments = self.program.segments
+        return tuple(
+            segments[p.segment].body.branches[p.variant - 1]
+            for p in self.schedule.picks
+        )
 
     @property
     def moved_bytes(self) -> int:

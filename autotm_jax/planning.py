@@ -18,11 +18,12 @@ from .candidate import Candidate
 from .compile import Evidence
 from .errors import InfeasibleBudget
 from .found import Found
+from .inside import Inside
 from .machine import Target
 from .plain import Plain
 from .plan import Plan
 from .solve import PROGRAMS, Formulation, SolverOptions, Status
-from .trace import Order, build_program
+from .trace import Order, Program, build_program, is_conditional
 
 
 # XLA packs buffers a little less tightly than a sum of bytes.
@@ -53,6 +54,9 @@ _NEARLY_FREE = 1.15
 
 # Nor is one that takes no more than this many times that in which loops are not cut.
 _NOT_WORTH_PARTS = 1.01
+
+# A conditional is looked into if a branch holds this part of what the step does.
+_INSIDE = 1 / 16
 
 # The order as traced holds at least this part of what the usual one does.
 _ORDERS = 0.7
@@ -120,19 +124,21 @@ class Planner:
         if budget is None and self.request.budget != "min":
             note = f"the memory of {machine.name} is not known: name a budget"
             return Plan(None, Status.UNTOUCHED, note=note, machine=machine)
-        usual = self._usual
-        if budget is not None and budget < usual.fixed_bytes:
+        outline = self._outline
+        fixed = outline.fixed_bytes
+        if budget is not None and budget < fixed:
             raise InfeasibleBudget(
                 f"The budget of {format_bytes(budget)} is less than the arguments and "
                 "results of the step alone, which take "
-                f"{format_bytes(usual.fixed_bytes)} of device memory. Donate the state "
+                f"{format_bytes(fixed)} of device memory. Donate the state "
                 "(donate_argnums) if it is not donated, or raise the budget.",
                 least=None,
             )
         # A budget that looks loose is tried out before anything is priced.
-        if budget is not None and budget >= usual.live_bytes:
+        if budget is not None and budget >= outline.live_bytes:
             if self._plain.to_run() <= budget:
                 return self._untouched(budget)
+        usual = self._usual
         nothing = not usual.sketch.tensors  # crosses a cut
         if nothing and not usual.sketch.variants:
             if budget is None or self._plain.nbytes <= budget:
@@ -239,9 +245,28 @@ class Planner:
         return self.request.target.machine.host_bytes or 2**62
 
     @functools.cached_property
+    def _outline(self) -> Candidate:
+        # Nothing is priced for what is asked of it, and no conditional looked into.
+        return self._candidate(self._usual_order, looks_inside=False)
+
+    @functools.cached_property
     def _usual(self) -> Candidate:
         # The order as traced holds less while a gradient is computed, and takes longer.
+        equations = self._outline.traced.equations
+        if not any(is_conditional(e.eqn) for e in equations):
+            return self._outline
         return self._candidate(self._usual_order)
+
+    @functools.cached_property
+    def _inside(self) -> Inside:
+        return Inside(self._branch, _INSIDE * self._outline.live_bytes)
+
+    def _branch(self, closed: Any) -> Candidate:
+        """What a branch of a conditional is as a step of its own."""
+        donated = [False] * len(closed.jaxpr.invars)
+        order, loops = Order.AS_TRACED, self._sees_loops
+        program = build_program(closed, donated, order, loops, choose=self._inside)
+        return self._priced(program)
 
     @property
     def _usual_order(self) -> Order:
@@ -262,17 +287,23 @@ class Planner:
             yield self._other
 
     def _candidate(
-        self, order: Order, parts: Mapping[int, int] | None = None
+        self,
+        order: Order,
+        parts: Mapping[int, int] | None = None,
+        looks_inside: bool = True,
     ) -> Candidate:
-        request = self.request
-        loops = PROGRAMS[request.formulation].sees_loops
-        closed, donated = self._closed, self._donated
-        carried = self.carried
-        program = build_program(closed, donated, order, loops, parts, carried)
-        limit, solver = self._host_limit(), request.solver
-        measured, formulation = request.measured, request.formulation
-        target = request.target
-        return Candidate(program, target, limit, solver, measured, formulation)
+        choose = self._inside if looks_inside else None
+        step = self._closed, self._donated, order, self._sees_loops
+        return self._priced(build_program(*step, parts, self.carried, choose))
+
+    @property
+    def _sees_loops(self) -> bool:
+        return PROGRAMS[self.request.formulation].sees_loops
+
+    def _priced(self, program: Program) -> Candidate:
+        request, limit = self.request, self._host_limit()
+        rest = request.solver, request.measured, request.formulation
+        return Candidate(program, request.target, limit, *rest)
 
     def _within(self, budget: int, limit: int, slack: int) -> Plan:
         """A plan for a budget whose temporaries keep a limit.

@@ -421,7 +421,9 @@ class Step:
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
                     compiled = self._lowered(plan, *given).compile()
-                    evidence = examine(compiled, plan.schedule, platform)
+                    evidence = examine(
+                        compiled, plan.schedule, platform, plan.copies_inside
+                    )
                     following = judge(planner, plan, evidence, number, platform)
                 except BaseException as error:
                     self._entries[key] = entry
@@ -485,7 +487,7 @@ class Step:
         # A jitted function that moves arrays between memories returns committed ones,
         # so the state of the second call is committed. JAX compiles a function anew
         # for that: the state of the first call is committed too.
-        if not plan.schedule.copies:
+        if not plan.copies:
             return args, kwargs
 
         def commit(leaf: Any) -> Any:

@@ -156,7 +156,9 @@ def tiny_problem(seed: int) -> Problem:
         k = draw.randrange(found.segments)
         factor = draw.choice([0.7, 1.5, 3.0])
         space = KIB * draw.randint(-20, 8)
-        lean = Variant("lean", factor * found.compute[k], found.workspace[k] + space)
+        host = KIB * draw.choice([0, 0, 8, 40])
+        workspace = found.workspace[k] + space
+        lean = Variant("lean", factor * found.compute[k], workspace, host=host)
         found = dataclasses.replace(found, variants={k: (lean,)})
     return found
 

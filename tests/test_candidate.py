@@ -167,3 +167,20 @@ class Nothing:
     def fastest(self, limit: float, options: SolverOptions) -> Solution:
         self.asked.append(limit)
         return Solution(Status.TIME_LIMIT, None, float("inf"), 0.0, 0.0)
+
+
+def test_no_part_of_a_loop_runs_once():
+    def loss(weights: Any, x: Any) -> Any:
+        body = jax.checkpoint(lambda x, w: (jnp.tanh(x @ w), None))
+        return (jax.lax.scan(body, x, weights)[0] ** 2).mean()
+
+    # XLA would write it out, and delete what is copied in it.
+    program = program_of(jax.grad(loss), jnp.ones((8, 32, 32)), jnp.ones((512, 32)))
+    one = Candidate(program, HERE, 2**40, SolverOptions())
+    least, most = int(one.least.objective), one.cut_bytes - one.fixed_bytes
+    found = {
+        count
+        for part in range(1, 40)
+        for count in one.parts(least + part * (most - least) // 40).values()
+    }
+    assert found >= {2, 6} and found <= {2, 3, 4, 5, 6}

@@ -44,7 +44,7 @@ def away(candidate: Candidate) -> tuple[Tensor, int]:
 
 def test_nothing_planned_changes_nothing(candidate: Candidate):
     found = changes_of(candidate.program, candidate.problem, Schedule())
-    assert found == Changes({}, {}, {}, {}, {}, frozenset(), copies=frozenset())
+    assert found == Changes({}, {}, {}, {}, {}, copies=frozenset())
 
 
 def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
@@ -53,7 +53,7 @@ def test_what_is_stored_right_after_it_is_made(candidate: Candidate):
     fetch = Fetch(value, use - 1, use)
     moved = Schedule((Store(value, made, made + 2),), (fetch,))
     found = changes_of(candidate.program, candidate.problem, moved)
-    stored, rest = {made: [value]}, (frozenset(), {}, {made, use})
+    stored, rest = {made: [value]}, ({}, {}, {made, use})
     assert found == Changes({}, {}, stored, {value: use}, {}, *rest)
     late = Store(value, made, made + 2, start=made + 2)
     waiting = dataclasses.replace(moved, stores=(late,))
@@ -69,7 +69,7 @@ def test_what_is_computed_again_before_anybody_reads_it(candidate: Candidate):
     assert found.back == {value: use}
     is_joined = (value, use) in candidate.program.joined
     assert found.again == ({use: [value]} if is_joined else {})
-    assert found.apart == (set() if is_joined else {value})
+    assert found.apart == ({} if is_joined else {value: (value,)})
 
 
 def test_what_leaves_after_it_was_read_and_comes_back(candidate: Candidate):

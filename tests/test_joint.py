@@ -7,14 +7,17 @@ import pytest
 from autotm_jax.solve import (
     Fetch,
     JointProgram,
+    Pick,
     Problem,
     Schedule,
     SolverOptions,
     Store,
     Tensor,
+    Variant,
     greedy,
     replay,
 )
+from autotm_jax.solve.ledger import Ledger
 
 from .problems import KIB, limit_between, problem, random_problem
 
@@ -129,3 +132,21 @@ def test_what_is_on_the_host_is_limited_where_that_can_bind():
     bound = dataclasses.replace(free, host_limit=taken - 1)
     found = JointProgram(bound).fastest(limit, EXACT)
     assert found.schedule is None or replay(bound, found.schedule).host_peak < taken
+
+
+def test_a_variant_takes_its_part_of_the_host():
+    # Tensor 0 moves while segment 2 runs, by one of two variants.
+    tensors = [Tensor(0, 100 * KIB, (0, 4))]
+    lean = Variant("lean", 2e-3, 100 * KIB, host=50 * KIB)
+    leaner = Variant("leaner", 3e-3, 100 * KIB)
+    workspace = [0, 0, 200 * KIB, 0, 0]
+    free = problem(tensors, 5, workspace=workspace, variants={2: (lean, leaner)})
+    for host, picked in ((150, 1), (149, 2)):
+        bound = dataclasses.replace(free, host_limit=host * KIB)
+        found = JointProgram(bound).fastest(100 * KIB, EXACT).schedule
+        assert found is not None
+        assert found.picks == (Pick(2, picked),) and len(found.stores) == 1
+        assert replay(bound, found).host_peak == (150 if picked == 1 else 100) * KIB
+        other = dataclasses.replace(found, picks=(Pick(2, 1),))
+        assert bool(replay(bound, other).faults) == (picked == 2)
+        assert (Ledger(bound, other).excess() > 0) == (picked == 2)

@@ -202,7 +202,7 @@ def test_recomputations_apart_are_asked_for_by_themselves():
     target = autotm.target("h100-sxm")
     program = program_of(jax.grad(chain), W, W)
     (value, *_) = program.recomputations
-    changes = dataclasses.replace(NOTHING, apart={value})
+    changes = dataclasses.replace(NOTHING, apart={value: (value,)})
     found = recomputations_apart(program, changes, target)
     assert [*found] == [value]
     timeline = found[value].timeline

@@ -86,6 +86,9 @@ def test_a_kind_of_ones_own():
         del _KINDS["unheard_of_scan"]
 
 
+hold = jax.lax.optimization_barrier
+
+
 @pytest.mark.parametrize(
     ("step", "repeatable"),
     [
@@ -94,9 +97,13 @@ def test_a_kind_of_ones_own():
         (lambda x: jax.lax.sort(x), True),
         (lambda x: jax.random.bits(jax.random.key(0), (4,)), True),
         (lambda x: jax.lax.scan(lambda c, _: (c, None), x, None, 2)[0], False),
-        (lambda x: jax.lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, x), False),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, x), True),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, jax.nn.relu, jnp.cos, x), True),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, jnp.sin, jax.lax.sort, x), True),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, jnp.sin, hold, x), False),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, jnp.sin, jax.jit(hold), x), False),
         (lambda x: jax.debug.callback(lambda v: None, x), False),
-        (lambda x: jax.lax.optimization_barrier(x), False),
+        (hold, False),
         (lambda x: jax.pure_callback(lambda v: v, x, x), False),
     ],
 )

@@ -38,7 +38,9 @@ _REMAT = re.compile(r"%\S*\.remat\S* = ")
 _HOST_COMPUTE = re.compile(r'_xla_compute_type="host"|execution_thread="host"')
 
 
-def examine(compiled: Any, schedule: Schedule, platform: str) -> Evidence:
+def examine(
+    compiled: Any, schedule: Schedule, platform: str, inside: int = 0
+) -> Evidence:
     """Looks for a schedule in an executable.
 
     **Arguments:**
@@ -46,6 +48,7 @@ def examine(compiled: Any, schedule: Schedule, platform: str) -> Evidence:
     - `compiled`: a `jax.stages.Compiled`.
     - `schedule`: what was planned.
     - `platform`: `"cuda"`, or another one, where only memory is read.
+    - `inside`: how many copies its segments have by plans of their own.
 
     **Returns:**
 
@@ -56,7 +59,7 @@ def examine(compiled: Any, schedule: Schedule, platform: str) -> Evidence:
         return Evidence(device, host, None, ())
     text = compiled.as_text()
     copies = _host_copies(text)
-    wanted = schedule.copies
+    wanted = schedule.copies + inside
     faults = []
     if copies < wanted:
         faults.append(

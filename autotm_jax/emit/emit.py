@@ -22,7 +22,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from .. import compat
 from ..solve.schedule import Schedule
-from ..trace import Fragment, Loop, Program, Scope, evaluate
+from ..trace import Fragment, Loop, Program, Scope, evaluate, recomputed_together
 from .iteration import (
     Iteration,
     Stacks,
@@ -251,8 +251,10 @@ class _Emission:
         for value in slices:
             self.device[value] = kept(self.stacks[value], self._here, self._counter)
         needed |= slices
-        for value, fragment in zip(now.again, fragments, strict=True):
-            self._evaluate(fragment)
+        together = recomputed_together(self.program, now.again)
+        for value in now.again:
+            if value in together:
+                self._evaluate(together[value])
             # XLA joins what reads the same; anything else is kept apart.
             if (value, k) not in self.program.joined:
                 self._cut({*needed, *now.again[: now.again.index(value) + 1]}, ())

@@ -18,12 +18,14 @@ class Cost:
     - `timeline`: when it needs them, if XLA said so.
     - `source`: where the seconds come from: `"measured"`, `"roofline"`, or `"scaled
         roofline"` for what could not be timed where the rest was.
+    - `host_bytes`: of host memory, if it moves something itself.
     """
 
     seconds: float
     workspace: int
     source: str = "roofline"
     timeline: Timeline | None = None
+    host_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,11 @@ the ratio of all that was timed to its roofline.
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..machine import Target
 from ..machine import target as find_target
-from ..trace import Fragment, Kind, Program
+from ..trace import Fragment, Kind, Planned, Program
 from .costs import Cost, Costs, Streaming
 from .overwriting import segment_workspaces, ways_to_run
 from .profiler import Profile, profile
@@ -64,8 +66,9 @@ def estimate_costs(
             reason = times.failure(branch.fragment, body)
             reason = found if isinstance(found, str) else reason
             if reason is None:
-                priced = branch.name, cost(branch.fragment)
-                variants[k] = (*variants.get(k, ()), priced)
+                priced = cost(branch.fragment)
+                priced = _as_planned(priced, segments[k], branch.planned)
+                variants[k] = (*variants.get(k, ()), (branch.name, priced))
             else:
                 said = f"{branch.title}: {reason}"
                 left_out[said] = left_out.get(said, 0) + 1
@@ -85,6 +88,16 @@ def estimate_costs(
     sources = times.source, source, times.failures
     rest = measured, streamed, variants, left_out, overwriting
     return Costs(segments, again, joined, *sources, *rest)
+
+
+def _as_planned(cost: Cost, default: Cost, planned: Planned | None) -> Cost:
+    """The cost of a branch with what is known better if it runs by a plan."""
+    if planned is None:
+        return cost
+    modelled = default.seconds + planned.added
+    seconds = cost.seconds if cost.source == "measured" else modelled
+    host = planned.host_bytes
+    return dataclasses.replace(cost, seconds=seconds, host_bytes=host)
 
 
 def _streamed(

@@ -13,7 +13,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..machine import Target
 from ..timeline import Timeline
-from ..trace import Fragment, Kind, Program, Scope, Segment, planned_fragment
+from ..trace import (
+    Fragment,
+    Kind,
+    Program,
+    Scope,
+    Segment,
+    planned_fragment,
+    recomputed_together,
+)
 from .costs import Costs, Overwriting
 from .workspace import Probe, Source, Workspace, ask, workspaces
 
@@ -142,7 +150,8 @@ class Changes:
         host right after it.
     - `back`: by value, the first segment for which it is brought back.
     - `picks`: by segment, the variant that runs it, if not the default.
-    - `apart`: values that are computed again apart from the segments that want them.
+    - `apart`: by value that is computed again apart from the segments that want it, the
+        values that the same run makes, itself among them.
     - `gone`: by segment, the operands that leave the device with it and come back.
     - `copies`: the segments after which or for which something is copied between the
         memories.
@@ -153,7 +162,7 @@ class Changes:
     stored: Mapping[int, Collection[int]]
     back: Mapping[int, int]
     picks: Mapping[int, int]
-    apart: Collection[int] = ()
+    apart: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     gone: Mapping[int, Collection[int]] = dataclasses.field(default_factory=dict)
     copies: Collection[int] = ()
 
@@ -174,13 +183,17 @@ def recomputations_apart(
 
     **Returns:**
 
-    By value, the `Workspace` of its recomputation, by whose end its operands are still
-    there; nothing on a CPU, whose compiler says nothing about it.
+    By value, the `Workspace` of its recomputation (with all that the same run makes),
+    by whose end its operands are still there; nothing on a CPU, whose compiler says
+    nothing about it.
     """
     if target.machine.platform == "cpu":
         return {}
     copying = changes.copying(program)
-    fragments = {v: program.recomputations[v] for v in sorted(changes.apart)}
+    fragments = {
+        v: recomputed_together(program, together)[together[0]]
+        for v, together in sorted(changes.apart.items())
+    }
     probes = [
         Probe(f, frozenset(), copies=program.values[v].loop in copying)
         for v, f in fragments.items()

@@ -3,7 +3,8 @@
 Seconds of a fragment are the sum over its kernels of
 `max(flops / flop rate, bytes / bandwidth)`, plus the traffic of the fused work and the
 reductions around them, plus the launches. A `scan` takes what its body does, as often
-as it runs; so does a `jax.checkpoint` region, once. Modelled, not measured.
+as it runs; so does a `jax.checkpoint` region, once, and a `cond` takes what its slowest
+branch does. Modelled, not measured.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ FlopsRule = Callable[[Any], float]
 
 _rules: dict[str, FlopsRule] = {}
 
-# What runs the jaxpr that it holds, a known number of times.
-_BODIES = {"checkpoint", "remat", "remat2", "scan"}
+# What runs the jaxpr that it holds, a known number of times; or one of several.
+_BODIES = {"checkpoint", "cond", "remat", "remat2", "scan"}
 
 
 def register_flops(name: str) -> Callable[[FlopsRule], FlopsRule]:
@@ -70,6 +71,11 @@ def _conv_flops(eqn: Any) -> float:
 @register_flops("scan")
 def _scan_flops(eqn: Any) -> float:
     return eqn.params["length"] * _flops_of(eqn.params["jaxpr"])
+
+
+@register_flops("cond")
+def _cond_flops(eqn: Any) -> float:
+    return max(map(_flops_of, eqn.params["branches"]))
 
 
 @register_flops("dot_product_attention_fwd_wrapper")
@@ -218,12 +224,16 @@ def _body_seconds(eqn: Any, machine: Machine) -> float:
     # What passes through memory within a loop is in neither its flops nor its operands.
     if eqn.primitive.name not in _BODIES:
         return 0.0
-    body = compat.closed(eqn.params["jaxpr"])
+    bodies = eqn.params.get("branches") or [eqn.params["jaxpr"]]
+    once = max(_once(compat.closed(body), machine) for body in bodies)
+    return eqn.params.get("length", 1) * once
+
+
+def _once(body: Any, machine: Machine) -> float:
     donated = [False] * len(body.jaxpr.invars)
     program = build_program(body, donated, Order.AS_TRACED)
     times = zip(program.repeats, program.segments, strict=True)
-    once = sum(n * seconds(program, s.body, machine) for n, s in times)
-    return eqn.params.get("length", 1) * once
+    return sum(n * seconds(program, s.body, machine) for n, s in times)
 
 
 def _nbytes(program: Program, values: Any) -> int:

@@ -32,7 +32,7 @@ from .. import compat
 from ..compile import compile_watched, compiler_options, temp_bytes
 from ..machine import Target
 from ..timeline import Timeline
-from ..trace import LOCAL, Fragment, Kind, Program, evaluate
+from ..trace import LOCAL, Fragment, Kind, Program, evaluate, is_conditional
 from . import cache
 from .observed import (
     FRAGMENT,
@@ -44,7 +44,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 14
+_HARNESS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +295,9 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     size = [v.nbytes for v in program.values]
     counted = sum(size[v] for v in (*tensors, *made))
     timeline, text = None, compiled.as_text() or ""
-    if lifetimes is not None:
+    # What a branch of a conditional does is taken as the one block that it is here.
+    eqns = [program.equations[i].eqn for i in fragment.equations]
+    if lifetimes is not None and not any(map(is_conditional, eqns)):
         surviving = {fragment.reads.index(v) for v in survivors}
         timeline = observed_timeline(text, lifetimes, surviving)
     return Workspace(temp_bytes(compiled) - counted, timeline, plain_results(text))

@@ -98,12 +98,7 @@ def _solver(plan: Plan) -> str:
 
 def _variant_rows(plan: Plan) -> list[tuple[str, str]]:
     # The segments that do not run by the default.
-    if plan.program is None:
-        return []
-    picked = Counter(
-        plan.program.segments[pick.segment].body.branches[pick.variant - 1].title
-        for pick in plan.schedule.picks
-    )
+    picked = Counter(branch.title for branch in plan.picked)
     return [("runs by", f"{n} x {title}") for title, n in sorted(picked.items())]
 
 

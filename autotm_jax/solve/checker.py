@@ -175,6 +175,7 @@ class _Replayer:
             self.picked[pick.segment] = pick.variant
             self.compute[pick.segment] = variant.seconds
             self.workspace[pick.segment] = variant.workspace
+            self.host[pick.segment] += variant.host
 
     def _streams(self) -> dict[int, set[int]]:
         """Segments by tensor; what they take is added up here."""

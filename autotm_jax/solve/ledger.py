@@ -67,16 +67,17 @@ class Ledger:
         self.clock = np.concatenate([[0.0], np.cumsum(self._spread)])
         self._compute = self._spread.copy()
         self._workspace = np.array(problem.workspace, dtype=float)
+        self._host, self._out, self._into, self._again = np.zeros((4, count))
         for pick in self.picks:
             variant = problem.variants[pick.segment][pick.variant - 1]
             self._compute[pick.segment] = variant.seconds
             self._workspace[pick.segment] = variant.workspace
+            self._host[pick.segment] += variant.host
         self._born = np.zeros(count)
         for tensor in tensors:
             if tensor.maker is not None:
                 self._born[tensor.maker] += tensor.nbytes
         self._device = problem.resident.copy()
-        self._host, self._out, self._into, self._again = np.zeros((4, count))
         self._delay = 0.0
         self.faults = 0
         # By segment, the workspace of each recomputation before it, and the largest.

@@ -148,12 +148,12 @@ class Lives:
         start = self._begin[k] + 1
         again, ending = dict(self._again[k]), dict(self._ending[k])
         out: list[Buffer] = []
-        for value, timeline in self._apart[k]:
+        for _, timeline in self._apart[k]:
             for made, first, handed in timeline.made:
-                if made == value and value in again:
-                    again[value].born = start + first
+                if made in again:
+                    again[made].born = start + first
                     if handed < timeline.moments:
-                        again[value].handed = start + handed
+                        again[made].handed = start + handed
             for operand, end in timeline.read:
                 if operand in ending:
                     ending[operand].dead = start + end
@@ -172,6 +172,7 @@ class Lives:
         start = self._begin[k] + 1 + sum(t.moments for _, t in self._apart[k])
         never = timeline.moments
         apart = {value for value, _ in self._apart[k]}
+        apart.update(made for _, t in self._apart[k] for made, *_ in t.made)
         born = {v: (first, handed) for v, first, handed in timeline.made}
         gone = {v: (handed, end) for v, handed, end in timeline.dying}
         gone.update((v, (never, end)) for v, end in timeline.read)

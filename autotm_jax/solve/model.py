@@ -162,10 +162,17 @@ class Model:
 
     def _on_host(self) -> list[Any]:
         problem = self.columns.problem
-        if sum(tensor.stacked for tensor in problem.tensors) <= problem.host_limit:
+        most = sum(tensor.stacked for tensor in problem.tensors)
+        most += max((v.host for _, _, v in self._variants), default=0)
+        if most <= problem.host_limit:
             return []
         host = cp.Variable(problem.segments)
-        return [self.runs(host, "host", 1 / MIB), host <= problem.host_limit / MIB]
+        taken = host
+        if self._a is not None:
+            at = [k for k, _, _ in self._variants]
+            more = [v.host / MIB for _, _, v in self._variants]
+            taken = host + self._by_segment(at, more) @ self._a
+        return [self.runs(host, "host", 1 / MIB), taken <= problem.host_limit / MIB]
 
     def _vector(self, size: int) -> Any:
         return cp.Variable(size, boolean=self._is_boolean) if size else None

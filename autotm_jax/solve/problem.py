@@ -192,12 +192,14 @@ class Variant:
     - `name`: what reports call it.
     - `seconds`, `workspace`: what it takes, all its operands and results on the device.
     - `timeline`: when it takes the workspace, if that is known.
+    - `host`: bytes of host memory that it takes itself.
     """
 
     name: str
     seconds: float
     workspace: int
     timeline: Timeline | None = dataclasses.field(default=None, repr=False)
+    host: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

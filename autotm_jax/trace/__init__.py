@@ -1,5 +1,17 @@
 """From a jaxpr to a `Program`: flattening, materialisation, segments, liveness."""
 
+from .conditionals import (
+    Chooser as Chooser,
+)
+from .conditionals import (
+    as_it_is as as_it_is,
+)
+from .conditionals import (
+    is_conditional as is_conditional,
+)
+from .conditionals import (
+    with_branches as with_branches,
+)
 from .evaluate import evaluate as evaluate
 from .evaluate import register_evaluation as register_evaluation
 from .flatten import (
@@ -10,6 +22,7 @@ from .flatten import (
 )
 from .fragments import LOCAL as LOCAL
 from .fragments import planned_fragment as planned_fragment
+from .fragments import recomputed_together as recomputed_together
 from .fragments import single_equations as single_equations
 from .loops import Loop as Loop
 from .loops import can_be_filled as can_be_filled
@@ -44,6 +57,12 @@ from .segments import (
 )
 from .variants import (
     VARIANTS as VARIANTS,
+)
+from .variants import (
+    Choice as Choice,
+)
+from .variants import (
+    Planned as Planned,
 )
 from .variants import (
     variants as variants,

@@ -95,9 +95,11 @@ class _Writer:
             if index not in self._branches:
                 continue
             params = self._equations[index].eqn.params
+            names = params["names"]
+            planned = params["planned"] or [None] * len(names)
             branches = tuple(
-                Branch(params["of"], name, self._run_by(fragment, number))
-                for number, name in enumerate(params["names"])
+                Branch(params["of"], name, self._run_by(fragment, number), plan)
+                for number, (name, plan) in enumerate(zip(names, planned, strict=True))
                 if number
             )
             return dataclasses.replace(default, branches=branches)

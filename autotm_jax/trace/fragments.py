@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 
@@ -181,6 +182,34 @@ def planned_fragment(
     signatures = Signatures(program.values, program.equations, program.resident)
     rows = tuple(equations), tuple(reads), tuple(writes)
     return Fragment(*rows, signatures.of(*rows))
+
+
+def recomputed_together(program: Program, values: Sequence[int]) -> dict[int, Fragment]:
+    """What computes values again before one segment.
+
+    **Arguments:**
+
+    - `program`: the program.
+    - `values`: in the order in which they are computed.
+
+    **Returns:**
+
+    A `Fragment` for each run, by the first of the values that it makes: several results
+    of one equation are made by one.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for value in values:
+        groups.setdefault(program.recomputations[value].equations, []).append(value)
+    found: dict[int, Fragment] = {}
+    for first, *others in groups.values():
+        fragment = program.recomputations[first]
+        if others:
+            writes = tuple(sorted((first, *others)))
+            signatures = Signatures(program.values, program.equations, program.resident)
+            signature = signatures.of(fragment.equations, fragment.reads, writes)
+            fragment = dataclasses.replace(fragment, writes=writes, signature=signature)
+        found[first] = fragment
+    return found
 
 
 def single_equations(program: Program) -> list[Fragment]:

@@ -78,11 +78,14 @@ _KINDS: dict[str, Kind] = {
 # Primitives whose result is a new one each time they run.
 _NONDETERMINISTIC = {"rng_uniform", "random_gamma"}
 
+# What holds equations and says nothing else about them.
+_CALLS = {"closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit"}
+
 # Programs inside an equation, calls out of XLA, and what the user has already
-# arranged to recompute: run exactly where and as often as they are written.
+# arranged to recompute: run exactly where and as often as they are written. Of
+# conditionals, those with such a thing in a branch.
 _NEVER_AGAIN = {
     "checkpoint",
-    "cond",
     "custom_jvp_call",
     "custom_lin",
     "custom_linear_solve",
@@ -126,7 +129,7 @@ def kind_of(eqn: Any) -> Kind:
     known = _KINDS.get(eqn.primitive.name)
     if known is not None:
         return known
-    if eqn.primitive.name in _NEVER_AGAIN | _NONDETERMINISTIC:
+    if eqn.primitive.name in {"cond", *_NEVER_AGAIN, *_NONDETERMINISTIC}:
         return Kind.KERNEL
     return Kind.FUSED if _lowers_elementwise(eqn) else Kind.KERNEL
 
@@ -135,7 +138,19 @@ def is_repeatable(eqn: Any) -> bool:
     """Whether running an equation a second time gives the same and costs only time."""
     if eqn.effects or compat.has_context(eqn):
         return False
+    if eqn.primitive.name == "cond":
+        return all(map(_is_repeatable_inside, eqn.params["branches"]))
     return eqn.primitive.name not in _NEVER_AGAIN | _NONDETERMINISTIC
+
+
+def _is_repeatable_inside(body: Any) -> bool:
+    def may_run(eqn: Any) -> bool:
+        # A call that only groups equations asks for nothing itself.
+        inner = jaxprs_in_params(eqn.params) if eqn.primitive.name in _CALLS else ()
+        found = list(inner)
+        return all(map(_is_repeatable_inside, found)) if found else is_repeatable(eqn)
+
+    return all(map(may_run, compat.closed(body).jaxpr.eqns))
 
 
 _STABLEHLO_ELEMENTWISE = (

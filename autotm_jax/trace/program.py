@@ -15,6 +15,7 @@ from typing import Any
 from .loops import Loop, repeats
 from .nest import Nest
 from .primitives import VIEWS, Kind
+from .variants import Planned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +98,13 @@ class Branch:
     - `of`: what is computed, as the user calls it.
     - `name`: the variant that computes it here.
     - `fragment`: what runs. It may read further constants.
+    - `planned`: what is known of it if it runs by a plan of its own.
     """
 
     of: str
     name: str
     fragment: Fragment
+    planned: Planned | None = None
 
     @property
     def title(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from .. import compat
 from .apart import apart
 from .branches import write_out
+from .conditionals import Chooser, pass_on, with_choices
 from .flatten import Flat, flatten
 from .fragments import FragmentBuilder
 from .hasten import hasten
@@ -32,6 +33,7 @@ def build_program(
     loops: bool = True,
     parts: Mapping[int, int] | None = None,
     carried: Mapping[int, int] | None = None,
+    choose: Chooser | None = None,
 ) -> Program:
     """Turns the jaxpr of a step into a `Program`.
 
@@ -44,12 +46,14 @@ def build_program(
     - `parts`: where pairs of loops are cut in two: see `split_loops`.
     - `carried`: by the number of an argument, that of the result which takes its place
         in the next step.
+    - `choose`: how conditionals may run: see `with_choices`.
 
     **Returns:**
 
     A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
-    flat = pair_loops(flatten(closed, {VARIANTS}, loops))
+    flat = pair_loops(pass_on(flatten(closed, {VARIANTS}, loops)))
+    flat = with_choices(flat, choose)
     flat = select_one_hot(split_loops(flat, parts or {}))
     if order is Order.WEIGHTS_LAST:
         flat = postpone(flat)

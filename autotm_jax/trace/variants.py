@@ -107,6 +107,20 @@ def variants(
 
 
 @dataclasses.dataclass(frozen=True)
+class Planned:
+    """What is known of a branch that runs by a plan of its own.
+
+    - `added`: seconds that it takes longer than the default.
+    - `host_bytes`: of host memory that it takes.
+    - `copies`: how many copies between the memories its code has.
+    """
+
+    added: float = 0.0
+    host_bytes: int = 0
+    copies: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Choice:
     """The parameters of an equation with variants.
 
@@ -114,12 +128,14 @@ class Choice:
     - `names`: of the branches, the default first.
     - `branches`: closed jaxprs without constants; before they are traced, functions.
     - `left_out`: names of functions that are no branch here, and the reasons.
+    - `planned`: of each branch, the default first, if they run by plans.
     """
 
     of: str
     names: tuple[str, ...]
     branches: tuple[Any, ...]
     left_out: tuple[tuple[str, str], ...]
+    planned: tuple[Planned, ...] = ()
 
     def each(self, change: Callable[[Any], Any], of: str = "") -> Choice:
         """The choice with each branch changed, but those that cannot be."""
@@ -137,6 +153,10 @@ class Choice:
     def bind(self, *operands: Any) -> list[Any]:
         """Adds the equation to the current trace."""
         return _variants_p.bind(*operands, **vars(self))
+
+    def instead_of(self, eqn: jex_core.JaxprEqn) -> jex_core.JaxprEqn:
+        """The equation, run by the default or another branch."""
+        return eqn.replace(primitive=_variants_p, params=dict(vars(self)))
 
 
 @_variants_p.def_impl
