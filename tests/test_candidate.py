@@ -20,6 +20,7 @@ from autotm_jax.solve import (
     packed_bytes,
     replay,
 )
+from autotm_jax.trace import build_program
 
 from .problems import hard_problem
 from .programs import program_of
@@ -171,11 +172,14 @@ class Nothing:
 
 def test_no_part_of_a_loop_runs_once():
     def loss(weights: Any, x: Any) -> Any:
-        body = jax.checkpoint(lambda x, w: (jnp.tanh(x @ w), None))
-        return (jax.lax.scan(body, x, weights)[0] ** 2).mean()
+        return (jax.lax.scan(layer, x, weights)[0] ** 2).mean()
+
+    def layer(x: Any, w: Any) -> Any:
+        return jnp.tanh(x @ w), None
 
     # XLA would write it out, and delete what is copied in it.
-    program = program_of(jax.grad(loss), jnp.ones((8, 32, 32)), jnp.ones((512, 32)))
+    traced = jax.make_jaxpr(jax.grad(loss))(jnp.ones((8, 32, 32)), jnp.ones((512, 32)))
+    program = build_program(traced, [False, False])
     one = Candidate(program, HERE, 2**40, SolverOptions())
     least, most = int(one.least.objective), one.cut_bytes - one.fixed_bytes
     found = {
