@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -64,8 +64,11 @@ def formulate(
     held = {value: _held(program, value, at) for value, at in touches.items()}
     large = _large(program, held)
     # What takes the place of a leaf of the state leaves once it has been read: nothing
-    # is computed again from it.
-    leaving = {program.carried[value] for value in carried}
+    # is computed again from it. From what a loop overwrites, only while it is read.
+    leaving: dict[int, Collection[int]]
+    leaving = {program.carried[value]: () for value in carried}
+    overwritten = program.with_results - program.returned
+    leaving |= {v: touched[v] for v in overwritten if v in touched}
     chains = _Chains(program, costs, touches, set(large), leaving)
     small = []
     for value, at in touches.items():
@@ -73,6 +76,7 @@ def formulate(
             last = max(at[-1], chains.extended.get(value, 0))
             small.append(_held(program, value, [at[0], last]))
     position = {v: i for i, v in enumerate(large)}
+    runs = _runs(program, chains)
     tensors = []
     for value in large:
         recipe = None
@@ -80,11 +84,15 @@ def formulate(
             cost = costs.recomputations[value]
             reads = program.recomputations[value].reads
             roots = tuple(position[r] for r in reads if r in position)
-            times = {k: chains.seconds(value, k) for k in sorted(chains.at[value])}
+            run, together = runs.get(value, (None, (value,)))
+            times = {
+                k: max(chains.seconds(v, k) for v in together if k in chains.at[v])
+                for k in sorted(chains.at[value])
+            }
             last = max((touches[value][-1], *chains.optional.get(value, ())))
             gone = {last} if program.dissolves(value, last) else set()
             dissolved = frozenset(gone.intersection(times))
-            recipe = Recipe(times, cost.workspace, roots, dissolved)
+            recipe = Recipe(times, cost.workspace, roots, dissolved, run)
         optional = tuple(sorted(chains.optional.get(value, ())))
         movable = machine.d2h_bandwidth > 0 and _can_leave(program, value)
         nbytes = program.values[value].nbytes
@@ -263,6 +271,15 @@ def _configurations(
     }
 
 
+def _runs(program: Program, chains: _Chains) -> dict[int, tuple[int, tuple[int, ...]]]:
+    """By value that a run makes with others, the number of the run, and all of them."""
+    made: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for value in chains.at:
+        made[program.recomputations[value].equations].append(value)
+    several = (tuple(values) for values in made.values() if len(values) > 1)
+    return {v: (number, group) for number, group in enumerate(several) for v in group}
+
+
 def _can_leave(program: Program, value: int) -> bool:
     aval = program.values[value].aval
     # Sub-byte types and keys have no host layout that every version agrees on.
@@ -288,7 +305,7 @@ class _Chains:
         costs: Costs,
         touches: dict[int, list[int]],
         large: set[int],
-        leaving: set[int],
+        leaving: Mapping[int, Collection[int]],
     ):
         self.program, self.costs, self.touches = program, costs, touches
         self.large, self.leaving = large, leaving
@@ -314,12 +331,11 @@ class _Chains:
 
     def _is_at_hand(self, root: int, value: int, use: int) -> bool:
         # What is computed again in a loop from outside of it has to be there for the
-        # whole loop: only if that is so anyway. And what stays because it is small
-        # stays only as long as it does.
+        # whole loop: only if that is so anyway, or what it takes is next to nothing.
         nest = self.program.nest
         if nest.place(root, use) == nest.place(value, use):
             return True
-        return use in self.touches[root]
+        return use in self.touches[root] or root not in self.large
 
     def _follow(self, first: _Link) -> None:
         queue = deque([first])
@@ -332,7 +348,7 @@ class _Chains:
             if link.depth > 0 and seconds > self._allowance:
                 continue
             reads = self.program.recomputations[value].reads
-            if not self.leaving.isdisjoint(reads):
+            if any(use not in self.leaving.get(r, (use,)) for r in reads):
                 continue
             roots = [r for r in reads if r in self.touches]
             done = self.at.setdefault(value, set())
@@ -341,7 +357,8 @@ class _Chains:
             done.add(use)
             for root in roots:
                 if root not in self.large:
-                    self.extended[root] = max(self.extended.get(root, 0), use)
+                    last = max(self.program.nest.touched(root, use))
+                    self.extended[root] = max(self.extended.get(root, 0), last)
                     continue
                 if use not in self.touches[root]:
                     self.optional.setdefault(root, set()).add(use)

@@ -400,6 +400,7 @@ def _score(
     workspace = np.tile(np.array(problem.workspace, dtype=float), (count, 1))
     before = np.full(device.shape, -np.inf)
     born = np.zeros(device.shape)
+    runs: dict[tuple[int | str, int], np.ndarray] = {}
     for index, tensor in enumerate(problem.tensors):
         ways, column = choices[index], picked[:, index]
         here = np.array([tensor.touches[0] not in w.streams for w in ways])
@@ -410,7 +411,10 @@ def _score(
             continue
         for use, seconds in recipe.seconds.items():
             again = np.array([use in w.again for w in ways])[column]
-            compute[:, use] += seconds * again
+            key = index if recipe.run is None else f"run {recipe.run}", use
+            before_it = runs.get(key, np.zeros(count, dtype=bool))
+            compute[:, use] += seconds * (again & ~before_it)
+            runs[key] = again | before_it
             extra = np.where(again, recipe.workspace, -np.inf)
             before[:, use] = np.maximum(before[:, use], extra)
             for root in recipe.roots:

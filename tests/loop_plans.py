@@ -18,7 +18,9 @@ Way = Callable[[Tensor], tuple[Store, list[Fetch]]]
 
 def crossing(problem: Problem) -> Iterator[Tensor]:
     """The tensors that one loop makes and another one reads."""
-    return (t for t in problem.tensors if t.crossing is not None)
+    crossing = (t for t in problem.tensors if t.crossing is not None)
+    # Some are only to be read there to compute another one again.
+    return (t for t in crossing if _uses(t)[1])
 
 
 def _uses(tensor: Tensor) -> tuple[list[int], list[int]]:

@@ -79,6 +79,7 @@ def random_problem(seed: int) -> Problem:
         movable = draw.random() < 0.85
         nbytes = KIB * draw.randint(8, 64)
         tensors.append(Tensor(index, nbytes, touches, (), movable, recipe))
+    _share(tensors, random.Random(seed))
     first = draw.randint(0, count - 2)
     small = [(KIB * draw.randint(1, 4), first, count)]
     bandwidth = draw.choice([15e6, 40e6, 200e6])
@@ -86,6 +87,22 @@ def random_problem(seed: int) -> Problem:
     return problem(
         tensors, count, compute=compute, workspace=workspace, small=small, link=link
     )
+
+
+def _share(tensors: list[Tensor], draw: random.Random) -> None:
+    """Of some problems, two tensors come from one run."""
+    known = [i for i, t in enumerate(tensors) if t.recipe is not None]
+    if len(known) < 2 or draw.random() < 0.5:
+        return
+    first, second = draw.sample(known, 2)
+    one, other = tensors[first].recipe, tensors[second].recipe
+    assert one is not None and other is not None
+    seconds = {k: one.seconds.get(k, s) for k, s in other.seconds.items()}
+    other = dataclasses.replace(other, seconds=seconds, run=0)
+    tensors[first] = dataclasses.replace(
+        tensors[first], recipe=dataclasses.replace(one, run=0)
+    )
+    tensors[second] = dataclasses.replace(tensors[second], recipe=other)
 
 
 def _with_optional(tensor: Tensor, uses: frozenset[int]) -> Tensor:
@@ -336,6 +353,7 @@ def loop_problem(seed: int, longest: int = 3, tensors: int = 3) -> Problem:
     kinds = [loops.crossing, loops.crossing, loops.inside, loops.outside]
     while len(loops.tensors) < tensors:
         draw.choice(kinds)()
+    _share(loops.tensors, random.Random(seed))
     count = loops.segments
     compute = [draw.choice([0.5, 1.0, 2.0, 3.0]) * 1e-3 for _ in range(count)]
     workspace = [KIB * draw.randint(-2, 12) for _ in range(count)]

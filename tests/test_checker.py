@@ -157,6 +157,25 @@ def test_a_variant_takes_its_own_time_and_workspace():
     ]
 
 
+def test_one_run_makes_several_tensors():
+    recipe = Recipe({4: 1.0, 5: 2.0}, 0, (), run=7)
+    tensors = [Tensor(i, 50, (0, 4, 5), recipe=recipe) for i in range(3)]
+    alone = dataclasses.replace(recipe, run=None)
+    tensors[2] = dataclasses.replace(tensors[2], recipe=alone)
+    hand = problem(tensors)
+    first, *others = (Recompute(i, 4) for i in range(3))
+    usual = replay(hand, Schedule()).makespan
+    for made, seconds in (
+        ((first,), 1),
+        ((first, others[0]), 1),
+        ((first, *others), 2),
+    ):
+        state = replay(hand, Schedule(recomputes=made))
+        assert state.makespan == pytest.approx(usual + seconds)
+    twice = Schedule(recomputes=(first, Recompute(1, 5)))
+    assert replay(hand, twice).makespan == pytest.approx(usual + 3)
+
+
 def test_what_the_segment_makes_is_not_there_while_it_waits_for_recomputation():
     tensors = (
         Tensor(0, 50, (0, 4), recipe=Recipe({4: 1.0}, 30, ())),

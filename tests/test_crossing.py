@@ -143,7 +143,13 @@ def seconds_of(found: Problem, network: Network, taken: np.ndarray) -> float:
     compute = np.array(found.compute)
     out, into = lanes["out"] * compute, lanes["in"] * compute
     both = (out + into) / link.duplex
-    times = [compute + lanes["again"], out / link.d2h, into / link.h2d, both]
+    again = lanes["again"]
+    for (_, use), members in network.runs.items():
+        recipe = found.tensors[min(members)].recipe
+        assert recipe is not None
+        takes_place = any(taken[columns].any() for columns in members.values())
+        again[use] += recipe.seconds[use] * takes_place
+    times = [compute + again, out / link.d2h, into / link.h2d, both]
     delays = float(np.array(network.delays) @ taken)
     return float(np.maximum.reduce(times).sum()) + delays
 

@@ -49,6 +49,16 @@ def read_twice(x: Any, ws: Any) -> Any:
     return z, hs
 
 
+def read_in_another_body(x: Any, ws: Any) -> Any:
+    def outer(c: Any, _: Any) -> Any:
+        return jax.lax.scan(layer, c, ws)[0], None
+
+    def loss(x: Any) -> Any:
+        return (jax.lax.scan(outer, x, None, length=3)[0] ** 2).mean()
+
+    return jax.grad(loss)(x)
+
+
 @pytest.mark.parametrize(
     ("step", "parts"),
     [
@@ -59,6 +69,10 @@ def read_twice(x: Any, ws: Any) -> Any:
         ),
         (cheap, ["the while at here:", "as it is: it does nothing that takes much"]),
         (printing, ["the scan at here:", "as it is: it has effects, which happen in"]),
+        (
+            read_in_another_body,
+            ["the scan at here:", "as it is: it makes stacks for the body of another"],
+        ),
         (
             read_twice,
             [

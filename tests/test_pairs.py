@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from autotm_jax.trace import build_program
 from autotm_jax.trace.flatten import Flat, flatten
 from autotm_jax.trace.loops import path_of
-from autotm_jax.trace.pairs import pair_loops
+from autotm_jax.trace.pairs import pair_loops, read_elsewhere
 
 from .loop_steps import X, get, stacking, weights
 
@@ -197,3 +198,20 @@ def test_constants_are_read_where_their_stack_was():
 def test_without_loops_nothing_changes():
     flat = flatten(jax.jit(jnp.sin).trace(X).jaxpr, loops=True)
     assert pair_loops(flat) == flat
+
+
+def test_a_loop_whose_stacks_are_read_in_another_body_stays_whole():
+    flat = of("nested")
+    (inner,) = read_elsewhere(flat)
+    made = {id(loop.eqn): loop for loop in flat.loops}[inner]
+    assert made.parent is not None
+    step, args = get("nested")
+    traced = jax.jit(step).trace(*args).jaxpr
+    program = build_program(traced, [False] * len(jax.tree.leaves(args)))
+    scans = [e for e in program.equations if e.eqn.primitive.name == "scan"]
+    assert len(scans) == 1 and len(program.loops) == len(flat.loops) - 1
+    again = {v for v in scans[0].outputs if v in program.recomputations}
+    assert again and all(
+        scans[0].index in program.recomputations[v].equations for v in again
+    )
+    assert read_elsewhere(of("layers")) == set()

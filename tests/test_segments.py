@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotm_jax.emit import emit
+from autotm_jax.solve import Schedule
 from autotm_jax.trace import (
     Kind,
     Program,
@@ -303,3 +305,49 @@ def test_single_equations():
     one, other = (found[i] for i, name in enumerate(names) if name == "sin")
     # An argument and a tensor are not the same kind of operand.
     assert one.signature != other.signature
+
+
+def test_large_buffers_are_written_to_at_literal_places():
+    def step(cache: Any, x: Any, w: Any) -> Any:
+        y = x @ w
+        return jax.lax.dynamic_update_slice(cache, y, (0, 4, 0)), y @ w
+
+    w = jnp.eye(8)
+    args = jnp.zeros((2, 16, 8)), jnp.ones((2, 1, 8)), w
+    program = program_of(step, *args)
+    assert_close(run(program, *args), jax.tree.leaves(jax.jit(step)(*args)))
+
+
+def loop_with_results(x: Any, cache: Any, ws: Any) -> Any:
+    """A carry that is overwritten, one that is swapped, and one that is read late."""
+
+    def body(state: Any, w: Any) -> Any:
+        x, cache, a, b, late = state
+        cache = cache.at[0].add(x.sum())
+        y = x @ w
+        new = late + 1
+        return (y @ w + new[0, 0] + late.sum(), cache, b, a, new @ w), y.sum()
+
+    start = jnp.sin(cache)
+    (x, cache, a, b, late), sums = jax.lax.scan(body, (x, start, x, -x, x @ ws[0]), ws)
+    return cache, a, b, late, sums
+
+
+def test_what_a_loop_carries_is_where_its_result_is():
+    x, ws = jnp.ones((8, 8)), jnp.ones((3, 8, 8))
+    program = program_of(loop_with_results, x, x, ws, loops=True)
+    (loop,) = program.loops
+    by_result = {c.result: c for c in loop.carries}
+    cache, a, b, *_ = (by_result[r] for r in program.results[:4])
+    found = program.with_results
+    assert {cache.initial, cache.before, cache.after, cache.result} <= found
+    assert program.overwritten.get(cache.after) == cache.before
+    # They take each other's places, by a copy.
+    assert {a.before, b.before, a.result, b.result} <= found
+    assert a.after not in program.overwritten and b.after not in program.overwritten
+    # The one that the step does not return is a value as any other.
+    (other,) = (c for c in loop.carries if c.result not in program.results)
+    assert found.isdisjoint({other.initial, other.before, other.after, other.result})
+    args = x, x, ws
+    wanted = jax.tree.leaves(jax.jit(loop_with_results)(*args))
+    assert_close(jax.jit(emit(program, Schedule()))(*args), wanted)

@@ -65,7 +65,7 @@ def configurations(program: Program, fragment: Fragment, most: int) -> Configura
 
     `Configurations`.
     """
-    stays = program.resident | program.returned
+    stays = program.resident | program.with_results
     sizes = [program.values[v].nbytes for v in program.touches()]
     smallest = max(1.0, _SMALLEST_MOVED * max(sizes, default=0))
 

@@ -270,7 +270,7 @@ def _as_planned(
     By segment, `usual` and `plain` are the dying operands that may be overwritten in a
     program that is only cut, and as it is planned.
     """
-    touches, kept = program.touches(), program.resident | program.returned
+    touches, kept = program.touches(), program.resident | program.with_results
     place, copying = program.nest.place, changes.copying(program)
     probes: dict[int, Probe] = {}
     for k, segment in enumerate(program.segments):

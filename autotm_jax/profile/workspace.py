@@ -200,7 +200,7 @@ def estimate(program: Program, fragment: Fragment) -> Workspace:
 def _key(program: Program, probe: Probe, target: Target) -> str:
     fragment = probe.fragment
     pattern = [
-        (v in probe.dying, v in program.resident or v in program.returned)
+        (v in probe.dying, v in program.resident or v in program.with_results)
         for v in (*fragment.reads, *fragment.writes)
     ]
     pattern += [(v in probe.plain,) for v in fragment.reads]
@@ -220,16 +220,18 @@ def _device(target: Target) -> str:
 
 
 def _in_place(program: Program, fragment: Fragment) -> list[tuple[int, int]]:
-    # Results that overwrite an argument which the fragment reads, by argument.
+    # Results that overwrite an argument which the fragment reads, by argument; and what
+    # a loop overwrites in the place of a result.
     writes, reads = set(fragment.writes), set(fragment.reads)
-    found = {a: r for r, a in program.aliases if r in writes and a in reads}
+    pairs = (*program.aliases, *program.overwritten.items())
+    found = {a: r for r, a in pairs if r in writes and a in reads}
     return [(found[a], a) for a in sorted(found)]
 
 
 def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     # A tensor lives in temporary memory; arguments, constants and results do not.
     fragment = probe.fragment
-    kept = program.resident | program.returned
+    kept = program.resident | program.with_results
 
     def is_tensor(v: int) -> bool:
         return v not in kept and not compat.is_key_type(program.values[v].aval)

@@ -121,9 +121,14 @@ class _Explained:
         self.layers = layers_of(program, [m.tensor for m in self.free])
         self.again: dict[int, float] = defaultdict(float)
         recipes = {t.value: t.recipe for t in problem.tensors}
+        runs: set[tuple[int | None, int]] = set()
         for item in plan.schedule.recomputes:
             recipe = recipes[item.value]
-            self.again[item.value] += recipe.seconds[item.use] if recipe else 0.0
+            if recipe is None or (recipe.run, item.use) in runs:
+                continue
+            self.again[item.value] += recipe.seconds[item.use]
+            if recipe.run is not None:  # what else it makes costs nothing more
+                runs.add((recipe.run, item.use))
         self.gain = 0.0  # of the best way that was not taken
 
     def lines(self) -> list[str]:

@@ -29,11 +29,15 @@ def loop_notes(program: Program | None) -> list[str]:
     if program is None:
         return []
     found: Counter[str] = Counter()
+    nest, touches = program.nest, program.touches()
+    crossing = {v for v, at in touches.items() if nest.crossing(v, at) is not None}
     run = {i for segment in program.segments for i in segment.body.equations}
     for equation in (program.equations[i] for i in sorted(run)):
         name, why = equation.eqn.primitive.name, ""
         if name in ("scan", "while"):
             why = why_whole(equation.eqn) or "is inside something that stays whole"
+            if not crossing.isdisjoint(equation.outputs):
+                why = "makes stacks for the body of another loop, all of them at once"
         if why:
             line = compat.source_line(equation.eqn)
             found[f"the {name} at {line} stays as it is: it {why}"] += 1

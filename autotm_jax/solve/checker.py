@@ -133,6 +133,7 @@ class _Replayer:
         problem = self.problem
         recomputed: dict[int, set[int]] = defaultdict(set)
         reads: dict[int, set[int]] = defaultdict(set)
+        runs: set[tuple[int, int]] = set()
         for item in self.schedule.recomputes:
             at = self._known(item.value, "recomputation")
             if at is None:
@@ -142,7 +143,10 @@ class _Replayer:
                 self._fault(item.value, f"may not be computed again at {item.use}")
                 continue
             recomputed[at].add(item.use)
-            self.again[item.use] += recipe.seconds[item.use]
+            if recipe.run is None or (recipe.run, item.use) not in runs:
+                self.again[item.use] += recipe.seconds[item.use]
+            if recipe.run is not None:
+                runs.add((recipe.run, item.use))
             for root in recipe.roots:
                 reads[root].add(item.use)
         for pick in self.schedule.picks:

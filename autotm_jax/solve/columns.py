@@ -55,6 +55,8 @@ class Columns:
         # Where a tensor may be on the host while a segment touches it.
         self.may_stream: set[tuple[int, int]] = set()
         self.recomputations: list[tuple[int, int, int]] = []  # tensor, segment, column
+        # By run that makes several tensors and by segment, their columns, by tensor.
+        self.runs: dict[tuple[int, int], dict[int, list[int]]] = {}
         self._entries: dict[Lane, list[tuple[int, int, int, float]]] = {
             lane: [] for lane in ("device", "host", "out", "in", "again")
         }
@@ -103,6 +105,18 @@ class Columns:
         """Adds to a lane in the segments `[first, end)`."""
         if end > first:
             self._entries[lane].append((column, first, end, each))
+
+    def again(self, column: int, use: int) -> None:
+        """What is computed again before a segment, as the column's tensor is."""
+        index = self.edges[column].tensor
+        recipe = self.problem.tensors[index].recipe
+        assert recipe is not None
+        self.recomputations.append((index, use, column))
+        if recipe.run is None:
+            self.fill("again", column, use, use + 1, recipe.seconds[use])
+        else:
+            run = self.runs.setdefault((recipe.run, use), {})
+            run.setdefault(index, []).append(column)
 
     def spread(self, lane: Lane, column: int, action: Store | Fetch) -> None:
         """A copy, at the same rate in every second of its window."""

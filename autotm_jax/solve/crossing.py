@@ -151,8 +151,7 @@ class CrossingTensor:
             again = self._arrive(("nowhere", a), "fresh", use, action)
             if use not in recipe.dissolved:
                 self._hold(again, use, use + 1)
-            net.fill("again", again, use, use + 1, recipe.seconds[use])
-            net.recomputations.append((index, use, again))
+            net.again(again, use)
 
     def _fetch(self, a: int, use: int) -> None:
         first, end = self.crossing.read

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .footprint import Footprint, footprint
-from .problem import Problem, first_copy
+from .problem import Problem, Recipe, first_copy
 from .schedule import Fetch, Recompute, Schedule, Store, Stream
 
 
@@ -79,6 +79,7 @@ class Ledger:
                 self._born[tensor.maker] += tensor.nbytes
         self._device = problem.resident.copy()
         self._delay = 0.0
+        self._runs: Counter[tuple[int, int]] = Counter()
         self.faults = 0
         # By segment, the workspace of each recomputation before it, and the largest.
         self._while_again: list[Counter[int]] = [Counter() for _ in range(count)]
@@ -186,7 +187,7 @@ class Ledger:
             if use not in recipe.seconds:
                 self.faults += sign
                 continue
-            self._again[use] += sign * recipe.seconds[use]
+            self._run(recipe, use, sign)
             extra = self._while_again[use]
             extra[recipe.workspace] += sign
             if not extra[recipe.workspace]:
@@ -196,6 +197,14 @@ class Ledger:
                 self.reads[root][use] += sign
                 if not self.reads[root][use]:
                     del self.reads[root][use]
+
+    def _run(self, recipe: Recipe, use: int, sign: int) -> None:
+        if recipe.run is not None:
+            # The first one that it makes brings it about, the last one ends it.
+            self._runs[recipe.run, use] += sign
+            if self._runs[recipe.run, use] != (1 if sign > 0 else 0):
+                return
+        self._again[use] += sign * recipe.seconds[use]
 
     def _print(self, index: int) -> None:
         old = self._prints[index]

@@ -4,6 +4,7 @@
     capacity    sum_t b_t d(t, k) + resident_k + workspace_k + staging_k <= D
     host        bytes of the host's copies at k <= H
     roots       a recomputation finds what it reads on the device
+    runs        a run that makes several tensors takes place if one is computed again
     variants    a segment runs by one variant a(k, e)
     configurations
                 a segment runs by one IO configuration c(k, q), the one with those
@@ -143,6 +144,8 @@ class Model:
         ]
         self._a = self._vector(len(self._variants))
         self._c = self._vector(len(self._configurations))
+        # Whether a run takes place: as little as what it makes asks for.
+        self._g: Any = cp.Variable(len(columns.runs)) if columns.runs else None
         held = cp.Variable(count)
         resident = problem.resident / MIB
         self._rows = [
@@ -154,6 +157,7 @@ class Model:
             held + resident + self._workspace() <= self._least,
             *self._on_host(),
             *self._choices(),
+            *self._once(),
         ]
         if columns.recomputations:
             rows, product = self._while_again(held + resident), columns.roots() @ x
@@ -187,7 +191,8 @@ class Model:
         segments.
         """
         if lane == "again":
-            return variable == unit * self.columns.values(lane) @ self.x
+            alone = unit * self.columns.values(lane) @ self.x
+            return variable == alone + unit * self._in_runs()
         count = self.columns.problem.segments
         changes = unit * self.columns.changes(lane)
         steps = sp.eye_array(count) - sp.eye_array(count, k=-1)
@@ -195,6 +200,31 @@ class Model:
             sums = _block_sums(count)
             changes, steps = _exact(sums @ changes), _exact(sums @ steps)
         return steps @ variable == changes @ self.x
+
+    def _in_runs(self) -> Any:
+        """Seconds per segment of what makes several tensors at once."""
+        if self._g is None:
+            return np.zeros(self.columns.problem.segments)
+        runs = list(self.columns.runs.items())
+        seconds = []
+        for (_, use), members in runs:
+            recipe = self.columns.problem.tensors[min(members)].recipe
+            assert recipe is not None
+            seconds.append(recipe.seconds[use])
+        return self._by_segment([use for (_, use), _ in runs], seconds) @ self._g
+
+    def _once(self) -> list[Any]:
+        """A run takes place if one of its tensors is computed again."""
+        if self._g is None:
+            return []
+        entries, run = [], []
+        for number, members in enumerate(self.columns.runs.values()):
+            for columns in members.values():
+                entries += [(len(run), column) for column in columns]
+                run.append(number)
+        one = sp.csr_array((np.ones(len(run)), (range(len(run)), run)))
+        taken = _ones(entries, (len(run), len(self.columns.edges))) @ self.x
+        return [taken <= one @ self._g]
 
     def _born(self) -> sp.csr_array:
         columns = self.columns

@@ -198,8 +198,7 @@ class _Tensor:
             again = self._arrive(("nowhere", a), "fresh", use, action)
             if use not in recipe.dissolved:
                 net.fill("device", again, use, use + 1, self.tensor.nbytes)
-            net.fill("again", again, use, use + 1, recipe.seconds[use])
-            net.recomputations.append((index, use, again))
+            net.again(again, use)
 
     def _wait(self, a: int, reachable: list[int], stop: int | None) -> None:
         """To the host after segment `a`, from milestone to milestone, and back."""

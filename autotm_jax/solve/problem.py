@@ -28,12 +28,15 @@ class Recipe:
     - `roots`: tensors (by position in `Problem.tensors`) that have to be there.
     - `dissolved`: segments that read it for the last time, and into which it is fused:
         computed again for them alone it takes no memory.
+    - `run`: of several tensors that one run makes, its number. It takes as long for one
+        of them as for all, and before a segment it takes place once.
     """
 
     seconds: Mapping[int, float]
     workspace: int
     roots: tuple[int, ...]
     dissolved: frozenset[int] = frozenset()
+    run: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,7 +131,12 @@ class Flat:
     loops: tuple[Loop, ...] = ()
 
 
-def flatten(closed: Any, whole: Collection[str] = (), loops: bool = False) -> Flat:
+def flatten(
+    closed: Any,
+    whole: Collection[str] = (),
+    loops: bool = False,
+    closed_loops: Collection[int] = (),
+) -> Flat:
     """Writes out the calls of a closed jaxpr and drops equations nobody reads.
 
     **Arguments:**
@@ -139,12 +144,13 @@ def flatten(closed: Any, whole: Collection[str] = (), loops: bool = False) -> Fl
     - `closed`: a closed jaxpr, as `jax.jit(f).trace(*args).jaxpr`.
     - `whole`: names of primitives that stay one equation, whatever their rule.
     - `loops`: also write out loops.
+    - `closed_loops`: but not these, by the `id` of their equations.
 
     **Returns:**
 
     A `Flat`. Equations with effects are kept, in their order.
     """
-    flat = live(_Flattening(whole, loops).run(closed))
+    flat = live(_Flattening(whole, loops, closed_loops).run(closed))
     busy = {each for e in flat.equations for each in path_of(flat.loops, e.loop)}
     if len(busy) < len(flat.loops):  # a loop that computes nothing has no place here
         return flatten(closed, whole)
@@ -154,8 +160,8 @@ def flatten(closed: Any, whole: Collection[str] = (), loops: bool = False) -> Fl
 class _Flattening:
     """The values, equations and loops that are written out so far."""
 
-    def __init__(self, whole: Collection[str], opens: bool):
-        self.whole, self.opens = whole, opens
+    def __init__(self, whole: Collection[str], opens: bool, closed: Collection[int]):
+        self.whole, self.opens, self.closed = whole, opens, closed
         self.avals: list[Any] = []
         self.constants: list[tuple[int, Any]] = []
         self.equations: list[FlatEquation] = []
@@ -206,7 +212,8 @@ class _Flattening:
     ) -> Sequence[Any]:
         name = eqn.primitive.name
         write_loop = _LOOPS.get(name)
-        if write_loop is not None and self.opens and not why_whole(eqn):
+        is_open = self.opens and id(eqn) not in self.closed
+        if write_loop is not None and is_open and not why_whole(eqn):
             return write_loop(self, eqn, operands, loop)
         rule = None if name in self.whole else _rules.get(name)
         # A context (compute type, XLA metadata) belongs to the whole call.
@@ -243,6 +250,7 @@ class _Flattening:
             tuple(Stack(*s) for s in zip(each, stacked, strict=True)),
             tuple(Stack(*s) for s in stacks),
             compat.source_line(eqn),
+            eqn=eqn,
         )
         return results
 
@@ -272,6 +280,7 @@ class _Flattening:
             (),
             compat.source_line(eqn),
             condition=Condition(params["cond_jaxpr"], tuple(constants)),
+            eqn=eqn,
         )
         return results
 

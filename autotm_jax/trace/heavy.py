@@ -56,7 +56,7 @@ def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
     }
     large = _large(flat, kinds)
     return [
-        (k is Kind.MEMORY and n in large and not literals.isdisjoint(e.inputs))
+        (k is Kind.MEMORY and n in large and not literals.isdisjoint(e.operands))
         or e.eqn.primitive.name == VARIANTS
         for n, (e, k) in enumerate(zip(flat.equations, kinds, strict=True))
     ]

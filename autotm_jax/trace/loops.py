@@ -88,6 +88,7 @@ class Loop:
     - `condition`: of a `while`.
     - `carries`, `slices`, `stacks`: what goes in and out.
     - `source`: the user's line.
+    - `eqn`: the equation.
     """
 
     index: int
@@ -102,6 +103,7 @@ class Loop:
     source: str
     start: int = 0
     condition: Condition | None = None
+    eqn: jex_core.JaxprEqn | None = dataclasses.field(default=None, repr=False)
 
     @property
     def constants(self) -> tuple[Any, ...]:

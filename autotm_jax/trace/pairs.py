@@ -61,6 +61,30 @@ def pair_loops(flat: Flat) -> Flat:
     return live(dataclasses.replace(flat, equations=equations, loops=loops))
 
 
+def read_elsewhere(flat: Flat) -> set[int]:
+    """Loops in the body of another one whose stacks are read in a third one's.
+
+    The gradient of a loop in a loop makes such stacks. Slice by slice nothing can be
+    decided about them. But if the loop that makes them stays one equation, all of it
+    can be computed again where they are read.
+
+    **Arguments:**
+
+    - `flat`: a flattened step with its loops paired.
+
+    **Returns:**
+
+    The `id`s of the equations of these loops.
+    """
+    made = {s.whole: loop for loop in flat.loops for s in loop.stacks}
+    return {
+        id(made[piece.whole].eqn)
+        for loop in flat.loops
+        for piece in loop.slices
+        if piece.whole in made and made[piece.whole].parent != loop.parent
+    }
+
+
 def _end(atom: Any, by: Mapping[int, Any]) -> Any:
     # Counters of three loops in a row are one.
     while isinstance(atom, int) and atom in by:

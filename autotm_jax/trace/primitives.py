@@ -82,8 +82,7 @@ _NONDETERMINISTIC = {"rng_uniform", "random_gamma"}
 _CALLS = {"closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit"}
 
 # Programs inside an equation, calls out of XLA, and what the user has already
-# arranged to recompute: run exactly where and as often as they are written. Of
-# conditionals, those with such a thing in a branch.
+# arranged to recompute: run exactly where and as often as they are written.
 _NEVER_AGAIN = {
     "checkpoint",
     "custom_jvp_call",
@@ -101,10 +100,11 @@ _NEVER_AGAIN = {
     "pure_callback",
     "remat",
     "remat2",
-    "scan",
     "shard_map",
-    "while",
 }
+
+# Programs inside an equation that may run as often as what is inside may.
+_CONTROL = {"cond", "scan", "while"}
 
 
 def register_kind(name: str, kind: Kind) -> None:
@@ -129,7 +129,7 @@ def kind_of(eqn: Any) -> Kind:
     known = _KINDS.get(eqn.primitive.name)
     if known is not None:
         return known
-    if eqn.primitive.name in {"cond", *_NEVER_AGAIN, *_NONDETERMINISTIC}:
+    if eqn.primitive.name in {*_CONTROL, *_NEVER_AGAIN, *_NONDETERMINISTIC}:
         return Kind.KERNEL
     return Kind.FUSED if _lowers_elementwise(eqn) else Kind.KERNEL
 
@@ -138,8 +138,8 @@ def is_repeatable(eqn: Any) -> bool:
     """Whether running an equation a second time gives the same and costs only time."""
     if eqn.effects or compat.has_context(eqn):
         return False
-    if eqn.primitive.name == "cond":
-        return all(map(_is_repeatable_inside, eqn.params["branches"]))
+    if eqn.primitive.name in _CONTROL:
+        return all(map(_is_repeatable_inside, jaxprs_in_params(eqn.params)))
     return eqn.primitive.name not in _NEVER_AGAIN | _NONDETERMINISTIC
 
 

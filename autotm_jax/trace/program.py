@@ -187,11 +187,55 @@ class Program:
     @property
     def with_results(self) -> frozenset[int]:
         """Values that take the place of results: these, and what is to become them."""
-        returned = self.returned
+        return self._results_in_loops[0]
+
+    @property
+    def overwritten(self) -> dict[int, int]:
+        """Of those, what a loop hands on and overwrites, by what takes its place.
+
+        Where the same segment reads the one for the last time and makes the other.
+        """
+        return self._results_in_loops[1]
+
+    @functools.cached_property
+    def _results_in_loops(self) -> tuple[frozenset[int], dict[int, int]]:
+        # What a loop carries is in one place all the time. If that is a result's, so is
+        # what it is before the loop, and at the start and the end of an iteration.
+        returned, resident = self.returned, self.resident
         begun = {
             s.begun for loop in self.loops for s in loop.stacks if s.whole in returned
         }
-        return returned.union(v for v in begun if v is not None)
+        found = returned.union(v for v in begun if v is not None)
+        touches, overwritten = self.touches(), dict[int, int]()
+
+        def is_one(value: Any) -> bool:
+            # Of what goes to another loop there is one for each iteration.
+            is_other = isinstance(value, int) and value not in resident
+            return is_other and self.nest.crossing(value, touches[value]) is None
+
+        carries = [(loop.index, c) for loop in self.loops for c in loop.carries]
+        befores = {c.before for _, c in carries}
+        while True:
+            count = len(found)
+            for loop, carry in carries:
+                if carry.result not in found or carry.before in found:
+                    continue
+                if not is_one(carry.before):
+                    continue
+                found |= {carry.before}
+                first, _ = self.nest.ranges[loop]
+                last = touches[carry.before][-1]
+                initial, after = carry.initial, carry.after
+                if is_one(initial) and touches[initial][-1] < first:
+                    found |= {initial}
+                # Unless it is made while the other is still read: then it is copied.
+                is_made = is_one(after) and after not in befores
+                if is_made and touches[after][0] >= last:
+                    found |= {after}
+                    if touches[after][0] == last:
+                        overwritten[after] = carry.before
+            if len(found) == count:
+                return found, overwritten
 
     @property
     def returned(self) -> frozenset[int]:

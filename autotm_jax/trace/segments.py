@@ -18,7 +18,7 @@ from .loops import Loop, path_of
 from .materialise import materialised_values
 from .nest import Nest, Scope
 from .onehot import select_one_hot
-from .pairs import pair_loops
+from .pairs import pair_loops, read_elsewhere
 from .postpone import Order, postpone
 from .primitives import Kind, is_repeatable, kind_of
 from .program import Equation, Fragment, Program, Segment, Value
@@ -53,6 +53,8 @@ def build_program(
     A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
     flat = pair_loops(pass_on(flatten(closed, {VARIANTS}, loops)))
+    if elsewhere := read_elsewhere(flat):
+        flat = pair_loops(pass_on(flatten(closed, {VARIANTS}, loops, elsewhere)))
     flat = with_choices(flat, choose)
     flat = select_one_hot(split_loops(flat, parts or {}))
     if order is Order.WEIGHTS_LAST:
