@@ -102,8 +102,7 @@ def formulate(
         if crossing is not None:
             seconds = _stacking(program, value, crossing) / machine.device_bandwidth
             crossing = dataclasses.replace(crossing, seconds=seconds)
-        last = max((*mandatory, *optional))
-        scopes = {scope, nest.place(value, last)}
+        scopes = {scope, *(nest.place(value, k) for k in (*mandatory, *optional))}
         tensors.append(
             Tensor(
                 value,
@@ -188,13 +187,15 @@ def _carried(
 
 
 def _crossing(program: Program, value: int, touches: Sequence[int]) -> Crossing | None:
-    pair = program.nest.crossing(value, touches)
-    if pair is None:
+    found = program.nest.crossing(value, touches)
+    if not found:
         return None
-    made, read = (program.nest.ranges[loop] for loop in pair)
-    first, second = (program.loops[loop] for loop in pair)
-    is_mirrored = first.reverse != second.reverse
-    return Crossing(made, read, first.length, is_mirrored=is_mirrored)
+    made, read, *later = (program.nest.ranges[loop] for loop in found)
+    first, second, *others = (program.loops[loop] for loop in found)
+    is_mirrored = first.reverse != second.reverse and not others
+    return Crossing(
+        made, read, first.length, is_mirrored=is_mirrored, later=tuple(later)
+    )
 
 
 def _stacking(program: Program, value: int, crossing: Crossing) -> int:
@@ -205,7 +206,8 @@ def _stacking(program: Program, value: int, crossing: Crossing) -> int:
     """
     read = {value}
     copies = 1
-    for segment in program.segments[slice(*crossing.read)]:
+    first, end = crossing.read[0], crossing.span[1]
+    for segment in program.segments[first:end]:
         for index in segment.body.equations:
             equation = program.equations[index]
             if read.isdisjoint(equation.operands):

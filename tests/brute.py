@@ -185,18 +185,19 @@ class _Ways:
 
 
 class _CrossingWays(_Ways):
-    """Of a tensor that one loop makes and another reads: one iteration stands for all.
+    """Of a tensor that one loop makes and others read: one iteration stands for all.
 
     Once it is stacked, on either side, all iterations' bytes are there for the span of
-    both loops. Copies run beside segments of the loop that makes it, or of the one that
-    reads it, right up to the use or to the end of the iteration.
+    all these loops. Copies run beside segments of the loop that makes it, or of one
+    that reads it, right up to the use or to the end of the iteration. Once it has been
+    sliced from a stack, it is sliced in each of several loops that read it.
     """
 
     def __init__(self, problem: Problem, index: int):
         super().__init__(problem, index, Formulation.JOINT)
         assert self.tensor.crossing is not None
         self.crossing = self.tensor.crossing
-        self.first, self.end = self.crossing.read
+        self.first, self.end = self.crossing.read[0], self.crossing.span[1]
         self.reads = [k for k in self.uses if k >= self.first]
 
     def all(self) -> Iterator[Way]:
@@ -212,10 +213,11 @@ class _CrossingWays(_Ways):
                 yield way
             kept = self._stacked(way, "device")
             kept = dataclasses.replace(kept, alone=kept.alone + self.crossing.seconds)
+            sliced = "sliced" if self.crossing.later else "fresh"
             for use in self._next(last):
-                yield from self._here(self._hold(kept, use, use + 1, use), use, False)
+                yield from self._here(self._hold(kept, use, use + 1, use), use, sliced)
                 if recipe is not None and use in recipe.seconds:
-                    yield from self._here(self._made_again(way, use), use, False)
+                    yield from self._here(self._made_again(way, use), use, "fresh")
             if self.tensor.movable:
                 for gone in self._left(way, made[0], last, until):
                     yield from self._back(gone, last)
@@ -252,31 +254,34 @@ class _CrossingWays(_Ways):
             held = self._hold(held, born, done, None)
             yield self._copy(self._stacked(held, "host"), "out", born, done)
 
-    def _here(self, way: Way, at: int, has_copy: bool) -> Iterator[Way]:
+    def _here(self, way: Way, at: int, place: str) -> Iterator[Way]:
         """Every end of the way from use `at`, where it is on the device."""
+        crosses, recipe = self.tensor.crosses, self.tensor.recipe
         if at >= self.tensor.touches[-1]:
             yield way
         later = [b for b in self.reads if b > at]
-        if later:
+        if later and not crosses(at, later[0]):
             stays = self._hold(way, at + 1, later[0] + 1, later[0])
-            yield from self._here(stays, later[0], has_copy)
+            yield from self._here(stays, later[0], place)
         if at not in self.tensor.touches:
             return
-        recipe = self.tensor.recipe
-        if has_copy:
+        if place == "copied":
             yield from self._back(way, at)
-        elif recipe is not None:
-            for use in self._next(at):
-                if use in recipe.seconds:
-                    yield from self._here(self._made_again(way, use), use, False)
+            yield from self._ahead(way, at, False)
+        for use in self._next(at):
+            if place == "sliced" and crosses(at, use):
+                yield from self._here(self._hold(way, use, use + 1, use), use, place)
+            if place == "fresh" and recipe is not None and use in recipe.seconds:
+                yield from self._here(self._made_again(way, use), use, place)
 
     def _back(self, way: Way, a: int) -> Iterator[Way]:
         """Fetched after segment `a` for a use."""
         for use in self._next(a):
-            for begin in range(max(self.first, a + 1), use + 1):
+            first, _ = self.crossing.loop_at(use)
+            for begin in range(max(first, a + 1), use + 1):
                 back = self._hold(way, begin, use + 1, use)
                 back = self._copy(back, "into", begin, use)
-                yield from self._here(back, use, True)
+                yield from self._here(back, use, "copied")
 
     def _ahead(self, way: Way, last: int, is_late: bool) -> Iterator[Way]:
         """Fetched while one iteration runs, for the next one; first before the loop.
@@ -287,12 +292,13 @@ class _CrossingWays(_Ways):
         before = loops * (link.latency + self.tensor.nbytes / link.h2d)
         before = 0.0 if is_late else before
         for use in self._next(last):
-            for begin in range(self.first, self.end):
-                back = self._hold(way, self.first, use + 1, use)
-                back = self._hold(back, begin, self.end, None)
-                back = self._copy(back, "into", begin, self.end)
+            first, end = self.crossing.loop_at(use)
+            for begin in range(first, end) if self.tensor.crosses(last, use) else ():
+                back = self._hold(way, first, use + 1, use)
+                back = self._hold(back, begin, end, None)
+                back = self._copy(back, "into", begin, end)
                 back = dataclasses.replace(back, alone=back.alone + before)
-                yield from self._here(back, use, not is_late)
+                yield from self._here(back, use, "fresh" if is_late else "copied")
 
 
 class _CarriedWays(_Ways):

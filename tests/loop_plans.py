@@ -63,8 +63,11 @@ def ahead(tensor: Tensor) -> tuple[Store, list[Fetch]]:
     """Fetched beside the whole iteration before the one that reads it."""
     assert tensor.crossing is not None
     (store, _), (_, read) = in_the_iteration(tensor), _uses(tensor)
-    first, end = tensor.crossing.read
-    return store, [Fetch(tensor.value, first, read[0], end)]
+    return store, [
+        Fetch(tensor.value, first, min(k for k in read if first <= k < end), end)
+        for first, end in tensor.crossing.readers
+        if any(first <= k < end for k in read)
+    ]
 
 
 def late_ahead(tensor: Tensor) -> tuple[Store, list[Fetch]]:

@@ -434,6 +434,16 @@ def handed_on_twice() -> Made:
 
 
 @_register
+def pulled_back_twice() -> Made:
+    def step(ws: Any, x: Any) -> Any:
+        y, pull = jax.vjp(lambda ws: jax.lax.scan(layer, x, ws)[0], ws)
+        (one,) = pull(y)
+        return one, pull(jnp.cos(y) + one.sum())
+
+    return step, (weights(4), X)
+
+
+@_register
 def three_in_a_row() -> Made:
     def body(x: Any, sw: Any) -> Any:
         s, w = sw

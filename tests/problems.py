@@ -231,7 +231,10 @@ Span = tuple[int, int]
 
 
 class _Loops:
-    """Draws tensors of a step with a pair of loops, and perhaps a loop around both."""
+    """Draws tensors of a step with a pair of loops, and perhaps a loop around both.
+
+    In a third of the steps, another loop follows that reads what the first one makes.
+    """
 
     def __init__(self, draw: random.Random, longest: int):
         self.draw = draw
@@ -239,26 +242,36 @@ class _Loops:
         made, read = (draw.randint(2, longest) for _ in range(2))
         self.made: Span = before, before + made
         self.read: Span = self.made[1] + middle, self.made[1] + middle + read
-        self.segments = self.read[1] + after
+        self.loops = [self.made, self.read]
+        if draw.random() < 1 / 3:
+            first = self.read[1] + draw.randint(0, 1)
+            self.loops.append((first, first + draw.randint(1, 2)))
+        self.segments = self.loops[-1][1] + after
         self.count, self.around = draw.randint(2, 4), draw.choice([1, 1, 1, 2])
         self.tensors: list[Tensor] = []
 
     def loop_of(self, segment: int) -> Span | None:
         """The loop in whose body a segment runs, if any."""
-        spans = (self.made, self.read)
-        return next((s for s in spans if s[0] <= segment < s[1]), None)
+        return next((s for s in self.loops if s[0] <= segment < s[1]), None)
 
     def crossing(self) -> None:
-        """A tensor that one loop makes and the other may read."""
-        draw, reads = self.draw, range(*self.read)
+        """A tensor that one loop makes and others may read."""
+        draw, reads = self.draw, [k for s in self.loops[1:] for k in range(*s)]
         touches = [k for k in range(*self.made) if draw.random() < 0.4]
         touches = touches or [draw.randrange(*self.made)]
         touches += sorted(draw.sample(reads, draw.choice([0, 1, 1, 1, 2, 2])))
         seconds = draw.choice([0.0, 0.1e-3, 0.5e-3])
-        is_mirrored = draw.random() < 0.5
-        crossing = Crossing(self.made, self.read, self.count, seconds, is_mirrored)
+        readers = [s for s in self.loops[1:] if self._is_in(s, touches)] or [self.read]
+        is_mirrored = draw.random() < 0.5 and len(readers) == 1
+        later = tuple(readers[1:])
+        crossing = Crossing(
+            self.made, readers[0], self.count, seconds, is_mirrored, later
+        )
         at = [k for k in touches if k in reads]
         self._add(touches, at, times=self.count * self.around, crossing=crossing)
+
+    def _is_in(self, loop: Span, touches: Sequence[int]) -> bool:
+        return any(loop[0] <= k < loop[1] for k in touches)
 
     def inside(self) -> None:
         """A tensor that one of the loops makes, and no other reads."""
@@ -270,7 +283,7 @@ class _Loops:
         """A tensor that neither makes. A loop reads it throughout, or not at all."""
         rest = [k for k in range(self.segments) if self.loop_of(k) is None]
         touches = set(self.draw.sample(rest, min(len(rest), 2)))
-        for span in (self.made, self.read):
+        for span in self.loops:
             if self.draw.random() < 0.4:
                 touches.update(range(*span))
         ordered = sorted(touches)
@@ -278,7 +291,7 @@ class _Loops:
         # In longer gaps the joint program leaves out some windows.
         if gaps and all(b - a <= 6 for a, b in gaps):
             at = [b for a, b in gaps if b - a > 1]
-            closed = (self.made, self.read)
+            closed = tuple(self.loops)
             self._add(ordered, at, times=self.around, closed=closed)
 
     def _add(

@@ -97,6 +97,7 @@ def test_every_kind_of_decision_is_made():
     made = dict.fromkeys(
         ["stacked", "away", "again", "ahead", "beside", "at once", "host limit"], 0
     )
+    made |= dict.fromkeys(["stacked for two", "back twice"], 0)
     for seed in range(PROBLEMS):
         (free, every), schedule = drawn(seed), solved(seed).schedule
         if schedule is None:
@@ -106,6 +107,11 @@ def test_every_kind_of_decision_is_made():
         fetches = [f for f in schedule.fetches if f.value in crossing]
         windows = [f.window for f in fetches if not f.is_ahead]
         made["stacked"] += bool(state.stacks)
+        twice = {t.value for t in free.tensors if t.crossing and t.crossing.later}
+        made["stacked for two"] += any(v in twice for v, *_ in state.stacks)
+        made["back twice"] += any(
+            len([f for f in fetches if f.value == v]) > 1 for v in twice
+        )
         made["away"] += any(s.value in crossing for s in schedule.stores)
         made["again"] += any(r.value in crossing for r in schedule.recomputes)
         made["ahead"] += any(f.is_ahead for f in fetches)
@@ -228,6 +234,32 @@ def test_what_one_loop_makes_again_may_read_it_after_the_program_does():
     assert solution.objective == pytest.approx(every.best(every.least + KIB), rel=2e-5)
     assert solution.schedule is not None
     assert [r.value for r in solution.schedule.recomputes] == [1]
+
+
+@pytest.mark.parametrize("movable", [False, True])
+def test_what_two_loops_read(movable: bool):
+    # A loop makes it, and two others read it, the second one twice.
+    crossing = Crossing((0, 2), (2, 4), 4, 1e-4, later=((4, 7),))
+    recipe = Recipe({2: 2e-3, 4: 2e-3}, 0, ())
+    first = Tensor(0, 64 * KIB, (0, 2, 4, 6), (), movable, recipe, 4, crossing)
+    other = Tensor(1, 32 * KIB, (1, 5), (), False, None, 4, crossing)
+    found = problem([first, other], 7)
+    every = placements(found, Formulation.JOINT)
+    ways = set()
+    for part in (0.0, 0.3, 0.6, 1.0):
+        limit = every.least + part * (
+            replay(found, Schedule()).device_peak - every.least
+        )
+        solution = JointProgram(found).fastest(limit + 1, EXACT)
+        # A local search may also make again what has a copy on the host.
+        assert solution.objective <= every.best(limit + 1) * (1 + 2e-5)
+        assert solution.schedule is not None
+        state = replay(found, solution.schedule)
+        assert state.faults == () and state.device_peak <= limit + 1
+        again = len(solution.schedule.recomputes)
+        ways.add((len(state.stacks), len(solution.schedule.fetches), again))
+    assert {(2, 0, 0), (1, 0, 2)} <= ways
+    assert (max(fetched for _, fetched, _ in ways) > 0) == movable
 
 
 def test_a_fetch_ahead_is_chosen_where_the_use_comes_first():

@@ -112,7 +112,7 @@ def test_what_is_stored_and_never_wanted_again_stays_until_it_is_stored():
 def test_a_fetch_ahead_holds_a_slice_of_this_iteration_and_one_of_the_next():
     found = of(Store(0, 3, 5), Fetch(0, 8, 7, 10))
     assert not found.faults
-    assert found.is_ahead
+    assert found.ahead == 1
     assert found.into == ((8, 10),)
     # The next one's from 8 on, this one's from the start of the loop.
     assert found.stays == ((1, 5), (8, 10), (6, 10))

@@ -38,6 +38,8 @@ CROSSED = (
     "hessian_product",
     "small_types_stacked",
     "made_by_two",
+    "handed_on_twice",
+    "pulled_back_twice",
     "three_in_a_row",
 )
 """Steps in which something goes from one loop to another."""
@@ -50,6 +52,7 @@ AGAIN = (
     "nested",
     "hessian_product",
     "mapped",
+    "pulled_back_twice",
 )
 """Steps in which some of that can be computed again."""
 

@@ -98,9 +98,9 @@ class Timetable:
         return self._ahead[loop]
 
     def _crossing(self, schedule: Schedule) -> set[int]:
-        # Where a value is used first in the loop after the one that makes it.
+        # Where a value is used first in each loop after the one that makes it.
         nest, values = self._nest, self._program.values
-        first: dict[int, int] = {}
+        first: dict[tuple[int, Scope], int] = {}
         for segment in self._program.segments:
             again = self.again[segment.index]
             fragments = (self._program.recomputations[v] for v in again)
@@ -108,12 +108,12 @@ class Timetable:
                 for value in fragment.reads:
                     place = nest.place(value, segment.index)
                     if place != values[value].loop:
-                        first.setdefault(value, segment.index)
+                        first.setdefault((value, place), segment.index)
         arrivals = {(i.value, i.use) for i in (*schedule.fetches, *schedule.recomputes)}
-        for value, use in sorted(first.items()):
-            if (value, use) not in arrivals and value not in self._program.resident:
-                self._kept[values[value].loop].append(value)
-        return set(first)
+        kept = {v for (v, _), use in first.items() if (v, use) not in arrivals}
+        for value in sorted(kept - self._program.resident):
+            self._kept[values[value].loop].append(value)
+        return {value for value, _ in first}
 
     def _store(self, store: Store, is_crossing: bool) -> None:
         # Of what is carried, what takes its place is stored.

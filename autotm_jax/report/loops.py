@@ -30,7 +30,7 @@ def loop_notes(program: Program | None) -> list[str]:
         return []
     found: Counter[str] = Counter()
     nest, touches = program.nest, program.touches()
-    crossing = {v for v, at in touches.items() if nest.crossing(v, at) is not None}
+    crossing = {v for v, at in touches.items() if nest.crossing(v, at)}
     run = {i for segment in program.segments for i in segment.body.equations}
     for equation in (program.equations[i] for i in sorted(run)):
         name, why = equation.eqn.primitive.name, ""

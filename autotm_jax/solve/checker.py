@@ -248,8 +248,8 @@ class _Replayer:
         for window in found.into:
             self._copy(self.into, window, tensor, link.h2d)
             self.fetched.add((tensor.value, window[0]))
-        if found.is_ahead and tensor.crossing is not None:
-            self.delay += first_copy(tensor, link)
+        if tensor.crossing is not None:
+            self.delay += found.ahead * first_copy(tensor, link)
         if found.host is not None:
             self.host[slice(*found.host)] += tensor.stacked
         if tensor.maker is not None and tensor.maker not in streams:

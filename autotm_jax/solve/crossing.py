@@ -3,7 +3,8 @@
 One iteration stands for all, so what is decided for one is decided for all. The tensor
 leaves the first loop after the last segment that reads it there: *stacked* on the
 device, to the host, or to nowhere. In the other loop it arrives where it is wanted: as
-a slice of the stack, fetched, perhaps by the iteration before, or computed again.
+a slice of the stack, fetched, perhaps by the iteration before, or computed again. If
+more than one loop reads it, it arrives in each of them in the same way.
 """
 
 from __future__ import annotations
@@ -60,24 +61,32 @@ class CrossingTensor:
         if len(self.ends) > 1:
             for k in self.ends:
                 net.add(index, ("fresh", k), self.leaving)
-        span = self.crossing.span
+        span, tensor = self.crossing.span, self.tensor
         stacked = net.add(index, self.leaving, ("stacked", self.last))
         net.fill("device", stacked, *span, self.tensor.stacked)
         net.delays[stacked] += self.crossing.seconds
         net.stacked[index] = stacked
+        # With a slice of a stack, it is known that there is one, if that matters.
+        sliced = "sliced" if self.crossing.later else "fresh"
         for use in self._reachable(self.last):
-            slice_ = self._arrive(("stacked", self.last), "fresh", use)
+            slice_ = self._arrive(("stacked", self.last), sliced, use)
             self._hold(slice_, use, use + 1)
-        if self.last == self.tensor.touches[-1]:
+        if self.last == tensor.touches[-1]:
             net.add(index, self.leaving, None)
-        if self.tensor.movable:
+        if tensor.movable:
             self._store(span)
-        places = ("fresh", "clean") if self.tensor.movable else ("fresh",)
+        places = dict.fromkeys(("fresh", sliced))
+        places |= {"clean": None} if tensor.movable else {}
         for a, b in zip(self.read, self.read[1:], strict=False):
-            for place in places:
+            for place in places if not tensor.crosses(a, b) else ():
                 self._stay(place, a, b)
+        for a in self.read if self.crossing.later else ():
+            for use in self._reachable(a) if a in tensor.touches else ():
+                if tensor.crosses(a, use):
+                    slice_ = self._arrive((sliced, a), sliced, use)
+                    self._hold(slice_, use, use + 1)
         for at in self.read:
-            if at >= self.tensor.touches[-1]:
+            if at >= tensor.touches[-1]:
                 for place in places:
                     net.add(index, (place, at), None)
 
@@ -154,11 +163,11 @@ class CrossingTensor:
             net.again(again, use)
 
     def _fetch(self, a: int, use: int) -> None:
-        first, end = self.crossing.read
+        first, end = self.crossing.loop_at(use)
         begin = max(first, a + 1)
         here = [("away", start, use) for start in range(begin, use + 1)]
         places = ["away", "late"] if self.crossing.is_mirrored else ["away"]
-        if a == self.last:
+        if self.tensor.crosses(a, use):
             here += [(p, start, end) for start in range(first, end) for p in places]
         for place, start, done in here:
             if not (self.tensor.is_open(start) and self.tensor.is_open(done)):

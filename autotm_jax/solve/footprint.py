@@ -22,8 +22,8 @@ class Footprint:
         copy that everything waits for.
     - `faults`: rules that are broken, as the ends of sentences about the value.
     - `stack`: a stack of it is on the device, from loop to loop.
-    - `is_ahead`: it is fetched in one iteration of a loop for the next, and for the
-        first one before the loop.
+    - `ahead`: so many times it is fetched in one iteration of a loop for the next, and
+        for the first one before the loop.
     - `is_resident`: it is on the device before, in and after the step.
 
     On the host there is a stack of it, too, if it crosses from loop to loop.
@@ -35,7 +35,7 @@ class Footprint:
     into: tuple[Interval, ...]
     faults: tuple[str, ...]
     stack: Interval | None = None
-    is_ahead: bool = False
+    ahead: int = 0
     is_resident: bool = False
 
 
@@ -178,7 +178,7 @@ class _Walk:
         if not all(map(tensor.is_open, self.recomputed)):
             faults.append("is computed again in a loop that it is not in")
         if tensor.crossing is not None:
-            loops = (tensor.crossing.made, tensor.crossing.read)
+            loops = (tensor.crossing.made, *tensor.crossing.readers)
             at = {k for first, end in loops for k in range(first, end)}
             if not at.issuperset(self.recomputed):
                 faults.append("is computed again outside of its loops")
@@ -186,7 +186,8 @@ class _Walk:
     def _check_late(self, store: Store) -> None:
         crossing = self.tensor.crossing
         first, end = store.window
-        if crossing is None or not crossing.made[0] == first < end <= crossing.made[1]:
+        made = (-1, -1) if crossing is None or crossing.later else crossing.made
+        if not made[0] == first < end <= made[1]:
             self.faults.append("is stored by the next iteration of no loop")
         elif not all(f.is_ahead for f in self.fetches):
             # The last iteration's is not stored at all: the loop that reads it begins
@@ -212,8 +213,8 @@ class _Walk:
             tuple(self.faults),
             self.stack,
             # What is stored late is still there for the first one.
-            any(f.is_ahead for f in self.fetches)
-            and not any(s.is_late for s in self.stores),
+            sum(f.is_ahead for f in self.fetches)
+            * (not any(s.is_late for s in self.stores)),
         )
 
     def _go(self, a: int, b: int | None, start: int | None) -> int | None:
@@ -246,7 +247,7 @@ class _Walk:
             # roots of earlier recomputations are read.
             return b
         first, end = arrival.window
-        if not a < first <= end <= b or not self._is_in_loop(first):
+        if not a < first <= end <= b or not self._is_in_loop(first, b):
             self.faults.append(f"is fetched for {b} outside of its gap")
         if self.on_host_from is None or self.on_host_from > first:
             self.faults.append(f"is fetched for {b} before it is stored")
@@ -260,12 +261,15 @@ class _Walk:
             ends.append(self.tensor.crossing.read[0])
         return max([a + 1, *ends])
 
-    def _is_in_loop(self, cut: int) -> bool:
+    def _is_in_loop(self, cut: int, use: int) -> bool:
         crossing = self.tensor.crossing
-        return crossing is None or crossing.read[0] <= cut <= crossing.read[1]
+        if crossing is None:
+            return True
+        first, end = crossing.loop_at(use)
+        return crossing.read[0] <= first <= cut <= end
 
     def _cross(self, a: int, b: int, start: int | None) -> int | None:
-        """From the last use in the loop that makes it to the first in the other."""
+        """From the last use in one loop to the first in another one."""
         crossing = self.tensor.crossing
         assert crossing is not None
         if start is not None:
@@ -279,15 +283,16 @@ class _Walk:
         if arrival is None:
             return b
         first, end = arrival.window
-        ends_well = end == crossing.read[1] if arrival.is_ahead else end <= b
-        if not crossing.read[0] <= first <= end or not ends_well:
+        begin, over = crossing.loop_at(b)
+        ends_well = end == over if arrival.is_ahead else end <= b
+        if not begin <= first <= end or not ends_well:
             self.faults.append(f"is fetched for {b} outside of its loop")
         if self.on_host_from is None:
             self.faults.append(f"is fetched for {b} before it is stored")
         if not arrival.is_ahead:
             return first
         self.stays.append((first, end))
-        return crossing.read[0]
+        return begin
 
     def _host(self) -> Interval | None:
         if self.tensor.crossing is not None:

@@ -238,8 +238,8 @@ class Ledger:
                 self._copy(lane, first, end, times * tensor.nbytes)
                 seconds = link.delay if end > first else link.alone
                 self._delay += times * seconds(tensor.nbytes, bandwidth)
-        if tensor.crossing is not None and found.is_ahead:
-            self._delay += sign * first_copy(tensor, link)
+        if tensor.crossing is not None:
+            self._delay += sign * found.ahead * first_copy(tensor, link)
 
     def _copy(self, lane: np.ndarray, first: int, end: int, nbytes: int) -> None:
         if end <= first:

@@ -48,7 +48,9 @@ class Crossing:
     - `made`, `read`: the segments `[first, end)` of the two loops.
     - `count`: iterations.
     - `seconds`: in a step, of writing a stack on the device and reading from it.
-    - `is_mirrored`: whether the second loop runs the iterations in the other order.
+    - `is_mirrored`: whether the second loop runs the iterations in the other order, and
+        is the last one.
+    - `later`: of further loops that read it, in order.
     """
 
     made: tuple[int, int]
@@ -56,11 +58,22 @@ class Crossing:
     count: int
     seconds: float = 0.0
     is_mirrored: bool = False
+    later: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def readers(self) -> tuple[tuple[int, int], ...]:
+        """The segments of the loops that read it."""
+        return self.read, *self.later
 
     @property
     def span(self) -> tuple[int, int]:
         """The segments during which a stack of it exists."""
-        return self.made[0], self.read[1]
+        return self.made[0], self.readers[-1][1]
+
+    def loop_at(self, segment: int) -> tuple[int, int]:
+        """The segments of the loop in which a segment stands that uses it."""
+        *_, found = (loop for loop in (self.made, *self.readers) if loop[0] <= segment)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +135,9 @@ class Tensor:
         return self.nbytes * (1 if self.crossing is None else self.crossing.count)
 
     def crosses(self, a: int, b: int) -> bool:
-        """Whether it goes from one loop to the other after segment `a`, before `b`."""
-        return self.crossing is not None and a < self.crossing.made[1] <= b
+        """Whether it goes from one loop to another after segment `a`, before `b`."""
+        crossing = self.crossing
+        return crossing is not None and crossing.loop_at(a) != crossing.loop_at(b)
 
     def gaps(self, uses: Sequence[int], shortest: int) -> list[tuple[int, int]]:
         """Pairs of segments that use it, one after the other, between which it may go.
@@ -167,7 +181,8 @@ class Tensor:
         """The nearest cut, not after `cut`, where a fetch for `b` may start."""
         for first, end in self.closed:
             cut = first if first < cut < end else cut
-        first = self.crossing.read[0] if self.crossing and self.crosses(a, b) else a + 1
+        crossing = self.crossing if self.crosses(a, b) else None
+        first = a + 1 if crossing is None else crossing.loop_at(b)[0]
         return max(cut, first)
 
     def trip(self, a: int, b: int, done: int, start: int) -> tuple[Store, Fetch]:

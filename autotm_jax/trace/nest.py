@@ -92,13 +92,14 @@ class Nest:
                 if stack.begun is not None:
                     yield stack.begun, first - 1
 
-    def crossing(self, value: int, touches: Sequence[int]) -> tuple[int, int] | None:
-        """The loops that make and read a value, if it crosses from one to the other."""
+    def crossing(self, value: int, touches: Sequence[int]) -> list[int]:
+        """The loop that makes a value and those that read it, if there are others."""
         scope = self._values[value]
         if scope is None:
-            return None
-        last = self.place(value, touches[-1])
-        return None if last == scope or last is None else (scope, last)
+            return []
+        places = dict.fromkeys(self.place(value, k) for k in touches)
+        found = [place for place in places if place is not None]
+        return found if len(found) > 1 else []
 
     def inside(self, scope: Scope) -> Iterator[tuple[int, int]]:
         """The ranges of the loops that stand in a scope, but not in one of those."""

@@ -14,10 +14,10 @@ from .loops import Loop, path_of
 def pair_loops(flat: Flat) -> Flat:
     """Reads a value of another loop's iteration where its stack was sliced.
 
-    A stack that a loop makes, and that only the slices of one later loop of the same
-    length in the same body read, is dropped with those slices. The two loops then count
-    their iterations with one counter. A value goes to one other loop at most, and a
-    loop that does nothing but move slices is left as it is.
+    A stack that a loop makes, and that only the slices of later loops of the same
+    length in the same body read, is dropped with those slices. The loops then count
+    their iterations with one counter. A loop that does nothing but move slices is left
+    as it is.
 
     **Arguments:**
 
@@ -30,22 +30,25 @@ def pair_loops(flat: Flat) -> Flat:
     made = {s.whole: (loop, s) for loop in flat.loops for s in loop.stacks}
     readers, working = _readers(flat), _working(flat)
     by: dict[int, Any] = {}
-    goes_to: dict[int, int] = {}
     dropped: set[int] = set()
+
+    def may_go(maker: Loop, whole: int) -> bool:
+        return all(
+            index is not None
+            and index in working
+            and flat.loops[index].parent == maker.parent
+            and flat.loops[index].length == maker.length
+            for index in readers[whole]
+        )
+
     for loop in flat.loops:
         for piece in loop.slices:
-            if piece.whole not in made or loop.index not in working:
+            if piece.whole not in made or not may_go(made[piece.whole][0], piece.whole):
                 continue
             first, stack = made[piece.whole]
-            together = (first.parent, first.length) == (loop.parent, loop.length)
-            if not together or readers[piece.whole] != {loop.index}:
+            # A slice that is stacked again has come from a loop before.
+            if isinstance(stack.each, int) and stack.each in by:
                 continue
-            if isinstance(stack.each, int):
-                # A slice that is stacked again has come from a loop before.
-                if stack.each in by:
-                    continue
-                if goes_to.setdefault(stack.each, loop.index) != loop.index:
-                    continue
             by[piece.each] = stack.each
             counter, other = _end(first.counter, by), _end(loop.counter, by)
             if counter != other:

@@ -211,7 +211,7 @@ class Program:
         def is_one(value: Any) -> bool:
             # Of what goes to another loop there is one for each iteration.
             is_other = isinstance(value, int) and value not in resident
-            return is_other and self.nest.crossing(value, touches[value]) is None
+            return is_other and not self.nest.crossing(value, touches[value])
 
         carries = [(loop.index, c) for loop in self.loops for c in loop.carries]
         befores = {c.before for _, c in carries}
