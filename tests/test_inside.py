@@ -144,6 +144,7 @@ def test_a_gradient_in_a_branch_keeps_a_budget(budget: Any, options: dict[str, A
     assert "x the conditional at " in str(plan) and ", within " in str(plan)
     assert plan.host_bytes == plan.realised.host_bytes
     assert (plan.copies > 0) == (plan.host_bytes > 0)
+    assert (f": {plan.copies} copies, " in str(plan)) == (plan.copies > 0)
     if options:
         assert plan.copies == 0
     else:

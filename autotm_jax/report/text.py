@@ -12,6 +12,7 @@ from .loops import loop_notes
 
 if TYPE_CHECKING:
     from ..plan import Plan
+    from ..trace import Branch
 
 
 def summary(plan: Plan) -> str:
@@ -98,8 +99,16 @@ def _solver(plan: Plan) -> str:
 
 def _variant_rows(plan: Plan) -> list[tuple[str, str]]:
     # The segments that do not run by the default.
-    picked = Counter(branch.title for branch in plan.picked)
+    picked = Counter(map(_variant, plan.picked))
     return [("runs by", f"{n} x {title}") for title, n in sorted(picked.items())]
+
+
+def _variant(branch: Branch) -> str:
+    planned = branch.planned
+    if planned is None or not planned.copies:
+        return branch.title
+    host = format_bytes(planned.host_bytes)
+    return f"{branch.title}: {planned.copies} copies, {host} on the host"
 
 
 def _classes(plan: Plan) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
+import numbers
 
 import numpy as np
 
@@ -56,14 +58,16 @@ class SolverOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, unit in (("time_limit", " seconds"), ("gap", "")):
+        for name, example in (("time_limit", "60 seconds"), ("gap", "0.01")):
             value = getattr(self, name)
-            if not value >= 0:  # nor NaN
+            # No comparison with NaN holds.
+            if not isinstance(value, numbers.Real) or not 0 <= float(value) < math.inf:
                 raise ValueError(
-                    f"The solver's {name} is {value!r}{unit}: it must not be less than "
-                    "zero."
+                    f"The solver's {name} is {value!r}: give a finite number that is "
+                    f"not less than zero, as {example}."
                 )
-        if self.threads is not None and self.threads < 1:
+        is_count = isinstance(self.threads, numbers.Integral)
+        if self.threads is not None and not (is_count and self.threads >= 1):
             raise ValueError(
                 f"The solver's threads are {self.threads!r}: give one or more, or None "
                 "for as many as it likes."
