@@ -86,6 +86,12 @@ def is_key_type(aval: Any) -> bool:
     return jnp.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
+def is_reference(aval: Any) -> bool:
+    """Whether an abstract value is a mutable array."""
+    # No public name of the type. What there is of it in a step has the type's name.
+    return type(aval).__name__ == "AbstractRef"
+
+
 def is_on_host(aval: Any) -> bool:
     """Whether an abstract value is one in host memory."""
     # Tokens and other abstract values without storage have no memory space.

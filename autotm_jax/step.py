@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -39,6 +40,7 @@ from .planning import Planner, Request
 from .residence import as_on_device, is_in_host_memory, is_settled, let_go, settled
 from .solve import Formulation, SolverOptions, Status
 from .state import carried_leaves
+from .trace import flatten
 from .verdict import MOST_ROUNDS, judge
 
 
@@ -49,8 +51,20 @@ _MEASURE = "AUTOTM_JAX_MEASURE"
 _STATE = "AUTOTM_JAX_STATE"
 
 
-class _NotPlanned(Exception):
+# JAX traces a step anew where its own settings have changed. Compiling may do that, if
+# something is imported for it (a language for kernels, say): so often at most.
+_TRACES = 3
+
+
+class _NotPlanned(AutoTMError):
     """Raised inside a trace to say that this signature has no plan yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "JAX traces this step anew whenever it is compiled, so no plan is ever "
+            "used. Something changes JAX's settings on the way: look for "
+            "jax.config.update in what the step calls."
+        )
 
 
 def _unplanned(*args: Any, **kwargs: Any) -> Any:
@@ -112,10 +126,14 @@ class Step:
         if not compat.at_top_level():
             return self._plain(*args, **kwargs)
         try:
+            for _ in range(_TRACES):
+                with contextlib.suppress(_NotPlanned):
+                    return self._planned(*args, **kwargs)
+                args, kwargs = self._realise(args, kwargs)
             return self._planned(*args, **kwargs)
         except _NotPlanned:
-            args, kwargs = self._realise(args, kwargs)
-        return self._planned(*args, **kwargs)
+            self._give_up("JAX traces it anew whenever it is compiled")
+            return self._plain(*args, **kwargs)
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """The plan for arguments of these shapes, without compiling it.
@@ -190,8 +208,10 @@ class Step:
     def lower(self, *args: Any, **kwargs: Any) -> Any:
         """As `jax.jit`'s: the lowered step. Its executable keeps the budget."""
         args, kwargs = self._prepared(args, kwargs)
-        plan = self._entries[id(self._traced(args, kwargs).jaxpr)].plan
-        return self._lowered(plan, args, kwargs)
+        entry = self._entries.get(id(self._traced(args, kwargs).jaxpr))
+        if entry is None:
+            raise _NotPlanned
+        return self._lowered(entry.plan, args, kwargs)
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """As `jax.jit`'s."""
@@ -392,6 +412,15 @@ class Step:
 
         Returns the arguments to call with: see `_committed`.
         """
+        for _ in range(_TRACES - 1):
+            # Unless JAX has traced it anew on the way.
+            with contextlib.suppress(_NotPlanned):
+                return self._realise_traced(args, kwargs, may_run, is_call)
+        return self._realise_traced(args, kwargs, may_run, is_call)
+
+    def _realise_traced(
+        self, args: Any, kwargs: Any, may_run: bool, is_call: bool
+    ) -> tuple[Any, Any]:
         with self._lock:
             request = self._request()
             if may_run and not request.target.is_present:
@@ -527,4 +556,6 @@ def _unsupported(
             return "it is sharded over several devices, which is not planned yet"
     if not jax.tree.leaves(traced.out_info):
         return "it returns no arrays"
+    if any(map(compat.is_reference, flatten(traced.jaxpr, loops=True).avals)):
+        return "it reads and writes mutable arrays (jax.Ref) in an order of their own"
     return ""

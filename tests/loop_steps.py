@@ -196,6 +196,20 @@ def nested() -> Made:
 
 
 @_register
+def checkpointed_blocks() -> Made:
+    def block(x: Any, ws: Any) -> Any:
+        return jax.lax.scan(jax.checkpoint(layer), x, ws)[0]
+
+    def outer(x: Any, ws: Any) -> Any:
+        return jax.checkpoint(block)(x, ws), None
+
+    def loss(ws: Any, x: Any) -> Any:
+        return mean_square(jax.lax.scan(outer, x, ws)[0])
+
+    return jax.value_and_grad(loss), (weights(2, 3), X)
+
+
+@_register
 def nested_in_the_reader() -> Made:
     def step(ws: Any, x: Any) -> Any:
         def block(x: Any, sw: Any) -> Any:

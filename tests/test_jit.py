@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 import re
 import sys
 import threading
@@ -13,7 +14,13 @@ import numpy as np
 import pytest
 
 import autotm_jax as autotm
-from autotm_jax import AutoTMWarning, InfeasibleBudget, Status, TargetError
+from autotm_jax import (
+    AutoTMError,
+    AutoTMWarning,
+    InfeasibleBudget,
+    Status,
+    TargetError,
+)
 from autotm_jax.solve import Schedule, replay
 
 from .compiling import needs_cuda_plugin
@@ -711,6 +718,42 @@ def test_nothing_moves_without_host_memory():
     plan = step.plan(*chain_arguments())
     assert not plan.schedule.stores and not plan.schedule.fetches
     assert "no pinned_host memory" in str(plan)
+
+
+@pytest.mark.parametrize("changes", [1, 2, 100])
+def test_a_step_that_jax_traces_anew(monkeypatch: pytest.MonkeyPatch, changes: int):
+    # As the import of a language for kernels does, once.
+    precisions = "high", "highest", "default", "float32", "tensorfloat32", "bfloat16"
+    every = itertools.product(("warn", "raise", "allow"), precisions)
+    settings = itertools.islice(every, changes)
+    module = sys.modules["autotm_jax.step"]
+    emit = module.emit
+
+    def changing(*args: Any) -> Any:
+        if (setting := next(settings, None)) is not None:
+            jax.config.update("jax_numpy_rank_promotion", setting[0])
+            jax.config.update("jax_default_matmul_precision", setting[1])
+        return emit(*args)
+
+    monkeypatch.setattr(module, "emit", changing)
+    args = chain_arguments()
+    usual = jax.config.jax_default_matmul_precision
+    planned = min_jit(chain_step)
+    try:
+        if changes < 100:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", AutoTMWarning)
+                found = planned(*args)
+            assert not planned.plan(*args).is_untouched
+        else:
+            with pytest.warns(AutoTMWarning, match="anew whenever it is compiled"):
+                found = planned(*args)
+            with pytest.raises(AutoTMError, match="look for jax.config.update"):
+                planned.lower(*args)
+    finally:
+        jax.config.update("jax_default_matmul_precision", usual)
+        jax.config.update("jax_numpy_rank_promotion", "allow")
+    assert_close(found, jax.jit(chain_step)(*args))
 
 
 def test_a_plan_that_does_not_compile_is_given_up(monkeypatch: pytest.MonkeyPatch):

@@ -35,6 +35,7 @@ CROSSED = (
     "accumulated_gradients",
     "nested",
     "nested_in_the_reader",
+    "checkpointed_blocks",
     "hessian_product",
     "small_types_stacked",
     "made_by_two",

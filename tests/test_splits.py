@@ -43,7 +43,7 @@ def made_once(flat: Flat) -> bool:
         ("made_by_two", {0: (0, 1, 2)}),
         ("three_in_a_row", {0: (0, 1, 2)}),
         ("hessian_product", {0: (0, 1, 2, 3)}),
-        ("read_by_two", {}),
+        ("read_by_two", {0: (0, 1, 2)}),
         ("back_to_back", {}),
         ("denoising", {}),
     ],

@@ -100,15 +100,18 @@ class Timetable:
     def _crossing(self, schedule: Schedule) -> set[int]:
         # Where a value is used first in each loop after the one that makes it.
         nest, values = self._nest, self._program.values
-        first: dict[tuple[int, Scope], int] = {}
+        # A loop inside of that may be all that uses it, as what it begins with.
+        uses = list(nest.borders())
         for segment in self._program.segments:
             again = self.again[segment.index]
             fragments = (self._program.recomputations[v] for v in again)
             for fragment in (segment.body, *fragments):
-                for value in fragment.reads:
-                    place = nest.place(value, segment.index)
-                    if place != values[value].loop:
-                        first.setdefault((value, place), segment.index)
+                uses += [(value, segment.index) for value in fragment.reads]
+        first: dict[tuple[int, Scope], int] = {}
+        for value, use in sorted(uses, key=lambda u: u[1]):
+            place = nest.place(value, use)
+            if place != values[value].loop:
+                first.setdefault((value, place), use)
         arrivals = {(i.value, i.use) for i in (*schedule.fetches, *schedule.recomputes)}
         kept = {v for (v, _), use in first.items() if (v, use) not in arrivals}
         for value in sorted(kept - self._program.resident):
