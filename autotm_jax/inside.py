@@ -20,7 +20,7 @@ from .candidate import Candidate
 from .emit import emit
 from .formulate import live_bytes
 from .plan import Plan
-from .trace import Choice, Planned, as_it_is, with_branches
+from .trace import Choice, Planned, Program, as_it_is, with_branches
 
 
 # How many plans there are of one conditional.
@@ -57,7 +57,7 @@ class Inside:
 
     def _choice(self, eqn: jex_core.JaxprEqn) -> Choice | None:
         candidates = enumerate(map(self._candidate, eqn.params["branches"]))
-        large = {n: c for n, c in candidates if live_bytes(c.traced) > self._worth}
+        large = {n: c for n, c in candidates if self._is_worth_it(c.traced)}
         if not large:
             return None
         ways = {"as it is": (as_it_is(eqn), Planned())}
@@ -85,6 +85,11 @@ class Inside:
         of = f"the conditional at {compat.source_line(eqn)}"
         closed, planned = zip(*ways.values(), strict=True)
         return Choice(of, tuple(ways), closed, (), planned)
+
+    def _is_worth_it(self, branch: Program) -> bool:
+        # It may do next to nothing but call what has other ways to run.
+        has_ways = any(segment.body.branches for segment in branch.segments)
+        return has_ways or live_bytes(branch) > self._worth
 
 
 def _limits(candidates: Sequence[Candidate]) -> list[int]:

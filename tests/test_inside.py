@@ -38,12 +38,21 @@ def now_and_then(number: Any, x: Any, weights: Any) -> Any:
 
 
 def twice(number: Any, x: Any, weights: Any) -> Any:
-    """Trains in two of three branches, and in one of them by a conditional again."""
+    """Trains in two of three branches."""
 
-    def deeper(x: Any, weights: Any) -> Any:
-        return now_and_then(weights[0][0, 0] > 0, jnp.sin(x), weights)
+    def other(x: Any, weights: Any) -> Any:
+        return train(jnp.sin(x), weights)
 
-    return jax.lax.switch(number, [train, lambda _, w: w, deeper], x, weights)
+    return jax.lax.switch(number, [train, lambda _, w: w, other], x, weights)
+
+
+def seldom(number: Any, x: Any, weights: Any) -> Any:
+    """A conditional that does nothing but ask another one."""
+
+    def often(x: Any, weights: Any) -> Any:
+        return now_and_then(weights[0][0, 0] > 0, x, weights)
+
+    return jax.lax.cond(number > 0, often, lambda _, w: w, x, weights)
 
 
 def equation_of(step: Callable[..., Any]) -> Any:
@@ -125,13 +134,20 @@ ARGUMENTS = (
 
 @needs_cuda_plugin
 @pytest.mark.parametrize(
-    ("budget", "options"), [(0.6, {}), (0.8, {"host_budget": 0}), ("min", {})]
+    ("function", "budget", "options"),
+    [
+        (now_and_then, 0.6, {}),
+        (now_and_then, 0.8, {"host_budget": 0}),
+        (now_and_then, "min", {}),
+        (seldom, "min", {}),
+    ],
 )
-def test_a_gradient_in_a_branch_keeps_a_budget(budget: Any, options: dict[str, Any]):
-    step = autotm.jit(
-        now_and_then, budget=budget, donate_argnums=2, target="h100-sxm", **options
-    )
-    plain = autotm.jit(now_and_then, budget="1TB", donate_argnums=2, target="h100-sxm")
+def test_a_gradient_in_a_branch_keeps_a_budget(
+    function: Callable[..., Any], budget: Any, options: dict[str, Any]
+):
+    usually = {"donate_argnums": 2, "target": "h100-sxm"}
+    step = autotm.jit(function, budget=budget, **usually, **options)
+    plain = autotm.jit(function, budget="1TB", **usually)
     usual = device_bytes(plain.lower(*ARGUMENTS).compile())
     found = device_bytes(step.lower(*ARGUMENTS).compile())
     plan = step.plan(*ARGUMENTS)
