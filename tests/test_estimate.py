@@ -191,3 +191,22 @@ def test_what_only_could_not_be_timed_stays(
     assert {c.source for had in costs.variants.values() for _, c in had} == {
         "scaled roofline"
     }
+
+
+def test_a_conditional_is_not_timed(monkeypatch: pytest.MonkeyPatch, own_cache: Path):
+    monkeypatch.setattr(profiler, "measure_alone", Timings({}))
+
+    def choosing(x: Any, w: Any) -> Any:
+        y = jax.lax.cond(x[0, 0] > 0, at_once, lambda x, w: x[:, 0], x, w)
+        return y, jnp.exp(y)[:, None] * x @ w
+
+    program = program_of(choosing, X, W)
+    costs = estimate_costs(program, autotm.target(), measured=True)
+    for segment, cost in zip(program.segments, costs.segments, strict=True):
+        names = {
+            program.equations[i].eqn.primitive.name for i in segment.body.equations
+        }
+        if names & {"cond", "dot_general"}:
+            is_timed = cost.source == "measured"
+            assert is_timed == ("cond" not in names)
+            assert is_timed or cost.source == "scaled roofline"

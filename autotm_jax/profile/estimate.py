@@ -11,7 +11,7 @@ import dataclasses
 
 from ..machine import Target
 from ..machine import target as find_target
-from ..trace import Fragment, Kind, Planned, Program
+from ..trace import Fragment, Kind, Planned, Program, is_conditional
 from .costs import Cost, Costs, Streaming
 from .overwriting import segment_workspaces, ways_to_run
 from .profiler import Profile, profile
@@ -94,10 +94,8 @@ def _as_planned(cost: Cost, default: Cost, planned: Planned | None) -> Cost:
     """The cost of a branch with what is known better if it runs by a plan."""
     if planned is None:
         return cost
-    modelled = default.seconds + planned.added
-    seconds = cost.seconds if cost.source == "measured" else modelled
-    host = planned.host_bytes
-    return dataclasses.replace(cost, seconds=seconds, host_bytes=host)
+    seconds = default.seconds + planned.added
+    return dataclasses.replace(cost, seconds=seconds, host_bytes=planned.host_bytes)
 
 
 def _streamed(
@@ -131,8 +129,17 @@ class _Times:
         self._ratio = 1.0
 
     def measure(self, fragments: list[Fragment], whole: list[Fragment]) -> None:
-        """Times fragments, and takes the ratio to the roofline from the whole step."""
-        self.take(profile(self._program, fragments), whole)
+        """Times fragments, and takes the ratio to the roofline from the whole step.
+
+        Not those with a conditional: by which branch it runs is not for an operand that
+        somebody made up to say.
+        """
+        plain = [f for f in fragments if not self._has_conditional(f)]
+        self.take(profile(self._program, plain), whole)
+
+    def _has_conditional(self, fragment: Fragment) -> bool:
+        equations = self._program.equations
+        return any(is_conditional(equations[i].eqn) for i in fragment.equations)
 
     def take(self, found: Profile, whole: list[Fragment]) -> None:
         """Takes what has been timed."""
