@@ -26,9 +26,10 @@ from .trace import Choice, Planned, Program, as_it_is, with_branches
 # How many plans there are of one conditional.
 _LEVELS = 3
 
-# How much more than the least is tried for, and what part of the most is worth it.
+# How much more than the least is tried for, and the part of what a branch takes as it
+# is that such a plan may take at most.
 _ROOM = 1.1
-_WORTH = 0.9
+_SAVES = 0.9
 
 # XLA packs buffers a little less tightly than a sum of bytes.
 _SLACK = 0.01
@@ -97,7 +98,7 @@ def _limits(candidates: Sequence[Candidate]) -> list[int]:
     most = max(c.cut_bytes - c.fixed_bytes for c in candidates)
     least = max(c.least_bytes - c.fixed_bytes for c in candidates)
     first = _ROOM * least
-    if first > _WORTH * most:
+    if first > _SAVES * most:
         return []
     return [int(first * (most / first) ** (n / _LEVELS)) for n in range(_LEVELS)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import os
 import threading
 import types
@@ -14,10 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.core import Tracer
 
 from . import compat
+from .arguments import committed, selected
 from .budget import Budget
 from .compile import (
     compile_not_to_run,
@@ -40,7 +39,7 @@ from .planning import Planner, Request
 from .residence import as_on_device, is_in_host_memory, is_settled, let_go, settled
 from .solve import Formulation, SolverOptions, Status
 from .state import carried_leaves
-from .trace import flatten
+from .unsupported import why_unsupported
 from .verdict import MOST_ROUNDS, judge
 
 
@@ -262,28 +261,8 @@ class Step:
         return args, kwargs
 
     def _listed(self, numbers: str, names: str, count: int) -> set[int | str]:
-        """Positions and names that two options of `jax.jit` select.
-
-        As in JAX, a parameter selected by position is also selected by name and the
-        other way round, where the signature tells.
-        """
-
-        def said(key: str) -> tuple[Any, ...]:
-            value = self._jit_options.get(key)
-            if value is None:
-                return ()
-            return (value,) if isinstance(value, (int, str)) else tuple(value)
-
-        out: set[int | str] = {n % count for n in said(numbers) if count}
-        out |= set(said(names))
-        try:
-            parameters = list(inspect.signature(self._fun).parameters)
-        except (TypeError, ValueError):  # a callable that has no signature
-            return out
-        for position, name in enumerate(parameters):
-            if position in out or name in out:
-                out |= {position, name}
-        return out
+        """Positions and names that two options of `jax.jit` select."""
+        return selected(self._fun, self._jit_options, numbers, names, count)
 
     def _new_jit(self, request: Request) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
@@ -352,7 +331,7 @@ class Step:
     def _first_plan(
         self, traced: Any, request: Request, args: Any, kwargs: Any
     ) -> tuple[Planner | None, Plan]:
-        unsupported = _unsupported(traced, request, args, kwargs, self._jit_options)
+        unsupported = why_unsupported(traced, request, args, kwargs, self._jit_options)
         if unsupported:
             return None, self._give_up(unsupported)
         donated = [
@@ -519,43 +498,9 @@ class Step:
         if not plan.copies:
             return args, kwargs
 
-        def commit(leaf: Any) -> Any:
-            if isinstance(leaf, np.ndarray):
-                leaf = jax.device_put(leaf)
-            if isinstance(leaf, jax.Array) and not leaf.committed:
-                (device,) = leaf.sharding.device_set
-                return jax.device_put(leaf, device)
-            return leaf
-
         donated = self._listed("donate_argnums", "donate_argnames", len(args))
-        args = tuple(
-            jax.tree.map(commit, a) if n in donated else a for n, a in enumerate(args)
-        )
-        kwargs = {
-            k: jax.tree.map(commit, v) if k in donated else v for k, v in kwargs.items()
-        }
-        return args, kwargs
+        return committed(args, kwargs, donated)
 
 
 def _is_arg(leaf: Any) -> bool:
     return hasattr(leaf, "donated")
-
-
-def _unsupported(
-    traced: Any, request: Request, args: Any, kwargs: Any, options: dict[str, Any]
-) -> str:
-    """Why a step is not planned, or an empty string."""
-    backend = jax.default_backend()
-    if request.target.is_present and backend not in ("cpu", "gpu", "cuda"):
-        return f"the backend {backend!r} schedules by other rules than a GPU's"
-    given = [options.get("in_shardings"), options.get("out_shardings")]
-    placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
-    for sharding in [*jax.tree.leaves(given), *placed]:
-        devices = getattr(sharding, "device_set", None)
-        if devices is not None and len(devices) > 1:
-            return "it is sharded over several devices, which is not planned yet"
-    if not jax.tree.leaves(traced.out_info):
-        return "it returns no arrays"
-    if any(map(compat.is_reference, flatten(traced.jaxpr, loops=True).avals)):
-        return "it reads and writes mutable arrays (jax.Ref) in an order of their own"
-    return ""

@@ -11,9 +11,8 @@ from jax.experimental import pallas as pl
 from jax.sharding import AxisType, PartitionSpec
 
 import autotm_jax as autotm
-from autotm_jax import AutoTMWarning, Status
 
-from .steps import assert_close, chain, chain_arguments
+from .steps import assert_close, chain_arguments
 
 
 Step = Callable[..., Any]
@@ -107,21 +106,6 @@ def test_values_around_it_are_planned(primitive: str, in_a_loop: bool):
     }
     # What a library computes may be computed again; what the user has arranged may not.
     assert (primitive in again) == (primitive == "cholesky")
-
-
-def test_a_step_with_mutable_arrays_runs_as_it_is():
-    def step(x: Any, weights: Any) -> Any:
-        total = jax.new_ref(jnp.zeros(()))
-        loss, gradients = jax.value_and_grad(chain, argnums=1)(x, weights)
-        for gradient in gradients:
-            total[...] += gradient.sum()
-        return loss, gradients, total[...]
-
-    planned = autotm.jit(step, budget="min")
-    with pytest.warns(AutoTMWarning, match="mutable arrays \\(jax.Ref\\)"):
-        found = planned(X, WEIGHTS)
-    assert_close(found, jax.jit(step)(X, WEIGHTS))
-    assert planned.plan(X, WEIGHTS).status is Status.UNSUPPORTED
 
 
 def test_ordered_effects_happen_in_their_order():

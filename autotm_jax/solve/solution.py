@@ -44,7 +44,8 @@ class SolverOptions:
     """What the solver may take.
 
     - `time_limit`: seconds of search for one order of the step, kept to a tenth and
-        half a second; a tight budget may need two orders.
+        half a second; a tight budget may need two orders, and a conditional with a
+        large branch takes up to three more searches.
     - `gap`: relative MIP gap at which it stops.
     - `threads`: how many it uses; `None` leaves it to the solver.
 

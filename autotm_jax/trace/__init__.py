@@ -1,9 +1,6 @@
 """From a jaxpr to a `Program`: flattening, materialisation, segments, liveness."""
 
 from .conditionals import (
-    Chooser as Chooser,
-)
-from .conditionals import (
     as_it_is as as_it_is,
 )
 from .conditionals import (

@@ -77,19 +77,7 @@ def pass_on(flat: Flat) -> Flat:
             operand = None if place is None else equation.inputs[place]
             if isinstance(operand, int) and flat.avals[operand] == flat.avals[output]:
                 by[output] = by.get(operand, operand)
-
-    def now(atom: Any) -> Any:
-        return by.get(atom, atom) if isinstance(atom, int) else atom
-
-    equations = tuple(
-        dataclasses.replace(e, inputs=tuple(map(now, e.inputs))) for e in flat.equations
-    )
-    loops = tuple(loop.substituted(by) for loop in flat.loops)
-    results = tuple(map(now, flat.results))
-    changed = dataclasses.replace(
-        flat, equations=equations, loops=loops, results=results
-    )
-    return live(changed) if by else flat
+    return live(flat.substituted(by)) if by else flat
 
 
 def _passed(eqn: jex_core.JaxprEqn) -> list[int | None]:

@@ -10,7 +10,7 @@ sharded regions, custom kernels, whatever comes next) stays one equation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax.extend.core as jex_core
@@ -129,6 +129,23 @@ class Flat:
     equations: tuple[FlatEquation, ...]
     results: tuple[Any, ...]
     loops: tuple[Loop, ...] = ()
+
+    def substituted(self, by: Mapping[int, Any]) -> Flat:
+        """The step with values replaced where they are read."""
+
+        def now(atom: Any) -> Any:
+            return by.get(atom, atom) if isinstance(atom, int) else atom
+
+        equations = (
+            dataclasses.replace(e, inputs=tuple(map(now, e.inputs)))
+            for e in self.equations
+        )
+        return dataclasses.replace(
+            self,
+            equations=tuple(equations),
+            results=tuple(map(now, self.results)),
+            loops=tuple(loop.substituted(by) for loop in self.loops),
+        )
 
 
 def flatten(

@@ -56,12 +56,7 @@ def pair_loops(flat: Flat) -> Flat:
             dropped.add(piece.whole)
     by = {value: _end(value, by) for value in by}
     loops = tuple(_without(loop, dropped) for loop in flat.loops)
-    equations = tuple(
-        dataclasses.replace(e, inputs=tuple(_now(i, by) for i in e.inputs))
-        for e in flat.equations
-    )
-    loops = tuple(loop.substituted(by) for loop in loops)
-    return live(dataclasses.replace(flat, equations=equations, loops=loops))
+    return live(dataclasses.replace(flat, loops=loops).substituted(by))
 
 
 def read_elsewhere(flat: Flat) -> set[int]:
@@ -93,10 +88,6 @@ def _end(atom: Any, by: Mapping[int, Any]) -> Any:
     while isinstance(atom, int) and atom in by:
         atom = by[atom]
     return atom
-
-
-def _now(atom: Any, by: Mapping[int, Any]) -> Any:
-    return by.get(atom, atom) if isinstance(atom, int) else atom
 
 
 def _without(loop: Loop, dropped: set[int]) -> Loop:

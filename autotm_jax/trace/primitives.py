@@ -101,10 +101,12 @@ _NEVER_AGAIN = {
     "remat",
     "remat2",
     "shard_map",
+    "while",
 }
 
-# Programs inside an equation that may run as often as what is inside may.
-_CONTROL = {"cond", "scan", "while"}
+# Programs inside an equation that may run as often as what is inside may. How long a
+# `while` takes, nobody knows.
+_CONTROL = {"cond", "scan"}
 
 
 def register_kind(name: str, kind: Kind) -> None:

@@ -1,0 +1,44 @@
+"""What keeps a step from being planned, as far as that is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from . import compat
+from .planning import Request
+from .trace import flatten
+
+
+def why_unsupported(
+    traced: Any, request: Request, args: Any, kwargs: Any, options: Mapping[str, Any]
+) -> str:
+    """Why a step is not planned, as the end of a sentence.
+
+    **Arguments:**
+
+    - `traced`: the step, a `jax.stages.Traced`.
+    - `request`: what the user asked for.
+    - `args`, `kwargs`: of the call.
+    - `options`: what was given to `jax.jit`.
+
+    **Returns:**
+
+    Text; empty if it may be planned.
+    """
+    backend = jax.default_backend()
+    if request.target.is_present and backend not in ("cpu", "gpu", "cuda"):
+        return f"the backend {backend!r} schedules by other rules than a GPU's"
+    given = [options.get("in_shardings"), options.get("out_shardings")]
+    placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
+    for sharding in [*jax.tree.leaves(given), *placed]:
+        devices = getattr(sharding, "device_set", None)
+        if devices is not None and len(devices) > 1:
+            return "it is sharded over several devices, which is not planned yet"
+    if not jax.tree.leaves(traced.out_info):
+        return "it returns no arrays"
+    if any(map(compat.is_reference, flatten(traced.jaxpr, loops=True).avals)):
+        return "it reads and writes mutable arrays (jax.Ref) in an order of their own"
+    return ""
