@@ -305,7 +305,15 @@ def test_threads_do_not_wait_for_each_other(real):
     assert (late.failure, len(late.x)) == ("", 400)
 
 
-def test_an_interrupt_ends_the_solve(real):
+@pytest.fixture
+def heeded():
+    """An interrupt is heeded, also where tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_ends_the_solve(real, heeded):
     real.prepare()
     first = real._idle
     interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
