@@ -71,8 +71,7 @@ def committed(
         if isinstance(leaf, np.ndarray):
             leaf = jax.device_put(leaf)
         if isinstance(leaf, jax.Array) and not leaf.committed:
-            (device,) = leaf.sharding.device_set
-            return jax.device_put(leaf, device)
+            return jax.device_put(leaf, leaf.sharding)
         return leaf
 
     def now(key: int | str, argument: Any) -> Any:

@@ -98,6 +98,14 @@ def is_on_host(aval: Any) -> bool:
     return getattr(aval, "memory_space", None) == jax.memory.Space.Host
 
 
+def is_explicitly_sharded(aval: Any) -> bool:
+    """Whether a sharding is part of the type of an abstract value."""
+    # Tokens and other abstract values without storage have none.
+    mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
+    types = getattr(mesh, "axis_types", None) or ()
+    return any(t == jax.sharding.AxisType.Explicit for t in types)
+
+
 def key_implementation(aval: Any) -> str:
     """The name of the generator that an abstract array of typed PRNG keys is for."""
     # `jax.random.key_impl` takes arrays only.

@@ -23,7 +23,7 @@ from .machine import Target
 from .plain import Plain
 from .plan import Plan
 from .solve import PROGRAMS, Formulation, SolverOptions, Status
-from .trace import Order, Program, build_program, is_conditional
+from .trace import Divide, Order, Program, build_program, is_conditional
 
 
 # XLA packs buffers a little less tightly than a sum of bytes.
@@ -92,6 +92,7 @@ class Planner:
     - `plain`: what the untouched step needs.
     - `carried`: by the number of an argument, that of the result which takes its place
         in the next call.
+    - `divide`: for a step on a mesh, asks XLA how its values are divided.
     """
 
     def __init__(
@@ -101,10 +102,12 @@ class Planner:
         request: Request,
         plain: Plain,
         carried: Mapping[int, int] | None = None,
+        divide: Divide | None = None,
     ):
         self.request = request
         self._closed, self._donated = closed, donated
         self._plain, self.carried = plain, carried or {}
+        self._divide = divide
         self._last: tuple[Found, Candidate] | None = None
         self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
@@ -255,6 +258,8 @@ class Planner:
         equations = self._outline.traced.equations
         if not any(is_conditional(e.eqn) for e in equations):
             return self._outline
+        if self._divide is not None:
+            return self._outline  # how branches are divided is not known
         return self._candidate(self._usual_order)
 
     @functools.cached_property
@@ -292,9 +297,11 @@ class Planner:
         parts: Mapping[int, int] | None = None,
         looks_inside: bool = True,
     ) -> Candidate:
-        choose = self._inside if looks_inside else None
+        is_known = looks_inside and self._divide is None
+        choose = self._inside if is_known else None
         step = self._closed, self._donated, order, self._sees_loops
-        return self._priced(build_program(*step, parts, self.carried, choose))
+        rest = parts, self.carried, choose, self._divide
+        return self._priced(build_program(*step, *rest))
 
     @property
     def _sees_loops(self) -> bool:

@@ -25,6 +25,7 @@ from .compile import (
     examine,
     mark_on_host,
 )
+from .division import Division, is_on_mesh
 from .emit import emit
 from .errors import (
     AutoTMError,
@@ -255,7 +256,8 @@ class Step:
     def _placed(self, request: Request, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments, abstract for an absent target; static ones as given."""
         static = self._listed("static_argnums", "static_argnames", len(args))
-        place = request.target.place
+        on_mesh = is_on_mesh(args, kwargs, self._jit_options)
+        place = functools.partial(request.target.place, on_mesh=on_mesh)
         args = tuple(a if n in static else place(a) for n, a in enumerate(args))
         kwargs = {k: v if k in static else place(v) for k, v in kwargs.items()}
         return args, kwargs
@@ -346,7 +348,12 @@ class Step:
         plain = Plain(compile_plain, request.target, *step)
         info = traced.args_info, traced.out_info
         carried = carried_leaves(*info) if self._moves_state else {}
-        planner = Planner(traced.jaxpr, donated, request, plain, carried)
+        divide = None
+        if is_on_mesh(args, kwargs, self._jit_options):
+            step = self._fun, self._jit_options, args, kwargs
+            divide = Division(*step, to_run=request.target.is_present)
+            request = dataclasses.replace(request, measured=False)
+        planner = Planner(traced.jaxpr, donated, request, plain, carried, divide)
         try:
             return planner, planner.first()
         except AutoTMError:

@@ -31,12 +31,6 @@ def why_unsupported(
     backend = jax.default_backend()
     if request.target.is_present and backend not in ("cpu", "gpu", "cuda"):
         return f"the backend {backend!r} schedules by other rules than a GPU's"
-    given = [options.get("in_shardings"), options.get("out_shardings")]
-    placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
-    for sharding in [*jax.tree.leaves(given), *placed]:
-        devices = getattr(sharding, "device_set", None)
-        if devices is not None and len(devices) > 1:
-            return "it is sharded over several devices, which is not planned yet"
     if not jax.tree.leaves(traced.out_info):
         return "it returns no arrays"
     if any(map(compat.is_reference, flatten(traced.jaxpr, loops=True).avals)):

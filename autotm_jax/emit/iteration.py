@@ -15,7 +15,7 @@ import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
 
-from ..trace import Loop, Program, can_be_filled, slice_of
+from ..trace import Loop, Program, can_be_filled, held, slice_of, stacked
 
 
 Body = Callable[[Any, Any], tuple[Any, Any]]
@@ -40,6 +40,9 @@ class Stacks:
         self.avals = [program.values[s.whole].aval for s in loop.stacks]
         inside = [program.values[v].aval for v in kept]
         self.avals += [a.update(shape=(loop.length, *a.shape)) for a in inside]
+        self.shardings = [program.values[s.whole].sharding for s in loop.stacks]
+        each = [program.values[v].sharding for v in kept]
+        self.shardings += [s if s is None else stacked(s) for s in each]
         self.each = [*(s.each for s in loop.stacks), *kept]
         self.begun = [*(s.begun for s in loop.stacks), *[None] * len(kept)]
         # What goes to another loop is stacked from the first iteration on.
@@ -56,7 +59,7 @@ class Stacks:
         def buffer(i: int) -> jax.Array:
             if self.begun[i] is not None:
                 return read(self.begun[i])
-            return filled(self.avals[i], anchor)
+            return held(filled(self.avals[i], anchor), self.shardings[i])
 
         return [buffer(i) for i in self.written]
 

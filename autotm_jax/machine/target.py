@@ -26,10 +26,13 @@ class Target:
     - `machine`: its cost model.
     - `config`: XLA's description of an absent device (the text of a
         `GpuTargetConfigProto`); `None` if the device is here.
+    - `topology`: how many absent devices there are: slices, hosts in each, and devices
+        of each host.
     """
 
     machine: Machine
     config: str | None = None
+    topology: str = "1x1x1"
 
     @property
     def is_present(self) -> bool:
@@ -37,9 +40,27 @@ class Target:
         return self.config is None
 
     @property
+    def devices(self) -> tuple[Any, ...]:
+        """The absent devices, to make a mesh of; those that are here otherwise.
+
+        !!! Example
+
+            ```python
+            target = autotm.target("h100-sxm", topology="1x1x8")
+            mesh = jax.make_mesh((8,), ("data",), devices=target.devices)
+            ```
+        """
+        if self.config is None:
+            return tuple(jax.devices())
+        return _absent_devices(self.config, self.topology)
+
+    @property
     def sharding(self) -> NamedSharding | None:
-        """Replication over the one absent device; `None` if the device is here."""
-        return None if self.config is None else _absent_device(self.config)
+        """On the first absent device; `None` if the device is here."""
+        if self.config is None:
+            return None
+        mesh = Mesh(np.array(self.devices[:1]), ("device",))
+        return NamedSharding(mesh, PartitionSpec())
 
     def with_memory(self, nbytes: int) -> Target:
         """The same absent device with another amount of memory."""
@@ -47,19 +68,28 @@ class Target:
             raise TargetError("The memory of a present device cannot be changed.")
         config = _MEMORY_SIZE.sub(f"device_memory_size: {nbytes}", self.config)
         machine = dataclasses.replace(self.machine, device_bytes=nbytes)
-        return Target(machine, config)
+        return Target(machine, config, self.topology)
 
-    def place(self, tree: Any) -> Any:
+    def place(self, tree: Any, on_mesh: bool = False) -> Any:
         """Abstract values of a pytree of arrays, placed on the target.
 
-        Leaves without a shape are left alone. For a present device the tree is
-        returned as it is.
+        **Arguments:**
+
+        - `tree`: arrays, or abstract values.
+        - `on_mesh`: whether they are where their shardings say, on several of the
+            absent devices. If not, they are on the first.
+
+        **Returns:**
+
+        A pytree of `jax.ShapeDtypeStruct`s. For a present device the tree is returned
+        as it is.
         """
-        sharding = self.sharding
-        if sharding is None:
+        if self.config is None:
             return tree
+        here = self.sharding
 
         def abstract(leaf: Any) -> Any:
+            sharding = getattr(leaf, "sharding", None) if on_mesh else here
             if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
                 leaf = np.asarray(leaf)
                 dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
@@ -75,10 +105,10 @@ class Target:
 
 
 @functools.cache
-def _absent_device(config: str) -> NamedSharding:
+def _absent_devices(config: str, topology: str) -> tuple[Any, ...]:
     try:
-        topology = topologies.get_topology_desc(
-            platform="cuda", target_config=config, topology="1x1x1"
+        found = topologies.get_topology_desc(
+            platform="cuda", target_config=config, topology=topology
         )
     except Exception as error:
         raise TargetError(
@@ -86,11 +116,13 @@ def _absent_device(config: str) -> NamedSharding:
             "pip install 'autotm-jax[cuda-compile]' "
             f"(JAX said: {type(error).__name__}: {error})."
         ) from error
-    mesh = Mesh(np.array(topology.devices[:1]), ("device",))
-    return NamedSharding(mesh, PartitionSpec())
+    return tuple(found.devices)
 
 
-def target(name: str | Target | None = None) -> Target:
+_TOPOLOGY = re.compile(r"[1-9]\d*x[1-9]\d*x[1-9]\d*")
+
+
+def target(name: str | Target | None = None, topology: str = "1x1x1") -> Target:
     """Names what a step is compiled for.
 
     !!! Example
@@ -105,6 +137,8 @@ def target(name: str | Target | None = None) -> Target:
 
     - `name`: a described machine, `None` for the default backend's first device, or
         a `Target`, which is returned.
+    - `topology`: of a described machine, how many there are: slices, hosts in each, and
+        devices of each host, as in `"1x1x8"`.
 
     **Returns:**
 
@@ -123,6 +157,11 @@ def target(name: str | Target | None = None) -> Target:
             f"target is {name!r}, a {type(name).__name__}. Give the name of a machine "
             f"({', '.join(known_machines())}), a Target, or None."
         )
+    if not _TOPOLOGY.fullmatch(str(topology)):
+        raise TargetError(
+            f"topology is {topology!r}. Say how many slices, hosts in each and devices "
+            "of each host there are, as in '1x1x8'."
+        )
     machine = describe(name)
     config = target_config(name)
     if config is None:
@@ -130,4 +169,4 @@ def target(name: str | Target | None = None) -> Target:
             f"The machine {name!r} is described for cost models only: XLA cannot "
             "compile for it while it is absent."
         )
-    return Target(machine, config)
+    return Target(machine, config, topology)

@@ -215,8 +215,10 @@ def _kernel_seconds(program: Program, equation: Equation, machine: Machine) -> f
         rate = machine.flop_rate(dtype)
     except TypeError:  # a key or another extended dtype
         rate = machine.flops["default"]
-    compute = flops(equation.eqn) / rate
-    inside = _body_seconds(equation.eqn, machine)
+    # On a mesh, each device does its part.
+    ways = max((program.values[v].ways for v in values), default=1.0)
+    compute = flops(equation.eqn) / ways / rate
+    inside = _body_seconds(equation.eqn, machine) / ways
     return max(compute, inside, _nbytes(program, values) / machine.device_bandwidth)
 
 

@@ -32,7 +32,16 @@ from .. import compat
 from ..compile import compile_watched, compiler_options, temp_bytes
 from ..machine import Target
 from ..timeline import Timeline
-from ..trace import LOCAL, Fragment, Kind, Program, evaluate, is_conditional
+from ..trace import (
+    LOCAL,
+    Fragment,
+    Kind,
+    Program,
+    evaluate,
+    held,
+    is_conditional,
+    stacked,
+)
 from . import cache
 from .observed import (
     FRAGMENT,
@@ -247,10 +256,14 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
 
     def operand(seed: Any, value: int) -> Any:
         shape = program.values[value].aval.shape
+        sharding = program.values[value].sharding
         if value in probe.plain:
-            return jnp.broadcast_to(seed, shape)
+            return held(jnp.broadcast_to(seed, shape), sharding)
         viewed = jnp.broadcast_to(seed, (1, *shape))
-        return jax.lax.optimization_barrier(viewed).reshape(shape)
+        if sharding is not None:
+            viewed = held(viewed, stacked(sharding))
+        viewed = jax.lax.optimization_barrier(viewed).reshape(shape)
+        return held(viewed, sharding)
 
     def harness(old: list[Any], given: list[Any], seeds: list[Any]) -> Any:
         arrays = []
@@ -273,10 +286,12 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
             read += [jax.device_put(number, space) for number in read[:1]]
         return returned, read
 
-    sharding = target.sharding
+    here = program.everywhere or target.sharding
 
     def abstract(value: int, shape: tuple[int, ...] | None = None) -> Any:
-        aval = program.values[value].aval
+        aval, sharding = program.values[value].aval, program.values[value].sharding
+        if shape is not None or sharding is None:
+            sharding = here
         shape = aval.shape if shape is None else shape
         return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding)
 

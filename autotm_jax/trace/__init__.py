@@ -12,6 +12,9 @@ from .conditionals import (
 from .evaluate import evaluate as evaluate
 from .evaluate import register_evaluation as register_evaluation
 from .flatten import (
+    Flat as Flat,
+)
+from .flatten import (
     flatten as flatten,
 )
 from .flatten import (
@@ -52,6 +55,13 @@ from .program import (
 from .segments import (
     build_program as build_program,
 )
+from .sharding import Divide as Divide
+from .sharding import Shardings as Shardings
+from .sharding import held as held
+from .sharding import large_values as large_values
+from .sharding import shardings_of as shardings_of
+from .sharding import stacked as stacked
+from .sharding import with_all_values as with_all_values
 from .variants import (
     VARIANTS as VARIANTS,
 )

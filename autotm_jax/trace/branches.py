@@ -14,9 +14,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from .. import compat
+from .bytes import nbytes_of, ways_of
 from .flatten import flatten, live_equations
 from .fragments import Signatures
-from .heavy import nbytes_of
 from .onehot import select_one_hot
 from .primitives import is_repeatable, kind_of
 from .program import Branch, Equation, Fragment, Program, Value
@@ -163,11 +163,13 @@ class _Writer:
 
     def _new(self, aval: Any, producer: int | None, within: Equation | None) -> int:
         index = len(self._values)
-        source, loop = "a constant", None
+        source, loop, nbytes = "a constant", None, nbytes_of(aval)
         if within is not None:
+            # Divided as what it is made for, for all that is known.
             like = self._values[within.outputs[0]]
             source, loop = like.source, like.loop
-        self._values.append(Value(index, aval, nbytes_of(aval), producer, source, loop))
+            nbytes = int(nbytes / ways_of(like.aval.shape, like.sharding))
+        self._values.append(Value(index, aval, nbytes, producer, source, loop))
         return index
 
     def _add(

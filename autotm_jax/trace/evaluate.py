@@ -20,6 +20,7 @@ from .. import compat
 from .loops import can_be_filled
 from .primitives import Kind
 from .program import Equation, Fragment, Program
+from .sharding import held
 
 
 Anchor = Callable[[Any], jax.Array]
@@ -171,7 +172,7 @@ def evaluate(
         else:
             outputs = rule(anchor, equation.eqn, *operands)
         env.update(zip(equation.outputs, outputs, strict=True))
-    return {value: env[value] for value in fragment.writes}
+    return {v: held(env[v], program.values[v].sharding) for v in fragment.writes}
 
 
 def _filled_buffers(equations: Sequence[Equation]) -> set[int]:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax.extend.core as jex_core
+from jax.sharding import NamedSharding
 
 from .. import compat
+from .bytes import nbytes_of
 from .loops import (
     ASSUMED_LENGTH,
     COUNTER,
@@ -120,7 +122,8 @@ class FlatEquation:
 class Flat:
     """A flattened step: values are numbered, arguments first, then constants.
 
-    The equations of a loop stand together, those of loops inside it among them.
+    The equations of a loop stand together, those of loops inside it among them. For
+    a step on a mesh, `shardings` says how its large values are divided.
     """
 
     avals: tuple[Any, ...]
@@ -129,6 +132,11 @@ class Flat:
     equations: tuple[FlatEquation, ...]
     results: tuple[Any, ...]
     loops: tuple[Loop, ...] = ()
+    shardings: Mapping[int, NamedSharding] = dataclasses.field(default_factory=dict)
+
+    def nbytes(self, value: int) -> int:
+        """Bytes of a value on each device."""
+        return nbytes_of(self.avals[value], self.shardings.get(value))
 
     def substituted(self, by: Mapping[int, Any]) -> Flat:
         """The step with values replaced where they are read."""

@@ -124,7 +124,7 @@ class Signatures:
         local = any(LOCAL in self._text(index) for index in indices)
         for value in reads:
             kind = "resident" if value in self._resident else "tensor"
-            digest.update(f"{self._values[value].aval}{kind};".encode())
+            digest.update(f"{self._described(value)}{kind};".encode())
         for index in indices:
             equation = self._equations[index]
             names = [
@@ -135,7 +135,13 @@ class Signatures:
                 number[output] = len(number)
             digest.update(f"{self._text(index)}({','.join(names)});".encode())
         digest.update(str([number[w] for w in writes]).encode())
+        made = (self._values[w] for w in writes)
+        digest.update("".join(_divided(v) for v in made).encode())
         return (LOCAL if local else "") + digest.hexdigest()
+
+    def _described(self, value: int) -> str:
+        found = self._values[value]
+        return f"{found.aval}{_divided(found)}"
 
     def _text(self, index: int) -> str:
         if index not in self._texts:
@@ -148,6 +154,13 @@ class Signatures:
             local = f"{LOCAL}{id(eqn)}" if " at 0x" in text else ""
             self._texts[index] = text + local
         return self._texts[index]
+
+
+def _divided(value: Value) -> str:
+    sharding = value.sharding
+    if sharding is None:
+        return ""
+    return f"{sharding.spec}{dict(sharding.mesh.shape)}"
 
 
 def planned_fragment(

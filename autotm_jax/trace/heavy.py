@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
-from .. import compat
 from .flatten import Flat
 from .loops import repeats
 from .primitives import Kind
@@ -17,16 +13,6 @@ from .variants import VARIANTS
 # A kernel smaller than this fraction of the largest one (bytes read and written)
 # runs inside its neighbour's segment.
 _SMALLEST_KERNEL = 1 / 512
-
-
-def nbytes_of(aval: Any) -> int:
-    """Bytes of an abstract value on the device."""
-    if not hasattr(aval, "shape") or not hasattr(aval, "dtype"):
-        return 0  # a token or another abstract value without storage
-    if compat.is_on_host(aval):
-        return 0  # where the user has put it
-    bits = compat.itemsize_bits(aval.dtype)
-    return (int(np.prod(aval.shape, dtype=object)) * bits + 7) // 8
 
 
 def heavy_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
@@ -64,7 +50,7 @@ def filling_equations(flat: Flat, kinds: Sequence[Kind]) -> list[bool]:
 
 def _large(flat: Flat, kinds: Sequence[Kind]) -> set[int]:
     # By the bytes that an equation reads and writes in a step.
-    size = [nbytes_of(aval) for aval in flat.avals]
+    size = [flat.nbytes(value) for value in range(len(flat.avals))]
     traffic = [
         sum(size[v] for v in (*e.operands, *e.outputs)) * repeats(flat.loops, e.loop)
         for e in flat.equations

@@ -35,7 +35,7 @@ def select_one_hot(flat: Flat) -> Flat:
 
     A `Flat` with the same results, in which such scatters are selects.
     """
-    avals = list(flat.avals)
+    avals, shardings = list(flat.avals), dict(flat.shardings)
     equations: list[FlatEquation] = []
     fills: dict[int, Any] = {}  # the scalar that fills a value
     changed = False
@@ -52,14 +52,24 @@ def select_one_hot(flat: Flat) -> Flat:
             and not compat.has_context(equation.eqn)
             and _axis(equation.eqn) is not None
         ):
+            new, (output,) = len(avals), equation.outputs
             equations += _rewritten(equation, fills[first], avals)
+            if output in shardings:
+                shape, made = avals[output].shape, range(new, len(avals))
+                alike = (v for v in made if avals[v].shape == shape)
+                shardings.update(dict.fromkeys(alike, shardings[output]))
             changed = True
         else:
             equations.append(equation)
     if not changed:
         return flat
     return live(
-        dataclasses.replace(flat, avals=tuple(avals), equations=tuple(equations))
+        dataclasses.replace(
+            flat,
+            avals=tuple(avals),
+            equations=tuple(equations),
+            shardings=shardings,
+        )
     )
 
 

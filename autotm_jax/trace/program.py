@@ -12,6 +12,9 @@ from collections import defaultdict, deque
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from jax.sharding import NamedSharding, PartitionSpec
+
+from .bytes import ways_of
 from .loops import Loop, repeats
 from .nest import Nest
 from .primitives import VIEWS, Kind
@@ -24,11 +27,12 @@ class Value:
 
     - `index`: its number, which is its place in `Program.values`.
     - `aval`: shape and dtype.
-    - `nbytes`: bytes on the device.
+    - `nbytes`: bytes on each device.
     - `producer`: index of the equation that makes it; `None` for an argument, a
         constant, and what goes into the body of a loop or comes out of the loop.
     - `source`: the user's line that made it.
     - `loop`: the loop in whose body it is made, if any.
+    - `sharding`: on a mesh, how it is divided; `None` if that is left to XLA.
     """
 
     index: int
@@ -37,6 +41,12 @@ class Value:
     producer: int | None
     source: str
     loop: int | None = None
+    sharding: NamedSharding | None = None
+
+    @property
+    def ways(self) -> float:
+        """How many times it is larger than what a device has of it."""
+        return ways_of(self.aval.shape, self.sharding)
 
     def describe(self) -> str:
         """`bf16[16,1024,1024]` and the source line."""
@@ -169,6 +179,13 @@ class Program:
     def repeats(self) -> tuple[int, ...]:
         """Per segment, how often it runs in a step."""
         return tuple(repeats(self.loops, s.loop) for s in self.segments)
+
+    @functools.cached_property
+    def everywhere(self) -> NamedSharding | None:
+        """On a mesh, the sharding of what every device has all of."""
+        known = (v.sharding.mesh for v in self.values if v.sharding is not None)
+        mesh = next(known, None)
+        return None if mesh is None else NamedSharding(mesh, PartitionSpec())
 
     @property
     def signature(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from .conditionals import Chooser, pass_on, with_choices
 from .flatten import Flat, flatten
 from .fragments import FragmentBuilder
 from .hasten import hasten
-from .heavy import filling_equations, heavy_equations, nbytes_of
+from .heavy import filling_equations, heavy_equations
 from .loops import Loop, path_of
 from .materialise import materialised_values
 from .nest import Nest, Scope
@@ -22,6 +22,7 @@ from .pairs import pair_loops, read_elsewhere
 from .postpone import Order, postpone
 from .primitives import Kind, is_repeatable, kind_of
 from .program import Equation, Fragment, Program, Segment, Value
+from .sharding import Divide, divided
 from .splits import split_loops
 from .variants import VARIANTS
 
@@ -34,6 +35,7 @@ def build_program(
     parts: Mapping[int, int] | None = None,
     carried: Mapping[int, int] | None = None,
     choose: Chooser | None = None,
+    divide: Divide | None = None,
 ) -> Program:
     """Turns the jaxpr of a step into a `Program`.
 
@@ -47,14 +49,17 @@ def build_program(
     - `carried`: by the number of an argument, that of the result which takes its place
         in the next step.
     - `choose`: how conditionals may run: see `with_choices`.
+    - `divide`: for a step on a mesh, asks how its values are divided.
 
     **Returns:**
 
     A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
-    flat = pair_loops(pass_on(flatten(closed, {VARIANTS}, loops)))
+    written_out = divided(flatten(closed, {VARIANTS}, loops), divide)
+    flat = pair_loops(pass_on(written_out))
     if elsewhere := read_elsewhere(flat):
-        flat = pair_loops(pass_on(flatten(closed, {VARIANTS}, loops, elsewhere)))
+        written_out = flatten(closed, {VARIANTS}, loops, elsewhere)
+        flat = pair_loops(pass_on(divided(written_out, divide)))
     flat = with_choices(flat, choose)
     flat = select_one_hot(split_loops(flat, parts or {}))
     if order is Order.WEIGHTS_LAST:
@@ -160,8 +165,9 @@ def _values(flat: Flat) -> tuple[Value, ...]:
     out: list[Value] = []
     for index, aval in enumerate(flat.avals):
         producer, source = made.get(index, (None, names.get(index, "a constant")))
-        size, loop = nbytes_of(aval), loop_of.get(index)
-        out.append(Value(index, aval, size, producer, source, loop))
+        size, loop = flat.nbytes(index), loop_of.get(index)
+        sharding = flat.shardings.get(index)
+        out.append(Value(index, aval, size, producer, source, loop, sharding))
     return tuple(out)
 
 

@@ -72,7 +72,7 @@ class _Cut:
 
     def __init__(self, flat: Flat, group: tuple[int, ...], count: int):
         self.flat, self.group, self.count = flat, group, count
-        self.avals = list(flat.avals)
+        self.avals, self.shardings = list(flat.avals), dict(flat.shardings)
         self.inside = {
             loop.index
             for loop in flat.loops
@@ -96,6 +96,7 @@ class _Cut:
             avals=tuple(self.avals),
             equations=tuple(self._equations()),
             loops=tuple(loops),
+            shardings=self.shardings,
         )
 
     def _values_inside(self) -> Iterator[int]:
@@ -110,6 +111,8 @@ class _Cut:
 
     def _like(self, value: int) -> int:
         self.avals.append(self.avals[value])
+        if value in self.shardings:
+            self.shardings[len(self.avals) - 1] = self.shardings[value]
         return len(self.avals) - 1
 
     def _high(self, atom: Any) -> Any:
