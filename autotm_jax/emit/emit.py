@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.sharding import NamedSharding
 
 from .. import compat
 from ..solve.schedule import Schedule
@@ -313,8 +314,8 @@ class _Emission:
         for value in made:
             array = self.device[value]
             if value in self.returned and array.ndim > 1:
-                layout = Layout(tuple(range(array.ndim)))
-                self.device[value] = with_layout_constraint(array, layout)
+                sharding = self.program.values[value].sharding
+                self.device[value] = _in_order(array, sharding)
 
     def _evaluate(self, fragment: Fragment) -> None:
         read = self.device.__getitem__
@@ -333,6 +334,20 @@ class _Emission:
         handles = jax.lax.optimization_barrier(handles)
         self.device.update(zip(on_device, handles, strict=False))
         self.host.update(zip(on_host, handles[len(on_device) :], strict=True))
+
+
+def _in_order(array: Any, sharding: NamedSharding | None) -> Any:
+    """An array in row-major order in memory."""
+
+    def settle(array: Any) -> Any:
+        return with_layout_constraint(array, Layout(tuple(range(array.ndim))))
+
+    if sharding is None:
+        return settle(array)
+    # XLA does not divide it: each device settles what it has.
+    spec = sharding.spec
+    options = {"mesh": sharding.mesh, "in_specs": spec, "out_specs": spec}
+    return jax.shard_map(settle, check_vma=False, **options)(array)
 
 
 def _is_value(atom: Any) -> bool:

@@ -25,6 +25,7 @@ class Machine:
     - `d2h_bandwidth`, `h2d_bandwidth`, `duplex_bandwidth`: bytes per second to the
         host, from the host, and both together when both run.
     - `transfer_latency`, `launch_overhead`: seconds per copy and per kernel.
+    - `mesh_bandwidth`: bytes per second that a device of a mesh receives from others.
     - `copy_reach`: seconds before its use at which XLA starts a copy at the earliest.
     - `flops`: floating-point operations per second by dtype name, with a `default`.
     - `source`: where the figures come from, in a word.
@@ -43,6 +44,7 @@ class Machine:
     d2h_bandwidth: float
     h2d_bandwidth: float
     duplex_bandwidth: float
+    mesh_bandwidth: float
     transfer_latency: float
     copy_reach: float
     launch_overhead: float

@@ -19,6 +19,7 @@ from jax.extend.core import jaxprs_in_params
 from .. import compat
 from ..machine import Machine
 from ..trace import VARIANTS, Equation, Fragment, Kind, Order, Program, build_program
+from .exchange import exchanged_bytes
 
 
 FlopsRule = Callable[[Any], float]
@@ -118,11 +119,11 @@ def seconds(program: Program, fragment: Fragment, machine: Machine) -> float:
     **Arguments:**
 
     - `program`, `fragment`: what runs.
-    - `machine`: where.
+    - `machine`: where. On a mesh, each of its devices is one.
 
     **Returns:**
 
-    Seconds.
+    Seconds. What devices send one another is taken to run beside nothing.
     """
     equations = [program.equations[i] for i in fragment.equations]
     kernels = [e for e in equations if e.kind is Kind.KERNEL]
@@ -130,9 +131,9 @@ def seconds(program: Program, fragment: Fragment, machine: Machine) -> float:
     passes = _passes(program, fragment, equations)
     traffic = sum(_nbytes(program, values) for values in passes)
     launches = max(1, len(kernels) + len(passes))
-    return (
-        time + traffic / machine.device_bandwidth + launches * machine.launch_overhead
-    )
+    time += traffic / machine.device_bandwidth + launches * machine.launch_overhead
+    sent = sum(exchanged_bytes(program, e) for e in equations)
+    return time + sent / machine.mesh_bandwidth
 
 
 @dataclasses.dataclass

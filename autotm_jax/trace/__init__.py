@@ -1,5 +1,6 @@
 """From a jaxpr to a `Program`: flattening, materialisation, segments, liveness."""
 
+from .bytes import axes_of as axes_of
 from .conditionals import (
     as_it_is as as_it_is,
 )
@@ -24,6 +25,7 @@ from .fragments import LOCAL as LOCAL
 from .fragments import planned_fragment as planned_fragment
 from .fragments import recomputed_together as recomputed_together
 from .fragments import single_equations as single_equations
+from .gathers import RESHARDING as RESHARDING
 from .loops import Loop as Loop
 from .loops import can_be_filled as can_be_filled
 from .loops import repeats as repeats

@@ -39,12 +39,22 @@ def shard_shape(
     if sharding is None:
         return shape
     sizes = dict(sharding.mesh.shape)
-    part = list(shape)
-    for axis, names in enumerate(sharding.spec):
-        if names is not None and names is not PartitionSpec.UNCONSTRAINED:
-            names = names if isinstance(names, tuple) else (names,)
-            part[axis] = -(-part[axis] // math.prod(sizes[name] for name in names))
-    return tuple(part)
+    ways = (
+        math.prod(sizes[n] for n in names) for names in axes_of(sharding, len(shape))
+    )
+    return tuple(-(-size // n) for size, n in zip(shape, ways, strict=True))
+
+
+def axes_of(sharding: NamedSharding, ndim: int) -> tuple[tuple[str, ...], ...]:
+    """By dimension of an array, the axes of the mesh that divide it."""
+
+    def names(entry: Any) -> tuple[str, ...]:
+        if entry is None or entry is PartitionSpec.UNCONSTRAINED:
+            return ()
+        return entry if isinstance(entry, tuple) else (entry,)
+
+    found = tuple(map(names, sharding.spec))
+    return found + ((),) * (ndim - len(found))
 
 
 def ways_of(shape: tuple[int, ...], sharding: NamedSharding | None) -> float:

@@ -48,8 +48,8 @@ _ELEMENTWISE = """
 """.split()
 
 _DATA_MOVEMENT = """
-    broadcast_in_dim concatenate dynamic_slice empty expand_dims iota pad reshape rev
-    slice split squeeze stack tile transpose unstack
+    broadcast_in_dim concatenate dynamic_slice empty expand_dims iota pad reshape
+    reshard rev sharding_constraint slice split squeeze stack tile transpose unstack
 """.split()
 
 # What a kernel reads through without a copy.

@@ -12,6 +12,7 @@ from .branches import write_out
 from .conditionals import Chooser, pass_on, with_choices
 from .flatten import Flat, flatten
 from .fragments import FragmentBuilder
+from .gathers import gather_operands, kinds_of
 from .hasten import hasten
 from .heavy import filling_equations, heavy_equations
 from .loops import Loop, path_of
@@ -19,8 +20,9 @@ from .materialise import materialised_values
 from .nest import Nest, Scope
 from .onehot import select_one_hot
 from .pairs import pair_loops, read_elsewhere
+from .partial import bring_together, partial_sums
 from .postpone import Order, postpone
-from .primitives import Kind, is_repeatable, kind_of
+from .primitives import Kind, is_repeatable
 from .program import Equation, Fragment, Program, Segment, Value
 from .sharding import Divide, divided
 from .splits import split_loops
@@ -64,6 +66,7 @@ def build_program(
     flat = select_one_hot(split_loops(flat, parts or {}))
     if order is Order.WEIGHTS_LAST:
         flat = postpone(flat)
+    flat = bring_together(gather_operands(flat))
     values = _values(flat)
     equations = _equations(flat)
     counters = frozenset(loop.counter for loop in flat.loops)
@@ -172,8 +175,11 @@ def _values(flat: Flat) -> tuple[Value, ...]:
 
 
 def _equations(flat: Flat) -> tuple[Equation, ...]:
-    kinds = [kind_of(e.eqn) for e in flat.equations]
+    kinds = kinds_of(flat)
     heavy, fills = heavy_equations(flat, kinds), filling_equations(flat, kinds)
+    for _, *others in partial_sums(flat):
+        for index in others:
+            heavy[index] = False
     out: list[Equation] = []
     home, scope = 0, None
     occupied = filled = False

@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from .. import compat
 from .bytes import nbytes_of
 from .flatten import Flat, FlatEquation
-from .loops import Loop
+from .loops import Loop, repeats
 
 
 Shardings = Mapping[int, NamedSharding]
@@ -33,7 +33,7 @@ Divide = Callable[[Flat], Shardings]
 
 
 # A value smaller than the largest one by this factor is left to XLA.
-_NOTHING = 4096
+_NOTHING = 65536
 
 
 def divided(flat: Flat, divide: Divide | None) -> Flat:
@@ -62,7 +62,8 @@ def held(array: Any, sharding: NamedSharding | None) -> Any:
 
 def large_values(flat: Flat) -> list[int]:
     """The values of a step whose sharding matters, arguments first."""
-    size = [0 if _is_key(a) else nbytes_of(a) for a in flat.avals]
+    home, size = _home(flat), [0 if _is_key(a) else nbytes_of(a) for a in flat.avals]
+    size = [n * repeats(flat.loops, home.get(v)) for v, n in enumerate(size)]
     least = max(size, default=0) / _NOTHING
     inside = {v for loop in flat.loops for v in loop.entered}
     made = [v for e in flat.equations for v in e.outputs]

@@ -1,0 +1,56 @@
+"""Bytes that the devices of a mesh send one another in an equation, and how long.
+
+Modelled: an operand that is gathered costs what a device has not had of it; a
+contraction of divided dimensions leaves partial sums on each device, which are added up
+and divided again (reduce-scatter), or added up for all (all-reduce, which is twice
+that). Ring algorithms, as NCCL's, send as much.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..trace import RESHARDING, Equation, Program, axes_of
+
+
+def exchanged_bytes(program: Program, equation: Equation) -> float:
+    """Bytes that each device receives from others.
+
+    **Arguments:**
+
+    - `program`, `equation`: what runs. Outside of a mesh, and of primitives without a
+        model, it is nothing.
+
+    **Returns:**
+
+    Bytes.
+    """
+    name = equation.eqn.primitive.name
+    if program.everywhere is None:
+        return 0.0
+    if name in RESHARDING:
+        before = sum(program.values[v].nbytes for v in equation.operands)
+        after = sum(program.values[v].nbytes for v in equation.outputs)
+        return float(max(0, after - before))
+    return _summed_up(program, equation) if name == "dot_general" else 0.0
+
+
+def _summed_up(program: Program, equation: Equation) -> float:
+    (out,) = (program.values[v] for v in equation.outputs)
+    if len(equation.operands) < 2 or out.sharding is None:
+        return 0.0
+    contracted, _ = equation.eqn.params["dimension_numbers"]
+    axes = []
+    for value, dimensions in zip(equation.operands, contracted, strict=True):
+        sharding = program.values[value].sharding
+        if sharding is None:
+            return 0.0
+        each = axes_of(sharding, program.values[value].aval.ndim)
+        axes.append({name for d in dimensions for name in each[d]})
+    summed = axes[0] & axes[1]
+    sizes = dict(out.sharding.mesh.shape)
+    count = math.prod(sizes[name] for name in summed)
+    divided = {n for each in axes_of(out.sharding, out.aval.ndim) for n in each}
+    if summed <= divided:
+        return out.nbytes * (count - 1.0)
+    return 2.0 * out.nbytes * (count - 1.0) / count
