@@ -36,6 +36,10 @@ Divide = Callable[[Flat], Shardings]
 _NOTHING = 65536
 
 
+# What is larger than all it is made of by this factor is filled.
+_FILLED = 64
+
+
 def divided(flat: Flat, divide: Divide | None) -> Flat:
     """A step with the shardings of its values, if it runs on a mesh."""
     if divide is None:
@@ -111,6 +115,26 @@ def shardings_of(
         around = max(0, _depth(flat, value))
         kept = _spec(sharding, around + ndim)[around:] if axes else ()
         out[value] = NamedSharding(sharding.mesh, PartitionSpec(*kept))
+    return _with_filled(flat, out)
+
+
+def _with_filled(
+    flat: Flat, shardings: Mapping[int, NamedSharding]
+) -> dict[int, NamedSharding]:
+    # What is made of next to nothing (zeros, a row for each of a batch) is whole on each
+    # device where it is returned; where it is read, it is made as it is read.
+    out, size = dict(shardings), [nbytes_of(a) for a in flat.avals]
+    filled = {
+        v
+        for e in flat.equations
+        for v in e.outputs
+        if sum(size[o] for o in e.operands) * _FILLED < size[v]
+    }
+    for equation in reversed(flat.equations):
+        for output in equation.outputs:
+            for v in filled.intersection(equation.operands) & out.keys():
+                if output in out and flat.avals[v].shape == flat.avals[output].shape:
+                    out[v] = out[output]
     return out
 
 
