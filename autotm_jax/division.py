@@ -88,5 +88,8 @@ def _abstract(leaf: Any) -> Any:
         return leaf
     sharding = leaf.sharding if leaf.committed else None
     return jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type
+        leaf.shape,
+        leaf.dtype,
+        sharding=sharding,
+        weak_type=getattr(leaf, "weak_type", False),
     )

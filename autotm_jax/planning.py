@@ -22,6 +22,7 @@ from .inside import Inside
 from .machine import Target
 from .plain import Plain
 from .plan import Plan
+from .shared import SharedCandidate
 from .solve import PROGRAMS, Formulation, SolverOptions, Status
 from .trace import Divide, Order, Program, build_program, is_conditional
 
@@ -93,6 +94,7 @@ class Planner:
     - `carried`: by the number of an argument, that of the result which takes its place
         in the next call.
     - `divide`: for a step on a mesh, asks XLA how its values are divided.
+    - `is_shared`: whether it is planned for devices of several processes.
     """
 
     def __init__(
@@ -103,11 +105,12 @@ class Planner:
         plain: Plain,
         carried: Mapping[int, int] | None = None,
         divide: Divide | None = None,
+        is_shared: bool = False,
     ):
         self.request = request
         self._closed, self._donated = closed, donated
         self._plain, self.carried = plain, carried or {}
-        self._divide = divide
+        self._divide, self.is_shared = divide, is_shared
         self._last: tuple[Found, Candidate] | None = None
         self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
@@ -310,7 +313,8 @@ class Planner:
     def _priced(self, program: Program) -> Candidate:
         request, limit = self.request, self._host_limit()
         rest = request.solver, request.measured, request.formulation
-        return Candidate(program, request.target, limit, *rest)
+        kind = SharedCandidate if self.is_shared else Candidate
+        return kind(program, request.target, limit, *rest)
 
     def _within(self, budget: int, limit: int, slack: int) -> Plan:
         """A plan for a budget whose temporaries keep a limit.

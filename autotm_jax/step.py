@@ -38,6 +38,7 @@ from .plain import Plain
 from .plan import Plan, Realised
 from .planning import Planner, Request
 from .residence import as_on_device, is_in_host_memory, is_settled, let_go, settled
+from .shared import check_same_plan, check_same_step, spans_processes
 from .solve import Formulation, SolverOptions, Status
 from .state import carried_leaves
 from .unsupported import why_unsupported
@@ -348,12 +349,16 @@ class Step:
         plain = Plain(compile_plain, request.target, *step)
         info = traced.args_info, traced.out_info
         carried = carried_leaves(*info) if self._moves_state else {}
-        divide = None
+        divide, is_shared = None, False
         if is_on_mesh(args, kwargs, self._jit_options):
             step = self._fun, self._jit_options, args, kwargs
             divide = Division(*step, to_run=request.target.is_present)
             request = dataclasses.replace(request, measured=False)
-        planner = Planner(traced.jaxpr, donated, request, plain, carried, divide)
+            is_shared = spans_processes(args, kwargs, self._jit_options)
+            if is_shared:
+                check_same_step(traced.jaxpr, request)
+        rest = request, plain, carried, divide, is_shared
+        planner = Planner(traced.jaxpr, donated, *rest)
         try:
             return planner, planner.first()
         except AutoTMError:
@@ -452,6 +457,8 @@ class Step:
                     plan = self._give_up(f"{type(error).__name__}: {error}")
                     continue
                 if following is None:
+                    if planner is not None and planner.is_shared:
+                        check_same_plan(plan)
                     realised = Realised(
                         evidence.device_bytes,
                         evidence.host_bytes,

@@ -121,8 +121,8 @@ def shardings_of(
 def _with_filled(
     flat: Flat, shardings: Mapping[int, NamedSharding]
 ) -> dict[int, NamedSharding]:
-    # What is made of next to nothing (zeros, a row for each of a batch) is whole on each
-    # device where it is returned; where it is read, it is made as it is read.
+    # What is made of next to nothing (zeros, say) is whole on each device where it is
+    # returned. Where it is read, each makes its part.
     out, size = dict(shardings), [nbytes_of(a) for a in flat.avals]
     filled = {
         v
