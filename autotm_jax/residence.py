@@ -36,9 +36,12 @@ def as_on_device(leaf: Any) -> Any:
     if not is_in_host_memory(leaf):
         return leaf
     aval = jax.typeof(leaf)
-    is_spread = isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
-    is_spread = is_spread and len(leaf.sharding.device_set) > 1
-    sharding = _of_device(leaf.sharding) if is_spread else None
+    if isinstance(leaf, Tracer):
+        # What of a sharding is part of its type.
+        sharding = aval.sharding if aval.sharding.mesh.axis_names else None
+    else:
+        is_spread = len(leaf.sharding.device_set) > 1
+        sharding = _of_device(leaf.sharding) if is_spread else None
     return jax.ShapeDtypeStruct(
         aval.shape, aval.dtype, sharding=sharding, weak_type=aval.weak_type
     )

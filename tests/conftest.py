@@ -12,6 +12,8 @@ from hypothesis import settings
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Code need not be fast here: it runs once. Nothing above LLVM is changed by these.
 _FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+# Steps on a mesh have four devices.
+_FLAGS += " --xla_force_host_platform_device_count=4"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 # Measured times differ from run to run: only the tests of measuring measure.
 os.environ["AUTOTM_JAX_MEASURE"] = "0"

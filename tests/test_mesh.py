@@ -1,0 +1,181 @@
+"""Steps on a mesh: the same values and shardings as plain `jax.jit`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
+
+import autotm_jax as autotm
+from benchmarks.workloads import gpt, llama
+
+from .meshes import by_rows, mesh, spread
+
+
+Step = Callable[..., Any]
+P = PartitionSpec
+
+
+def copied(tree: Any) -> Any:
+    """Arrays that may be donated while the others live."""
+    return jax.tree.map(lambda a: jax.device_put(np.array(a), a.sharding), tree)
+
+
+def assert_like_plain(step: Step, state: Any, batch: Any, **options: Any) -> Any:
+    """Three steps of each; returns the plan."""
+    plain = jax.jit(step, donate_argnums=0, **options)
+    ours = autotm.jit(step, budget="min", donate_argnums=0, **options)
+    here, there = copied(state), copied(state)
+    for _ in range(3):
+        here, expected = plain(here, batch)
+        there, found = ours(there, batch)
+        np.testing.assert_allclose(found, expected, rtol=2e-5)
+    pairs = zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True)
+    for expected, found in pairs:
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+        kind = expected.sharding.memory_kind
+        where = found.sharding.with_memory_kind(kind)
+        assert where.is_equivalent_to(expected.sharding, expected.ndim)
+    return ours.plan(there, batch)
+
+
+MODELS = {
+    "llama": (llama, dataclasses.replace(llama.TINY, batch=4)),
+    "gpt": (gpt, dataclasses.replace(gpt.TINY, batch=4)),
+    "gpt-scanned": (gpt, dataclasses.replace(gpt.TINY, batch=4, scanned=True)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_with_a_sharded_state(name: str):
+    module, config = MODELS[name]
+    workload = module.workload(config, name)
+    state, batch = workload.make(0)
+    over = mesh(data=2, model=2)
+    state = spread(state, over, "data", "model")
+    plan = assert_like_plain(workload.step, state, by_rows(batch, over, "data"))
+    assert plan.copies > 0
+
+
+def chain(count: int = 4, width: int = 64) -> tuple[Any, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), count + 1)
+    weights = [jax.random.normal(k, (width, width)) / width**0.5 for k in keys[1:]]
+    state = weights, jax.tree.map(jnp.zeros_like, weights)
+    return state, jax.random.normal(keys[0], (32, width))
+
+
+def train_step(loss: Callable[..., jax.Array]) -> Step:
+    def step(state: Any, batch: Any) -> tuple[Any, jax.Array]:
+        weights, momentum = state
+        value, gradient = jax.value_and_grad(loss)(weights, batch)
+        momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, gradient)
+        weights = jax.tree.map(lambda w, m: w - 0.1 * m, weights, momentum)
+        return (weights, momentum), value
+
+    return step
+
+
+def plain_loss(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+    for weight in weights:
+        x = jnp.tanh(x @ weight)
+    return jnp.mean(x * x)
+
+
+def test_shardings_given_to_jit():
+    state, x = chain()
+    over = mesh(data=2, model=2)
+    rows = NamedSharding(over, P("data"))
+    shardings = {
+        "in_shardings": (rows, rows),
+        "out_shardings": (rows, NamedSharding(over, P())),
+    }
+    state, x = by_rows((state, x), over, "data")
+    plan = assert_like_plain(train_step(plain_loss), state, x, **shardings)
+    assert not plan.is_untouched
+
+
+def test_shardings_given_to_jit_for_arrays_that_are_nowhere_yet():
+    state, x = chain()
+    rows = NamedSharding(mesh(data=4), P("data"))
+    step = train_step(plain_loss)
+    plain = jax.jit(step, in_shardings=rows)
+    ours = autotm.jit(step, budget="min", in_shardings=rows)
+    np.testing.assert_allclose(ours(state, x)[1], plain(state, x)[1], rtol=2e-5)
+
+
+def test_explicit_shardings():
+    over = mesh(AxisType.Explicit, data=2, model=2)
+
+    def loss(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+        for weight in weights:
+            x = jnp.tanh(x @ reshard(weight, P(None, None)))
+        return jnp.mean(x * x)
+
+    with jax.set_mesh(over):
+        state, x = chain()
+        state, x = by_rows(state, over, "model"), by_rows(x, over, "data")
+        plan = assert_like_plain(train_step(loss), state, x)
+    assert plan.copies > 0
+
+
+def test_layers_in_a_shard_map():
+    over = mesh(data=4)
+    layer = jax.shard_map(
+        lambda w, x: jnp.tanh(x @ w),
+        mesh=over,
+        in_specs=(P(), P("data")),
+        out_specs=P("data"),
+    )
+
+    def loss(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+        for weight in weights:
+            x = layer(weight, x)
+        return jnp.mean(x * x)
+
+    state, x = chain()
+    state, x = spread(state, over), by_rows(x, over, "data")
+    assert assert_like_plain(train_step(loss), state, x).copies > 0
+
+
+def test_rows_that_do_not_divide():
+    over = mesh(data=4)
+
+    def loss(weights: list[jax.Array], x: jax.Array) -> jax.Array:
+        rows = NamedSharding(over, P("data"))
+        return plain_loss(weights, jax.lax.with_sharding_constraint(x, rows))
+
+    state, x = chain()
+    assert_like_plain(train_step(loss), spread(state, over), spread(x[:30], over))
+
+
+def test_keys_and_dropout():
+    def loss(weights: list[jax.Array], batch: Any) -> jax.Array:
+        x, key = batch
+        for number, weight in enumerate(weights):
+            x = jnp.tanh(x @ weight)
+            own = jax.random.fold_in(key, number)
+            x = jnp.where(jax.random.bernoulli(own, 0.9, x.shape), x, 0)
+        return jnp.mean(x * x)
+
+    state, x = chain()
+    over = mesh(data=2, model=2)
+    batch = by_rows(x, over, "data"), jax.random.key(1)
+    assert_like_plain(train_step(loss), by_rows(state, over, "data"), batch)
+
+
+def test_a_mesh_that_changes_between_calls_is_planned_anew():
+    step = train_step(plain_loss)
+    plain, ours = jax.jit(step), autotm.jit(step, budget="min")
+    state, x = chain()
+    for over in (mesh(data=2, model=2), mesh(data=4), None, mesh(data=2, model=2)):
+        given = state, x
+        if over is not None:
+            given = by_rows(given, over, "data")
+        np.testing.assert_allclose(ours(*given)[1], plain(*given)[1], rtol=2e-5)
+        assert not ours.plan(*given).is_untouched
