@@ -1,6 +1,8 @@
 """What XLA made of a step: memory, and proof that a plan was realised."""
 
 from .absent import mark_on_host as mark_on_host
+from .collectives import Collectives as Collectives
+from .collectives import collectives as collectives
 from .lifetimes import Buffer as Buffer
 from .lifetimes import Lifetimes as Lifetimes
 from .lifetimes import compile_watched as compile_watched
