@@ -45,6 +45,7 @@ from .plan import Plan as Plan
 from .plan import Realised as Realised
 from .profile import machine as machine
 from .profile import register_flops as register_flops
+from .residence import on_device as on_device
 from .solve import Formulation as Formulation
 from .solve import SolverOptions as SolverOptions
 from .solve import Status as Status

@@ -19,6 +19,7 @@ def jit(
     *,
     budget: Budget = None,
     host_budget: int | str | None = None,
+    move_state: bool = False,
     target: str | Target | None = None,
     measure: bool | None = None,
     solver: SolverOptions | None = None,
@@ -56,6 +57,10 @@ def jit(
         or `None` for what the device has.
     - `host_budget`: pinned host memory, in bytes or as text; `None` for what the host
         has; 0 to move nothing.
+    - `move_state`: whether donated state may live in pinned host memory between calls.
+        Such leaves are `pinned_host` arrays, which other functions do not take: see
+        `Step.place` and `autotm_jax.on_device`. State that is given `in_shardings` or
+        `out_shardings` stays where these say. Planning takes longer.
     - `target`: what to compile for: `None` for the default device, or a name of a
         described machine (see `autotm_jax.target`).
     - `measure`: whether the step's segments and the copies are timed on the device,
@@ -79,7 +84,8 @@ def jit(
     - `TargetError`: for a target that is not known, or is to be measured and not here.
     - `ValueError`: for a formulation that is not one, and for limits of the solver that
         are none.
-    - `TypeError`: if `fun` is not callable, or `solver` is no `SolverOptions`.
+    - `TypeError`: if `fun` is not callable, `solver` is no `SolverOptions`, or
+        `move_state` is no `bool`.
     - `InfeasibleBudget`: at the first call, if no plan meets the budget.
     """
     parsed = parse_budget(budget)
@@ -88,6 +94,11 @@ def jit(
         raise TypeError(
             f"solver is {solver!r}, of type {type(solver).__name__}. Give "
             "autotm.SolverOptions(time_limit=60), or leave it out."
+        )
+    if not isinstance(move_state, bool):
+        raise TypeError(
+            f"move_state is {move_state!r}, of type {type(move_state).__name__}. Give "
+            "True for state that may be on the host between calls, or False."
         )
     program = _formulation(formulation)
     chosen = None if target is None else find_target(target)
@@ -108,6 +119,7 @@ def jit(
             target=chosen,
             budget=parsed,
             host_budget=host,
+            move_state=move_state,
             measure=measure,
             solver=solver or SolverOptions(),
             formulation=program,

@@ -67,11 +67,33 @@ def on_host(leaf: Any) -> Any:
     return jax.device_put(leaf, sharding.with_memory_kind(_HOST))
 
 
-def on_device(leaf: Any) -> Any:
-    """A leaf in the memory of its device."""
+def _on_device(leaf: Any) -> Any:
     if not is_in_host_memory(leaf):
         return leaf
     return jax.device_put(leaf, _of_device(leaf.sharding))
+
+
+def on_device(tree: Any) -> Any:
+    """Brings a state back to the memory of its devices.
+
+    For functions that are not planned: they take no arrays in host memory.
+
+    !!! Example
+
+        ```python
+        state, loss = train_step(state, batch)
+        accuracy = evaluate(autotm.on_device(state), batch)
+        ```
+
+    **Arguments:**
+
+    - `tree`: a pytree of arrays.
+
+    **Returns:**
+
+    The pytree, with copies of those arrays that are in host memory.
+    """
+    return jax.tree.map(_on_device, tree)
 
 
 def settled(
@@ -100,7 +122,7 @@ def settled(
     )
     leaves, structure = jax.tree.flatten(given)
     for number in state:
-        move = on_host if number in on_the_host else on_device
+        move = on_host if number in on_the_host else _on_device
         leaves[number] = move(leaves[number])
     placed, named = jax.tree.unflatten(structure, leaves)
     return (

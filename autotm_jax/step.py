@@ -48,10 +48,6 @@ from .verdict import MOST_ROUNDS, judge
 # "0" prices steps by description even where their device is here.
 _MEASURE = "AUTOTM_JAX_MEASURE"
 
-# "1" lets the state of a step live on the host between calls. Experimental.
-_STATE = "AUTOTM_JAX_STATE"
-
-
 # JAX traces a step anew where its own settings have changed. Compiling may do that, if
 # something is imported for it (a language for kernels, say): so often at most.
 _TRACES = 3
@@ -100,6 +96,7 @@ class Step:
         target: Target | None,
         budget: Budget,
         host_budget: int | None,
+        move_state: bool,
         measure: bool | None,
         solver: SolverOptions,
         formulation: Formulation,
@@ -108,6 +105,9 @@ class Step:
         functools.update_wrapper(self, fun)
         self._fun = fun
         self._given = (target, budget, host_budget, measure, solver, formulation)
+        # What the user has given a place stays there.
+        told = (jit_options.get(n) for n in ("in_shardings", "out_shardings"))
+        self._moves_state = move_state and all(place is None for place in told)
         self._jit_options = jit_options
         self._plain = jax.jit(fun, **jit_options)
         self._planned: Any = _unplanned
@@ -164,8 +164,8 @@ class Step:
 
         A state that is elsewhere is moved by the first call. This does it before: for a
         state that comes from a checkpoint, say. What is moved is gone from where it
-        was. Experimental: unless the environment variable `AUTOTM_JAX_STATE` is "1",
-        plans leave all state on the device, and nothing is moved.
+        was. `autotm_jax.on_device` brings it back. Nothing is moved without
+        `move_state=True`.
 
         !!! Example
 
@@ -232,14 +232,6 @@ class Step:
         """Whether the device that it is planned for is here."""
         target, *_ = self._given
         return target is None or target.is_present
-
-    @property
-    def _moves_state(self) -> bool:
-        """Whether its state may be on the host between calls."""
-        # What the user has given a place stays there.
-        told = ("in_shardings", "out_shardings")
-        is_told = any(self._jit_options.get(name) is not None for name in told)
-        return os.environ.get(_STATE) == "1" and not is_told
 
     def _request(self) -> Request:
         given, budget, host_budget, measure, solver, formulation = self._given

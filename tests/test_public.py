@@ -31,6 +31,7 @@ NAMES = [
     "jit",
     "known_machines",
     "machine",
+    "on_device",
     "register_flattening",
     "register_flops",
     "register_kind",

@@ -26,11 +26,6 @@ def quiet():
         yield
 
 
-@pytest.fixture(autouse=True)
-def state_may_move(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AUTOTM_JAX_STATE", "1")
-
-
 OPTIMIZER = optax.adam(1e-3)
 
 
@@ -59,7 +54,7 @@ def batches(count: int) -> jax.Array:
 
 @functools.cache
 def planned() -> Any:
-    return autotm.jit(train_step, budget="min", donate_argnums=0)
+    return autotm.jit(train_step, budget="min", donate_argnums=0, move_state=True)
 
 
 def on_host(state: Any) -> int:
@@ -102,12 +97,32 @@ def test_another_batch_size_with_state_on_the_host(quiet: None):
 
 
 def test_nothing_lives_on_the_host_without_host_memory(quiet: None):
-    step = autotm.jit(train_step, budget="min", donate_argnums=0, host_budget=0)
+    step = autotm.jit(
+        train_step, budget="min", donate_argnums=0, move_state=True, host_budget=0
+    )
     assert not step.plan(initial(), batches(1)[0]).on_host
 
 
+def test_state_that_may_not_move_stays(quiet: None):
+    step = autotm.jit(train_step, budget="min", donate_argnums=0)
+    assert not step.plan(initial(), batches(1)[0]).on_host
+
+
+def test_move_state_is_a_bool():
+    with pytest.raises(TypeError, match="move_state is 'no', of type str. Give True f"):
+        autotm.jit(train_step, move_state="no")
+
+
+def test_functions_that_are_not_planned_take_the_state_on_the_device(quiet: None):
+    x = batches(1)[0]
+    (params, _), _ = planned()(planned().place(initial(), x), x)
+    there = jax.jit(loss)(autotm.on_device(params), x)
+    copied = jax.tree.map(jnp.asarray, jax.device_get(params))
+    np.testing.assert_allclose(there, loss(copied, x), rtol=1e-6)
+
+
 def test_state_that_is_not_donated_stays(quiet: None):
-    step = autotm.jit(train_step, budget="min")
+    step = autotm.jit(train_step, budget="min", move_state=True)
     assert not step.plan(initial(), batches(1)[0]).on_host
 
 
@@ -129,10 +144,7 @@ def test_a_step_without_state_has_nothing_to_place():
         step.place(initial(), batches(1)[0])
 
 
-def test_state_on_the_host_is_the_users_own_unless_it_may_move(
-    quiet: None, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("AUTOTM_JAX_STATE", "0")
+def test_state_on_the_host_is_the_users_own_unless_it_may_move(quiet: None):
     x = batches(1)[0]
     there = jax.tree.map(
         lambda a: jax.device_put(a, a.sharding.with_memory_kind("pinned_host")),
@@ -149,7 +161,9 @@ def test_sixteen_matrices_compiled_for_an_h100(quiet: None):
     params = [shape] * 16
     state = params, jax.eval_shape(OPTIMIZER.init, params)
     batch = jax.ShapeDtypeStruct((2048, 4096), jnp.float32)
-    step = autotm.jit(train_step, budget="min", target="h100-sxm", donate_argnums=0)
+    step = autotm.jit(
+        train_step, budget="min", target="h100-sxm", donate_argnums=0, move_state=True
+    )
     compiled = step.lower(state, batch).compile()
     plan = step.plan(state, batch)
     assert plan.device_bytes is not None
