@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from .. import compat
 from ..compile import compile_watched, compiler_options, temp_bytes
@@ -53,7 +54,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 15
+_HARNESS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +266,9 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         viewed = jax.lax.optimization_barrier(viewed).reshape(shape)
         return held(viewed, sharding)
 
+    def first(arrays: dict[int, Any], value: int) -> Any:
+        return _first(arrays[value], program.values[value].sharding)
+
     def harness(old: list[Any], given: list[Any], seeds: list[Any]) -> Any:
         arrays = []
         for seed, value in zip(seeds, tensors, strict=True):
@@ -278,10 +282,10 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         returned = [out[v] for v in (*updates, *results)]
         space = jax.memory.Space.Host
         returned += [jax.device_put(out[v], space) for v in made if v in probe.stored]
-        read = [_first(out[v]) for v in survivors]
+        read = [first(out, v) for v in survivors]
         for value in made:
             with jax.named_scope(result_scope(fragment.writes.index(value))):
-                read.append(_first(out[value]))
+                read.append(first(out, value))
         if probe.copies and target.machine.platform == "cuda":
             read += [jax.device_put(number, space) for number in read[:1]]
         return returned, read
@@ -320,8 +324,17 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     return Workspace(temp_bytes(compiled) - counted, timeline, plain_results(text))
 
 
-def _first(array: jax.Array) -> jax.Array:
-    return array[(0,) * array.ndim]
+def _first(array: jax.Array, sharding: NamedSharding | None) -> jax.Array:
+    def read(array: jax.Array) -> jax.Array:
+        return array[(0,) * array.ndim]
+
+    if sharding is None:
+        return read(array)
+    # Of a value on a mesh, what each device has: nothing is sent for it.
+    mesh, spec = sharding.mesh, sharding.spec
+    each = PartitionSpec(mesh.axis_names)
+    options = {"mesh": mesh, "in_specs": spec, "out_specs": each, "check_vma": False}
+    return jax.shard_map(lambda part: read(part)[None], **options)(array)
 
 
 def _cut(arrays: dict[int, Any]) -> dict[int, Any]:
