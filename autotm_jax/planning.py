@@ -206,8 +206,8 @@ class Planner:
     def _plain_may_fit(self, nbytes: int) -> bool:
         if isinstance(self.request.budget, float) or not self._usual.traced.segments:
             return True  # compiled anyway, or nothing to judge by
-        if self._plain.known is not None:
-            return True  # no need to guess
+        if self._plain.known is not None and not self.is_shared:
+            return True  # no need to guess; another process may not know
         usual = _PLAIN_MAY_FIT * self._usual.cut_bytes
         if nbytes < _ORDERS * usual:
             return False

@@ -63,7 +63,7 @@ def on_host(leaf: Any) -> Any:
     else:
         sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.device_put(leaf, sharding.with_memory_kind(_HOST))
 
 

@@ -8,6 +8,7 @@ compared before the step runs.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -23,8 +24,11 @@ from . import compat
 from .candidate import Candidate
 from .errors import AutoTMError
 from .found import Found, read_found, written
+from .machine import Machine
 from .plan import Plan
 
+
+_MIB = 2**20
 
 # Of an error on the first process, the others are told so many characters.
 _MOST_TEXT = 300
@@ -125,13 +129,26 @@ def _told(said: Any) -> Any:
     return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(mine))))
 
 
+def with_least_memory(machine: Machine) -> Machine:
+    """The machine of this process with the memory that every process has.
+
+    **Arguments:**
+
+    - `machine`: that of this process.
+    """
+    here = np.array([machine.device_bytes // _MIB, machine.host_bytes // _MIB])
+    every = np.asarray(multihost_utils.process_allgather(here.astype(np.int32)))
+    device, host = (int(n) * _MIB for n in every.min(axis=0))
+    return dataclasses.replace(machine, device_bytes=device, host_bytes=host)
+
+
 def check_same_step(closed: Any, request: Any) -> None:
     """Compares what all processes are about to plan.
 
     **Arguments:**
 
     - `closed`: the closed jaxpr of the step.
-    - `request`: what the user asked for.
+    - `request`: what the user asked for, of machines with the same memory.
 
     **Raises:**
 

@@ -38,7 +38,12 @@ from .plain import Plain
 from .plan import Plan, Realised
 from .planning import Planner, Request
 from .residence import as_on_device, is_in_host_memory, is_settled, let_go, settled
-from .shared import check_same_plan, check_same_step, spans_processes
+from .shared import (
+    check_same_plan,
+    check_same_step,
+    spans_processes,
+    with_least_memory,
+)
 from .solve import Formulation, SolverOptions, Status
 from .state import carried_leaves
 from .unsupported import why_unsupported
@@ -348,6 +353,9 @@ class Step:
             request = dataclasses.replace(request, measured=False)
             is_shared = spans_processes(args, kwargs, self._jit_options)
             if is_shared:
+                machine = with_least_memory(request.target.machine)
+                target = dataclasses.replace(request.target, machine=machine)
+                request = dataclasses.replace(request, target=target)
                 check_same_step(traced.jaxpr, request)
         rest = request, plain, carried, divide, is_shared
         planner = Planner(traced.jaxpr, donated, *rest)

@@ -151,7 +151,7 @@ def target(name: str | Target | None = None, topology: str = "1x1x1") -> Target:
     if isinstance(name, Target):
         return name
     if name is None:
-        return Target(machine_of(jax.devices()[0]))
+        return Target(machine_of(jax.local_devices()[0]))
     if not isinstance(name, str):
         raise TargetError(
             f"target is {name!r}, a {type(name).__name__}. Give the name of a machine "
