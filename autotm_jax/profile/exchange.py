@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from ..trace import RESHARDING, Equation, Program, axes_of
+from ..trace import RESHARDING, Equation, Program, axes_of, summed_axes
 
 
 def exchanged_bytes(program: Program, equation: Equation) -> float:
@@ -25,29 +25,21 @@ def exchanged_bytes(program: Program, equation: Equation) -> float:
 
     Bytes.
     """
-    name = equation.eqn.primitive.name
     if program.everywhere is None:
         return 0.0
-    if name in RESHARDING:
+    if equation.eqn.primitive.name in RESHARDING:
         before = sum(program.values[v].nbytes for v in equation.operands)
         after = sum(program.values[v].nbytes for v in equation.outputs)
         return float(max(0, after - before))
-    return _summed_up(program, equation) if name == "dot_general" else 0.0
+    return _summed_up(program, equation)
 
 
 def _summed_up(program: Program, equation: Equation) -> float:
-    (out,) = (program.values[v] for v in equation.outputs)
-    if len(equation.operands) < 2 or out.sharding is None:
+    operands = [program.values[v].sharding for v in equation.operands]
+    summed = summed_axes(equation.eqn, operands)
+    out = program.values[equation.outputs[0]]
+    if not summed or out.sharding is None:
         return 0.0
-    contracted, _ = equation.eqn.params["dimension_numbers"]
-    axes = []
-    for value, dimensions in zip(equation.operands, contracted, strict=True):
-        sharding = program.values[value].sharding
-        if sharding is None:
-            return 0.0
-        each = axes_of(sharding, program.values[value].aval.ndim)
-        axes.append({name for d in dimensions for name in each[d]})
-    summed = axes[0] & axes[1]
     sizes = dict(out.sharding.mesh.shape)
     count = math.prod(sizes[name] for name in summed)
     divided = {n for each in axes_of(out.sharding, out.aval.ndim) for n in each}

@@ -32,6 +32,7 @@ from .loops import repeats as repeats
 from .loops import slice_of as slice_of
 from .loops import why_whole as why_whole
 from .nest import Scope as Scope
+from .partial import summed_axes as summed_axes
 from .postpone import Order as Order
 from .primitives import VIEWS as VIEWS
 from .primitives import Kind as Kind

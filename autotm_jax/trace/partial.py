@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from jax.sharding import NamedSharding
 
 from .bytes import axes_of
 from .flatten import Flat, FlatEquation
@@ -63,15 +67,27 @@ def _at(flat: Flat, indices: list[int]) -> list[FlatEquation]:
 
 
 def _summed_axes(flat: Flat, equation: FlatEquation) -> frozenset[str]:
-    """The axes of the mesh over which the results of a contraction are partial."""
-    if equation.eqn.primitive.name != "dot_general" or len(equation.operands) != 2:
+    return summed_axes(equation.eqn, [flat.shardings.get(v) for v in equation.operands])
+
+
+def summed_axes(eqn: Any, shardings: Sequence[NamedSharding | None]) -> frozenset[str]:
+    """The axes of a mesh over which the results of an equation are partial sums.
+
+    **Arguments:**
+
+    - `eqn`: a JAX equation. Only contractions leave such sums.
+    - `shardings`: of its operands.
+    """
+    if eqn.primitive.name != "dot_general" or len(shardings) != 2:
         return frozenset()
-    contracted, _ = equation.eqn.params["dimension_numbers"]
+    contracted, _ = eqn.params["dimension_numbers"]
     found: list[set[str]] = []
-    for value, dimensions in zip(equation.operands, contracted, strict=True):
-        if value not in flat.shardings:
+    for sharding, var, dimensions in zip(
+        shardings, eqn.invars, contracted, strict=True
+    ):
+        if sharding is None:
             return frozenset()
-        axes = axes_of(flat.shardings[value], flat.avals[value].ndim)
+        axes = axes_of(sharding, var.aval.ndim)
         found.append({name for d in dimensions for name in axes[d]})
     return frozenset(found[0] & found[1])
 
