@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from .. import compat
 from .bytes import nbytes_of
 from .flatten import Flat, FlatEquation
-from .loops import Loop, repeats
+from .loops import Loop, path_of, repeats
 
 
 Shardings = Mapping[int, NamedSharding]
@@ -45,11 +45,6 @@ def divided(flat: Flat, divide: Divide | None) -> Flat:
     if divide is None:
         return flat
     return dataclasses.replace(flat, shardings=divide(flat))
-
-
-def _spec(sharding: NamedSharding, ndim: int) -> tuple[Any, ...]:
-    spec = tuple(sharding.spec)
-    return spec + (None,) * (ndim - len(spec))
 
 
 def stacked(sharding: NamedSharding) -> NamedSharding:
@@ -105,16 +100,14 @@ def shardings_of(
     flat: Flat, values: Sequence[int], found: Sequence[Any]
 ) -> dict[int, NamedSharding]:
     """What the shardings of the second result of `with_all_values` say."""
+    home = _home(flat)
     out: dict[int, NamedSharding] = {}
     for value, sharding in zip(values, found, strict=True):
-        if not isinstance(sharding, NamedSharding):
-            continue
-        ndim = flat.avals[value].ndim
-        # Those of the loops around come first.
-        axes = tuple(sharding.spec)
-        around = max(0, _depth(flat, value))
-        kept = _spec(sharding, around + ndim)[around:] if axes else ()
-        out[value] = NamedSharding(sharding.mesh, PartitionSpec(*kept))
+        if isinstance(sharding, NamedSharding):
+            # The axes of the loops around come first.
+            around = len(path_of(flat.loops, home.get(value)))
+            kept = tuple(sharding.spec)[around:]
+            out[value] = NamedSharding(sharding.mesh, PartitionSpec(*kept))
     return _with_filled(flat, out)
 
 
@@ -136,13 +129,6 @@ def _with_filled(
                 if output in out and flat.avals[v].shape == flat.avals[output].shape:
                     out[v] = out[output]
     return out
-
-
-def _depth(flat: Flat, value: int) -> int:
-    loop, depth = _home(flat).get(value), 0
-    while loop is not None:
-        loop, depth = flat.loops[loop].parent, depth + 1
-    return depth
 
 
 def _home(flat: Flat) -> dict[int, int | None]:
