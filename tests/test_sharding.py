@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from autotm_jax.trace import flatten, large_values, shardings_of, with_all_values
 from autotm_jax.trace.bytes import axes_of, nbytes_of, shard_shape, ways_of
 
 
 P = PartitionSpec
-MESH = AbstractMesh((2, 4), ("data", "model"))
+MESH = AbstractMesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 @pytest.mark.parametrize(
