@@ -25,13 +25,21 @@ def is_on_mesh(args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
     - `args`, `kwargs`: of a call.
     - `options`: what was given to `jax.jit`.
     """
+    is_set = jax.sharding.get_abstract_mesh().size > 1
+    return is_set or len(devices_of(args, kwargs, options)) > 1
+
+
+def devices_of(args: Any, kwargs: Any, options: Mapping[str, Any]) -> set[Any]:
+    """The devices that a step is told to run on; none if that is left to JAX.
+
+    **Arguments:** those of `is_on_mesh`.
+    """
     given = [options.get("in_shardings"), options.get("out_shardings")]
     placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
-    for sharding in [*jax.tree.leaves(given), *placed]:
-        devices = getattr(sharding, "device_set", ())
-        if len(devices) > 1:
-            return True
-    return jax.sharding.get_abstract_mesh().size > 1
+    shardings = [*jax.tree.leaves(given), *placed]
+    found = {d for s in shardings for d in getattr(s, "device_set", ())}
+    current = jax.sharding.get_mesh()  # that of `jax.set_mesh`
+    return found if current.empty else found.union(current.devices.flat)
 
 
 class Division:

@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 
 from . import compat
 from .candidate import Candidate
+from .division import devices_of
 from .errors import AutoTMError
 from .found import Found, read_found, written
 from .machine import Machine
@@ -45,13 +46,9 @@ def spans_processes(args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
     - `args`, `kwargs`: of a call.
     - `options`: what was given to `jax.jit`.
     """
-    given = [options.get("in_shardings"), options.get("out_shardings")]
-    placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
-    shardings = [*jax.tree.leaves(given), *placed]
-    devices = {d for s in shardings for d in getattr(s, "device_set", ())}
-    # Those of a device that is not here belong to nobody.
-    here = set(jax.devices())
-    return len({d.process_index for d in devices & here}) > 1
+    # Those that are not here belong to nobody.
+    devices = devices_of(args, kwargs, options).intersection(jax.devices())
+    return len({d.process_index for d in devices}) > 1
 
 
 class SharedCandidate(Candidate):

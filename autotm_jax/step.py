@@ -457,7 +457,8 @@ class Step:
                     plan = self._give_up(f"{type(error).__name__}: {error}")
                     continue
                 if following is None:
-                    if planner is not None and planner.is_shared:
+                    shared = entry.planner is not None and entry.planner.is_shared
+                    if shared:  # also where this process has given up its plan
                         check_same_plan(plan)
                     realised = Realised(
                         evidence.device_bytes,

@@ -38,6 +38,7 @@ _KINDS = (
 # Of an asynchronous one the start counts, not the end.
 _COLLECTIVE = re.compile(rf" = (.+?) ({_KINDS})(-start)?\((.*?)\)")
 _NAMED = re.compile(r"^\s*(?:ROOT )?(%\S+) = (.+?) [a-z][a-z0-9-]*\(")
+_NAME = re.compile(r"%[\w.-]+")
 _COMPUTATION = re.compile(r"^(ENTRY )?(%\S+) .*\{$")
 _CALLED = re.compile(r"(body|condition|calls|to_apply)=(%[\w.-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
@@ -68,9 +69,7 @@ def collectives(text: str) -> Collectives:
             if found is None or not times.get(name):
                 continue
             made, kind, _, given = found.groups()
-            operands = (
-                shapes.get(o.strip().split(" ")[-1], "") for o in given.split(",")
-            )
+            operands = (shapes.get(name, "") for name in _NAME.findall(given))
             size = max(sum(map(_nbytes, operands)), *map(_nbytes, _sides(made)))
             count[kind] += times[name]
             nbytes[kind] += times[name] * size

@@ -16,6 +16,7 @@ from ..errors import TargetError
 from .machine import Machine, describe, known_machines, machine_of, target_config
 
 
+_ALONE = "1x1x1"
 _MEMORY_SIZE = re.compile(r"device_memory_size: *(\d+)")
 
 
@@ -32,7 +33,7 @@ class Target:
 
     machine: Machine
     config: str | None = None
-    topology: str = "1x1x1"
+    topology: str = _ALONE
 
     @property
     def is_present(self) -> bool:
@@ -122,7 +123,7 @@ def _absent_devices(config: str, topology: str) -> tuple[Any, ...]:
 _TOPOLOGY = re.compile(r"[1-9]\d*x[1-9]\d*x[1-9]\d*")
 
 
-def target(name: str | Target | None = None, topology: str = "1x1x1") -> Target:
+def target(name: str | Target | None = None, topology: str = _ALONE) -> Target:
     """Names what a step is compiled for.
 
     !!! Example
@@ -148,6 +149,11 @@ def target(name: str | Target | None = None, topology: str = "1x1x1") -> Target:
 
     - `TargetError`: if there is no such machine, or it cannot be compiled for.
     """
+    if topology != _ALONE and not isinstance(name, str):
+        raise TargetError(
+            f"topology is {topology!r}, which is for machines that are named. Give the "
+            "name of one, or leave topology out."
+        )
     if isinstance(name, Target):
         return name
     if name is None:
