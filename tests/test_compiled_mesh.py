@@ -62,9 +62,7 @@ def test_a_budget_of_each_device_is_kept_and_predicted():
     assert plan.device_bytes is not None
     found = autotm.device_bytes(compiled)
     assert found <= budget
-    # Less exact than on one device: what the gradient of attention needs is predicted
-    # too low, most likely for layouts that its segment, compiled alone, does not see.
-    assert abs(plan.device_bytes - found) <= 0.05 * found
+    assert abs(plan.device_bytes - found) <= 0.03 * found
     theirs, ours = (collectives(c.as_text()) for c in (plain, compiled))
     assert set(ours.nbytes) <= set(theirs.nbytes)
     # Cuts keep XLA from joining them, and nothing is sent that need not be.

@@ -18,12 +18,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.layout import Layout, with_layout_constraint
-from jax.sharding import NamedSharding
 
 from .. import compat
 from ..solve.schedule import Schedule
-from ..trace import Fragment, Loop, Program, Scope, evaluate, recomputed_together
+from ..trace import (
+    Fragment,
+    Loop,
+    Program,
+    Scope,
+    evaluate,
+    in_order,
+    recomputed_together,
+)
 from .iteration import (
     Iteration,
     Stacks,
@@ -315,7 +321,7 @@ class _Emission:
             array = self.device[value]
             if value in self.returned and array.ndim > 1:
                 sharding = self.program.values[value].sharding
-                self.device[value] = _in_order(array, sharding)
+                self.device[value] = in_order(array, sharding)
 
     def _evaluate(self, fragment: Fragment) -> None:
         read = self.device.__getitem__
@@ -334,20 +340,6 @@ class _Emission:
         handles = jax.lax.optimization_barrier(handles)
         self.device.update(zip(on_device, handles, strict=False))
         self.host.update(zip(on_host, handles[len(on_device) :], strict=True))
-
-
-def _in_order(array: Any, sharding: NamedSharding | None) -> Any:
-    """An array in row-major order in memory."""
-
-    def settle(array: Any) -> Any:
-        return with_layout_constraint(array, Layout(tuple(range(array.ndim))))
-
-    if sharding is None:
-        return settle(array)
-    # XLA does not divide it: each device settles what it has.
-    spec = sharding.spec
-    options = {"mesh": sharding.mesh, "in_specs": spec, "out_specs": spec}
-    return jax.shard_map(settle, check_vma=False, **options)(array)
 
 
 def _is_value(atom: Any) -> bool:

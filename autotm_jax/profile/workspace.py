@@ -20,6 +20,7 @@ copied after the fragment, if the step copies something beside it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,9 @@ from ..trace import (
     Program,
     evaluate,
     held,
+    in_order,
     is_conditional,
+    is_made_in_order,
     stacked,
 )
 from . import cache
@@ -54,7 +57,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 16
+_HARNESS = 17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +217,7 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
         for v in (*fragment.reads, *fragment.writes)
     ]
     pattern += [(v in probe.plain,) for v in fragment.reads]
+    pattern += [(is_made_in_order(program, v),) for v in fragment.reads]
     pattern += [(v in probe.stored,) for v in fragment.writes]
     pattern += [(probe.copies,)]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
@@ -255,6 +259,8 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     others = [v for v in fragment.reads if not is_tensor(v) and v not in donated]
     results = [v for v in fragment.writes if not is_tensor(v) and v not in updates]
 
+    is_ordered = functools.partial(is_made_in_order, program)
+
     def operand(seed: Any, value: int) -> Any:
         shape = program.values[value].aval.shape
         sharding = program.values[value].sharding
@@ -264,7 +270,9 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         if sharding is not None:
             viewed = held(viewed, stacked(sharding))
         viewed = jax.lax.optimization_barrier(viewed).reshape(shape)
-        return held(viewed, sharding)
+        viewed = held(viewed, sharding)
+        # Else it would come in the order that the fragment likes best.
+        return in_order(viewed, sharding) if is_ordered(value) else viewed
 
     def first(arrays: dict[int, Any], value: int) -> Any:
         return _first(arrays[value], program.values[value].sharding)

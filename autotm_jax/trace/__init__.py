@@ -26,6 +26,8 @@ from .fragments import planned_fragment as planned_fragment
 from .fragments import recomputed_together as recomputed_together
 from .fragments import single_equations as single_equations
 from .gathers import RESHARDING as RESHARDING
+from .layout import in_order as in_order
+from .layout import is_made_in_order as is_made_in_order
 from .loops import Loop as Loop
 from .loops import can_be_filled as can_be_filled
 from .loops import repeats as repeats
