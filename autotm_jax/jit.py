@@ -19,7 +19,7 @@ def jit(
     *,
     budget: Budget = None,
     host_budget: int | str | None = None,
-    move_state: bool = False,
+    move_state: bool = True,
     target: str | Target | None = None,
     measure: bool | None = None,
     solver: SolverOptions | None = None,
@@ -58,9 +58,10 @@ def jit(
     - `host_budget`: pinned host memory, in bytes or as text; `None` for what the host
         has; 0 to move nothing.
     - `move_state`: whether donated state may live in pinned host memory between calls.
-        Such leaves are `pinned_host` arrays, which other functions do not take: see
-        `Step.place` and `autotm_jax.on_device`. State that is given `in_shardings` or
-        `out_shardings` stays where these say. Planning takes longer.
+        It does for a budget that cannot be kept otherwise, or only by a slow step, and
+        for `"min"`. Such leaves are `pinned_host` arrays, which other functions do not
+        take: see `Step.place` and `autotm_jax.on_device`. State that is given
+        `in_shardings` or `out_shardings` stays where these say.
     - `target`: what to compile for: `None` for the default device, or a name of a
         described machine (see `autotm_jax.target`).
     - `measure`: whether the step's segments and the copies are timed on the device,

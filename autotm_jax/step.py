@@ -46,6 +46,7 @@ from .shared import (
 )
 from .solve import Formulation, SolverOptions, Status
 from .state import carried_leaves
+from .stateful import StatefulPlanner
 from .unsupported import why_unsupported
 from .verdict import MOST_ROUNDS, judge
 
@@ -86,7 +87,7 @@ class _Entry:
 
     traced: Any
     plan: Plan
-    planner: Planner | None = None
+    planner: StatefulPlanner | None = None
     is_final: bool = False
     state: frozenset[int] = frozenset()
 
@@ -118,6 +119,7 @@ class Step:
         self._planned: Any = _unplanned
         self._entries: dict[int, _Entry] = {}
         self._untouched_jits: dict[int, Any] = {}
+        self._has_noted_moves = False
         self._lock = threading.RLock()
 
     def __repr__(self) -> str:
@@ -169,8 +171,8 @@ class Step:
 
         A state that is elsewhere is moved by the first call. This does it before: for a
         state that comes from a checkpoint, say. What is moved is gone from where it
-        was. `autotm_jax.on_device` brings it back. Nothing is moved without
-        `move_state=True`.
+        was. `autotm_jax.on_device` brings it back. Nothing is moved with
+        `move_state=False`, nor by a plan that needs no state moved.
 
         !!! Example
 
@@ -330,7 +332,7 @@ class Step:
 
     def _first_plan(
         self, traced: Any, request: Request, args: Any, kwargs: Any
-    ) -> tuple[Planner | None, Plan]:
+    ) -> tuple[StatefulPlanner | None, Plan]:
         unsupported = why_unsupported(traced, request, args, kwargs, self._jit_options)
         if unsupported:
             return None, self._give_up(unsupported)
@@ -357,8 +359,8 @@ class Step:
                 target = dataclasses.replace(request.target, machine=machine)
                 request = dataclasses.replace(request, target=target)
                 check_same_step(traced.jaxpr, request)
-        rest = request, plain, carried, divide, is_shared
-        planner = Planner(traced.jaxpr, donated, *rest)
+        step, rest = (traced.jaxpr, donated, request, plain), (divide, is_shared)
+        planner = StatefulPlanner(lambda moves: Planner(*step, moves, *rest), carried)
         try:
             return planner, planner.first()
         except AutoTMError:
@@ -496,12 +498,13 @@ class Step:
         return settled(args, kwargs, static, entry.state, plan.on_host)
 
     def _note_moved(self, count: int) -> None:
-        if count:
+        if count and not self._has_noted_moves:
+            self._has_noted_moves = True
             name = getattr(self._fun, "__name__", "the step")
             warnings.warn(
                 f"{count} leaves of the state of {name} were not in the memory in "
-                "which its plan has them between calls: they have been moved. "
-                f"{name}.place(...) moves a state before it is used.",
+                "which its plan has them between calls: they have been moved, as will "
+                f"be others. {name}.place(...) moves a state before it is used.",
                 AutoTMWarning,
                 stacklevel=4,
             )

@@ -8,7 +8,7 @@ from .budget import format_bytes
 from .compile import Evidence
 from .errors import AutoTMWarning, InfeasibleBudget, PlanNotRealised
 from .plan import Plan
-from .planning import Planner
+from .stateful import StatefulPlanner
 
 
 # How many plans are compiled before a budget is given up.
@@ -16,7 +16,11 @@ MOST_ROUNDS = 4
 
 
 def judge(
-    planner: Planner | None, plan: Plan, evidence: Evidence, number: int, platform: str
+    planner: StatefulPlanner | None,
+    plan: Plan,
+    evidence: Evidence,
+    number: int,
+    platform: str,
 ) -> Plan | None:
     """Whether a compiled plan stands.
 

@@ -10,7 +10,6 @@ those of real executables, the seconds are modelled.
 - `predicted`, `compiled` and `temp` are of each device.
 - `collectives` counts what is exchanged in a step, by kind; `sent` is the sum of the
   larger of operands and results of each.
-- `--move-state` lets the state live on the host between calls.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,7 +69,7 @@ def _abstract(leaf: Any, sharding: NamedSharding) -> Any:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def row(name: str, budget: str, target: autotm.Target, move_state: bool) -> str:
+def row(name: str, budget: str, target: autotm.Target) -> str:
     """One line of the table."""
     workload = WORKLOADS[name]()
     over = Mesh(np.array(target.devices), ("data",))
@@ -82,9 +80,8 @@ def row(name: str, budget: str, target: autotm.Target, move_state: bool) -> str:
         step = jax.jit(workload.step, donate_argnums=donated)
         compiled = step.lower(*args).compile()
     else:
-        options: dict[str, Any] = {"budget": budget, "move_state": move_state}
         step = autotm.jit(
-            workload.step, target=target, donate_argnums=donated, **options
+            workload.step, budget=budget, target=target, donate_argnums=donated
         )
         begin = time.perf_counter()
         step.plan(*args)
@@ -122,15 +119,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=WORKLOADS)
     parser.add_argument("--budgets", nargs="+")
     parser.add_argument("--target", default="h100-sxm")
-    parser.add_argument("--move-state", action="store_true")
     options = parser.parse_args(argv)
-    warnings.simplefilter("ignore", autotm.AutoTMWarning)
     target = autotm.target(options.target, topology="1x1x8")
     print(f"Each of eight {options.target}, by JAX {jax.__version__}; ms modelled.")
     print(HEADER)
     for name in options.workloads:
         for budget in options.budgets or BUDGETS[name]:
-            print(row(name, budget, target, options.move_state), flush=True)
+            print(row(name, budget, target), flush=True)
 
 
 if __name__ == "__main__":

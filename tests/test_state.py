@@ -54,7 +54,7 @@ def batches(count: int) -> jax.Array:
 
 @functools.cache
 def planned() -> Any:
-    return autotm.jit(train_step, budget="min", donate_argnums=0, move_state=True)
+    return autotm.jit(train_step, budget="min", donate_argnums=0)
 
 
 def on_host(state: Any) -> int:
@@ -97,14 +97,12 @@ def test_another_batch_size_with_state_on_the_host(quiet: None):
 
 
 def test_nothing_lives_on_the_host_without_host_memory(quiet: None):
-    step = autotm.jit(
-        train_step, budget="min", donate_argnums=0, move_state=True, host_budget=0
-    )
+    step = autotm.jit(train_step, budget="min", donate_argnums=0, host_budget=0)
     assert not step.plan(initial(), batches(1)[0]).on_host
 
 
 def test_state_that_may_not_move_stays(quiet: None):
-    step = autotm.jit(train_step, budget="min", donate_argnums=0)
+    step = autotm.jit(train_step, budget="min", donate_argnums=0, move_state=False)
     assert not step.plan(initial(), batches(1)[0]).on_host
 
 
@@ -122,7 +120,7 @@ def test_functions_that_are_not_planned_take_the_state_on_the_device(quiet: None
 
 
 def test_state_that_is_not_donated_stays(quiet: None):
-    step = autotm.jit(train_step, budget="min", move_state=True)
+    step = autotm.jit(train_step, budget="min")
     assert not step.plan(initial(), batches(1)[0]).on_host
 
 
@@ -150,7 +148,7 @@ def test_state_on_the_host_is_the_users_own_unless_it_may_move(quiet: None):
         lambda a: jax.device_put(a, a.sharding.with_memory_kind("pinned_host")),
         initial(),
     )
-    step = autotm.jit(train_step, budget="min", donate_argnums=0)
+    step = autotm.jit(train_step, budget="min", donate_argnums=0, move_state=False)
     with pytest.raises(ValueError, match="memory_space of all inputs"):
         step(there, x)
 
@@ -161,9 +159,7 @@ def test_sixteen_matrices_compiled_for_an_h100(quiet: None):
     params = [shape] * 16
     state = params, jax.eval_shape(OPTIMIZER.init, params)
     batch = jax.ShapeDtypeStruct((2048, 4096), jnp.float32)
-    step = autotm.jit(
-        train_step, budget="min", target="h100-sxm", donate_argnums=0, move_state=True
-    )
+    step = autotm.jit(train_step, budget="min", target="h100-sxm", donate_argnums=0)
     compiled = step.lower(state, batch).compile()
     plan = step.plan(state, batch)
     assert plan.device_bytes is not None
