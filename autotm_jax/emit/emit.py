@@ -27,6 +27,7 @@ from ..trace import (
     Program,
     Scope,
     evaluate,
+    held,
     in_order,
     recomputed_together,
 )
@@ -339,6 +340,11 @@ class _Emission:
         handles = [self.device[v] for v in on_device] + [self.host[v] for v in on_host]
         handles = jax.lax.optimization_barrier(handles)
         self.device.update(zip(on_device, handles, strict=False))
+        # Else XLA would have what one segment wants whole on every device whole for
+        # all that follow.
+        for value in on_device:
+            sharding = self.program.values[value].sharding
+            self.device[value] = held(self.device[value], sharding)
         self.host.update(zip(on_host, handles[len(on_device) :], strict=True))
 
 

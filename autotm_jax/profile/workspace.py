@@ -57,7 +57,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 17
+_HARNESS = 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +274,13 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         # Else it would come in the order that the fragment likes best.
         return in_order(viewed, sharding) if is_ordered(value) else viewed
 
+    def cut(arrays: dict[int, Any]) -> dict[int, Any]:
+        # As it is emitted, in the same order: XLA's scheduler goes by that, too.
+        values = sorted(arrays)
+        handles = jax.lax.optimization_barrier([arrays[v] for v in values])
+        shardings = [program.values[v].sharding for v in values]
+        return dict(zip(values, map(held, handles, shardings), strict=True))
+
     def first(arrays: dict[int, Any], value: int) -> Any:
         return _first(arrays[value], program.values[value].sharding)
 
@@ -283,10 +290,10 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
             with jax.named_scope(operand_scope(fragment.reads.index(value))):
                 arrays.append(operand(seed, value))
         values = [*donated, *others, *tensors]
-        env = _cut(dict(zip(values, [*old, *given, *arrays], strict=True)))
+        env = cut(dict(zip(values, [*old, *given, *arrays], strict=True)))
         with jax.named_scope(FRAGMENT):
             out = evaluate(program, fragment, env.__getitem__)
-        out = _cut({**out, **{v: env[v] for v in survivors}})
+        out = cut({**out, **{v: env[v] for v in survivors}})
         returned = [out[v] for v in (*updates, *results)]
         space = jax.memory.Space.Host
         returned += [jax.device_put(out[v], space) for v in made if v in probe.stored]
@@ -343,10 +350,3 @@ def _first(array: jax.Array, sharding: NamedSharding | None) -> jax.Array:
     each = PartitionSpec(mesh.axis_names)
     options = {"mesh": mesh, "in_specs": spec, "out_specs": each, "check_vma": False}
     return jax.shard_map(lambda part: read(part)[None], **options)(array)
-
-
-def _cut(arrays: dict[int, Any]) -> dict[int, Any]:
-    # As it is emitted, in the same order: XLA's scheduler goes by that, too.
-    values = sorted(arrays)
-    handles = jax.lax.optimization_barrier([arrays[v] for v in values])
-    return dict(zip(values, handles, strict=True))
