@@ -17,13 +17,9 @@ import jax
 
 from .budget import format_bytes
 from .calibration import calibrate, program_of
-from .machine import Machine
+from .machine import PINNED_CAP, Machine, pinned_bytes
 from .profile import cache, machine, measure_transfers, profile
 from .trace import single_equations
-
-
-# The variable with which JAX's GPU client takes its cap of pinned host memory, in GB.
-_PINNED_CAP = "XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB"
 
 
 class UsageError(Exception):
@@ -102,9 +98,8 @@ def _machine(options: argparse.Namespace) -> None:
     kinds = ", ".join(m.kind for m in device.addressable_memories())
     print(f"memory kinds: {kinds}")
     if device.platform != "cpu":
-        cap = os.environ.get(_PINNED_CAP)
-        said = f"{cap} GB" if cap else "not set, so it is 64 GB"
-        print(f"pinned host memory is capped by {_PINNED_CAP}: {said}")
+        said = format_bytes(pinned_bytes())
+        print(f"pinned host memory that JAX lends: {said} ({PINNED_CAP})")
     print(measure_transfers() if found.has_host_memory else "no host memory to move to")
     if options.json:
         options.json.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")

@@ -19,7 +19,7 @@ from .compile import Evidence
 from .errors import InfeasibleBudget
 from .found import Found
 from .inside import Inside
-from .machine import Target
+from .machine import PINNED_CAP, Target, pinned_bytes
 from .plain import Plain
 from .plan import Plan
 from .shared import SharedCandidate
@@ -61,6 +61,9 @@ _INSIDE = 1 / 16
 
 # The order as traced holds at least this part of what the usual one does.
 _ORDERS = 0.7
+
+UNLIMITED = 2**62
+"""A host budget that limits nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,8 @@ class Planner:
                 f"The budget of {format_bytes(budget)} is less than the arguments and "
                 "results of the step alone, which take "
                 f"{format_bytes(fixed)} of device memory. Donate the state "
-                "(donate_argnums) if it is not donated, or raise the budget.",
+                "(donate_argnums) if it is not donated, let it move (move_state, "
+                "host_budget) if it may not, or raise the budget.",
                 least=None,
             )
         # A budget that looks loose is tried out before anything is priced.
@@ -238,17 +242,29 @@ class Planner:
             return "nothing is moved: the step has ordered effects"
         if not self.request.target.machine.has_host_memory:
             return "nothing is moved: this backend has no pinned_host memory"
+        asked = self.request.host_budget
+        if asked is not None and asked > self.host_limit:
+            lent = format_bytes(self.host_limit)
+            return f"JAX lends {lent} of pinned host memory here ({PINNED_CAP})"
         return ""
 
-    def _host_limit(self) -> int:
+    @property
+    def plain_bytes(self) -> int:
+        """Device bytes that the untouched step needs."""
+        return self._plain.nbytes
+
+    @property
+    def host_limit(self) -> int:
+        """Bytes of pinned host memory that a plan may take."""
         if compat.has_ordered_effects(self._closed):
             return 0  # JAX cannot compile them together with moves to the host
         if not self.request.target.machine.has_host_memory:
             return 0
-        budget = self.request.host_budget
-        if budget is not None:
-            return budget
-        return self.request.target.machine.host_bytes or 2**62
+        target, budget = self.request.target, self.request.host_budget
+        if budget is None:
+            budget = target.machine.host_bytes or UNLIMITED
+        lent = target.is_present and target.machine.platform == "cuda"
+        return min(budget, pinned_bytes()) if lent else budget
 
     @functools.cached_property
     def _outline(self) -> Candidate:
@@ -311,7 +327,7 @@ class Planner:
         return PROGRAMS[self.request.formulation].sees_loops
 
     def _priced(self, program: Program) -> Candidate:
-        request, limit = self.request, self._host_limit()
+        request, limit = self.request, self.host_limit
         rest = request.solver, request.measured, request.formulation
         kind = SharedCandidate if self.is_shared else Candidate
         return kind(program, request.target, limit, *rest)

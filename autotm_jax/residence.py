@@ -144,12 +144,14 @@ def let_go(given: Any, placed: Any) -> int:
 
     How many leaves that are.
     """
-    count = 0
-    pairs = zip(jax.tree.leaves(given), jax.tree.leaves(placed), strict=True)
-    for before, after in pairs:
+    count, leaves = 0, jax.tree.leaves(placed)
+    # One array may be in a state twice, and one of them may stay.
+    kept = {id(leaf) for leaf in leaves}
+    for before, after in zip(jax.tree.leaves(given), leaves, strict=True):
         if is_in_host_memory(before) != is_in_host_memory(after):
             count += 1
-            if isinstance(before, jax.Array) and not before.is_deleted():
+            is_array = isinstance(before, jax.Array) and id(before) not in kept
+            if is_array and not before.is_deleted():
                 before.delete()
     return count
 

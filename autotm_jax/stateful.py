@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from .budget import format_bytes
 from .compile import Evidence
 from .errors import InfeasibleBudget
+from .machine import PINNED_CAP
 from .plan import Plan
-from .planning import Planner
+from .planning import UNLIMITED, Planner
 
 
 # A plan that takes no more than this many times the step without a limit is not worth
@@ -28,22 +30,21 @@ class StatefulPlanner:
 
     **Arguments:**
 
-    - `make`: makes the `Planner` of the step, given which state may move.
+    - `make`: makes the `Planner` of the step, given which state may move, and how much
+        pinned host memory it may take, if that is not what was asked for.
     - `carried`: by the number of an argument, that of the result which takes its place
         in the next call.
     """
 
     def __init__(
-        self, make: Callable[[Mapping[int, int]], Planner], carried: Mapping[int, int]
+        self,
+        make: Callable[[Mapping[int, int], int | None], Planner],
+        carried: Mapping[int, int],
     ):
-        self.carried = carried
-        self._planners = [make({}), make(carried)] if carried else [make({})]
-        if carried and self._planners[0].request.budget == "min":
-            del self._planners[0]
-
-    @property
-    def _planner(self) -> Planner:
-        return self._planners[0]
+        self.carried, self._make = carried, make
+        self._planner = make({}, None)
+        if self._planner.request.budget == "min":
+            self._lets_move()
 
     @property
     def is_shared(self) -> bool:
@@ -54,33 +55,30 @@ class StatefulPlanner:
         """As `Planner.first`."""
         try:
             plan = self._planner.first()
-        except InfeasibleBudget:
-            if not self._lets_move():
-                raise
-            return self._planner.first()
-        if len(self._planners) == 1 or plan.is_untouched:
+        except InfeasibleBudget as error:
+            return self._otherwise(error)
+        if plan.is_untouched or self._planner.carried or not self.carried:
             return plan
         assert plan.seconds is not None and plan.unconstrained_seconds is not None
         if plan.seconds <= _FAST_ENOUGH * plan.unconstrained_seconds:
             return plan
+        moving = self._make(self.carried, None)
         try:
-            other = self._planners[1].first()
+            other = moving.first()
         except InfeasibleBudget:
             return plan
         assert other.seconds is not None
-        if other.is_untouched or _PAYS * other.seconds >= plan.seconds:
+        if _PAYS * other.seconds >= plan.seconds:
             return plan
-        self._lets_move()
+        self._planner = moving
         return other
 
     def tighter(self, plan: Plan, evidence: Evidence) -> Plan:
         """As `Planner.tighter`."""
         try:
             return self._planner.tighter(plan, evidence)
-        except InfeasibleBudget:
-            if not self._lets_move():
-                raise
-            return self._planner.first()
+        except InfeasibleBudget as error:
+            return self._otherwise(error)
 
     def untouched_if_smaller(self, plan: Plan, evidence: Evidence) -> Plan:
         """As `Planner.untouched_if_smaller`."""
@@ -88,7 +86,35 @@ class StatefulPlanner:
 
     def _lets_move(self) -> bool:
         """Plans with a state that may move from here on, if it did not."""
-        if len(self._planners) == 1:
+        if self._planner.carried or not self.carried:
             return False
-        del self._planners[0]
+        self._planner = self._make(self.carried, None)
         return True
+
+    def _otherwise(self, error: InfeasibleBudget) -> Plan:
+        """A plan whose state moves, where none is left whose state stays."""
+        if not self._lets_move():
+            raise self._with_what_is_missing(error)
+        try:
+            return self._planner.first()
+        except InfeasibleBudget as other:
+            raise self._with_what_is_missing(other) from None
+
+    def _with_what_is_missing(self, error: InfeasibleBudget) -> InfeasibleBudget:
+        """The same error, that also says so if it is the host that is too small."""
+        limit = self._planner.host_limit
+        if limit >= self._planner.plain_bytes:
+            return error
+        try:
+            plan = self._make(self.carried, UNLIMITED).first()
+        except InfeasibleBudget:
+            return error
+        if plan.host_bytes <= limit:
+            return error
+        return InfeasibleBudget(
+            f"{error}\nMore host memory would do, too: there is a plan that takes "
+            f"{format_bytes(plan.host_bytes)} of it, and it may take "
+            f"{format_bytes(limit)}. That is the least of host_budget, of what the "
+            f"machine has, and of what JAX lends, which {PINNED_CAP} sets.",
+            least=error.least,
+        )

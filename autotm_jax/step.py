@@ -9,7 +9,7 @@ import os
 import threading
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -359,8 +359,14 @@ class Step:
                 target = dataclasses.replace(request.target, machine=machine)
                 request = dataclasses.replace(request, target=target)
                 check_same_step(traced.jaxpr, request)
-        step, rest = (traced.jaxpr, donated, request, plain), (divide, is_shared)
-        planner = StatefulPlanner(lambda moves: Planner(*step, moves, *rest), carried)
+
+        def make(moves: Mapping[int, int], host: int | None) -> Planner:
+            budget = request.host_budget if host is None else host
+            asked = dataclasses.replace(request, host_budget=budget)
+            rest = asked, plain, moves, divide, is_shared
+            return Planner(traced.jaxpr, donated, *rest)
+
+        planner = StatefulPlanner(make, carried)
         try:
             return planner, planner.first()
         except AutoTMError:

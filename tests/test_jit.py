@@ -457,7 +457,8 @@ def test_less_than_the_arguments():
     text = (
         "The budget of 10.0 KiB is less than the arguments and results of the step "
         "alone, which take 56.0 KiB of device memory. Donate the state "
-        "(donate_argnums) if it is not donated, or raise the budget."
+        "(donate_argnums) if it is not donated, let it move (move_state, host_budget) "
+        "if it may not, or raise the budget."
     )
     with pytest.raises(InfeasibleBudget, match=re.escape(text)) as caught:
         step(*args)

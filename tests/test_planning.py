@@ -10,7 +10,7 @@ import pytest
 from autotm_jax import InfeasibleBudget, SolverOptions, Status
 from autotm_jax.budget import format_bytes
 from autotm_jax.compile import Evidence
-from autotm_jax.machine import Target, describe
+from autotm_jax.machine import PINNED_CAP, Target, describe
 from autotm_jax.plain import Plain
 from autotm_jax.plan import Plan
 from autotm_jax.planning import Planner, Request
@@ -180,3 +180,19 @@ def test_min_is_the_fastest_of_what_packs_in_the_room_there_is(
     one.__dict__["_usual"] = Packing(*takes)
     plan = one._least()
     assert (plan.device_bytes, plan.seconds) == takes[best]
+
+
+@pytest.mark.parametrize(
+    ("budget", "limit", "is_said"),
+    [(None, 2**36, False), (2**40, 2**36, True), (2**20, 2**20, False)],
+)
+def test_no_more_host_memory_is_planned_than_jax_lends(
+    monkeypatch: pytest.MonkeyPatch, budget: int | None, limit: int, is_said: bool
+):
+    monkeypatch.setattr("autotm_jax.planning.pinned_bytes", lambda: 2**36)
+    one = planner(2**20)
+    gpu = Target(dataclasses.replace(describe("gh200"), has_host_memory=True))
+    one.request = dataclasses.replace(one.request, target=gpu, host_budget=budget)
+    assert one.host_limit == limit
+    text = f"JAX lends 64.00 GiB of pinned host memory here ({PINNED_CAP})"
+    assert one._note() == (text if is_said else "")

@@ -13,6 +13,8 @@ import optax
 import pytest
 
 import autotm_jax as autotm
+from autotm_jax.residence import let_go
+from autotm_jax.residence import on_host as on_host_memory
 from autotm_jax.state import carried_leaves
 
 from .compiling import needs_cuda_plugin
@@ -104,6 +106,42 @@ def test_nothing_lives_on_the_host_without_host_memory(quiet: None):
 def test_state_that_may_not_move_stays(quiet: None):
     step = autotm.jit(train_step, budget="min", donate_argnums=0, move_state=False)
     assert not step.plan(initial(), batches(1)[0]).on_host
+
+
+def test_one_array_twice_in_a_state_that_moves(quiet: None):
+    x = batches(1)[0]
+    params, moments = initial()
+    twice = [params[0]] * len(params)
+    expected, value = jax.jit(train_step)((twice, moments), x)
+    state, found = planned()((twice, OPTIMIZER.init(twice)), x)
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_what_stays_is_not_deleted_with_its_copy():
+    here = jnp.ones(3)
+    there = on_host_memory(here)
+    assert let_go([here, here], [there, here]) == 1
+    assert not here.is_deleted()
+    assert let_go([here], [there]) == 1
+    assert here.is_deleted()
+
+
+@pytest.mark.parametrize("leaf", ["a name", train_step])
+def test_leaves_that_are_no_arrays_are_named_by_jax(leaf: Any, quiet: None):
+    state = {"params": initial()[0], "leaf": leaf}
+    step = autotm.jit(lambda state, x: (state, x), budget="min", donate_argnums=0)
+    for ask in (step, step.place, step.plan):
+        with pytest.raises(TypeError, match=r"at path state\['leaf'\]"):
+            ask(state, batches(1)[0])
+
+
+def test_a_state_that_was_donated_is_gone(quiet: None):
+    state, x = initial(), batches(1)[0]
+    planned()(state, x)
+    with pytest.raises(RuntimeError, match="has been deleted"):
+        planned()(state, x)
 
 
 def test_move_state_is_a_bool():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from autotm_jax.compile import Evidence
 from autotm_jax.errors import InfeasibleBudget
 from autotm_jax.plan import Plan
+from autotm_jax.planning import UNLIMITED
 from autotm_jax.solve import Status
 from autotm_jax.stateful import StatefulPlanner
 
@@ -29,9 +32,10 @@ NONE = InfeasibleBudget("No plan keeps it.", least=200)
 class Planning:
     """A planner with one answer for all questions, and how often it was asked."""
 
-    is_shared = False
+    is_shared, plain_bytes, host_limit = False, 1000, 2000
+    carried: Mapping[int, int] = {}
 
-    def __init__(self, answer: Plan | InfeasibleBudget, budget: int | str):
+    def __init__(self, answer: Plan | InfeasibleBudget, budget: int | str = 100):
         self.answer, self.asked = answer, 0
         self.request = type("Request", (), {"budget": budget})
 
@@ -55,9 +59,11 @@ def planners(
 ) -> tuple[StatefulPlanner, Planning, Planning]:
     both = Planning(staying, budget), Planning(moving, budget)
 
-    def make(moves: Mapping[int, int]) -> Any:
-        assert moves in ({}, CARRIED)
-        return both[bool(moves)]
+    def make(moves: Mapping[int, int], host: int | None) -> Any:
+        assert moves in ({}, CARRIED) and host is None
+        planning = both[bool(moves)]
+        planning.carried = moves
+        return planning
 
     return StatefulPlanner(make, CARRIED), *both
 
@@ -117,9 +123,48 @@ def test_what_is_raised_last_is_what_the_user_sees():
 
 
 def test_a_step_without_state_has_one_planner():
-    one = Planning(NONE, 100)
-    planner = StatefulPlanner(lambda _: one, {})  # pyright: ignore[reportArgumentType]
+    one = Planning(NONE)
+
+    def make(moves: Mapping[int, int], host: int | None) -> Any:
+        assert not moves and host is None
+        return one
+
+    planner = StatefulPlanner(make, {})
     for ask in (planner.first, lambda: planner.tighter(plan_of(1.0), OVER)):
-        with pytest.raises(InfeasibleBudget, match="No plan keeps it"):
+        with pytest.raises(InfeasibleBudget, match="^No plan keeps it.$"):
             ask()
     assert one.asked == 2
+
+
+@pytest.mark.parametrize("carried", [{}, CARRIED])
+def test_a_host_that_is_too_small_is_named(carried: Mapping[int, int]):
+    asked: list[int | None] = []
+
+    def make(moves: Mapping[int, int], host: int | None) -> Any:
+        asked.append(host)
+        more = dataclasses.replace(plan_of(9.0), host_bytes=3 * 2**20)
+        planning = Planning(NONE if host is None else more)
+        planning.carried, planning.host_limit = moves, 10
+        return planning
+
+    planner = StatefulPlanner(make, carried)
+    text = (
+        "No plan keeps it.\nMore host memory would do, too: there is a plan that "
+        "takes 3.0 MiB of it, and it may take 10 B. That is the least of host_budget, "
+        "of what the machine has, and of what JAX lends, which "
+        "XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB sets."
+    )
+    with pytest.raises(InfeasibleBudget, match=f"^{re.escape(text)}$") as caught:
+        planner.first()
+    assert caught.value.least == 200
+    assert asked[-1] == UNLIMITED
+
+
+def test_a_host_is_not_too_small_if_more_of_it_is_of_no_use():
+    def make(moves: Mapping[int, int], host: int | None) -> Any:
+        planning = Planning(NONE)
+        planning.carried, planning.host_limit = moves, 10
+        return planning
+
+    with pytest.raises(InfeasibleBudget, match="^No plan keeps it.$"):
+        StatefulPlanner(make, CARRIED).first()

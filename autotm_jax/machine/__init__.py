@@ -1,5 +1,8 @@
 """Machines: what they cost, and compiling for one that is not here."""
 
+from .host import PINNED_CAP as PINNED_CAP
+from .host import physical_bytes as physical_bytes
+from .host import pinned_bytes as pinned_bytes
 from .machine import (
     Machine as Machine,
 )

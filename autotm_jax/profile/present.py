@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import compat
-from ..machine import Machine, machine_of
+from ..machine import Machine, machine_of, physical_bytes
 from . import cache
 from .alone import free_bytes, random_inputs
 from .profiler import device_name, stored_here
@@ -60,7 +59,7 @@ def machine(progress: bool | None = None) -> Machine:
     flops = {k: v for k, v in rates.items() if k in _DTYPES}
     found |= {k: v for k, v in rates.items() if k not in _DTYPES}
     if not nearest.host_bytes:
-        found["host_bytes"] = _host_bytes()
+        found["host_bytes"] = physical_bytes()
     said = f"measured on this {device.device_kind} with JAX {compat.JAX_VERSION}"
     return dataclasses.replace(
         nearest,
@@ -107,12 +106,6 @@ def _link(transfers: Transfers) -> dict[str, float]:
         "duplex_bandwidth": together,
         "transfer_latency": max(fits["d2h"].latency, fits["h2d"].latency, 1e-9),
     }
-
-
-def _host_bytes() -> int:
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 def _rates(platform: str) -> dict[str, float]:
