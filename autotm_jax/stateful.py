@@ -7,6 +7,7 @@ may move where nothing fits without that, or only slowly.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 from .budget import format_bytes
@@ -24,6 +25,11 @@ _FAST_ENOUGH = 1.5
 # Nor is one that would be faster by no more than this factor with the state moving.
 _PAYS = 1.02
 
+_STAYS = (
+    "the state stays on the device, where in_shardings or out_shardings put it; "
+    "without them it is divided as its arrays are, and may move"
+)
+
 
 class StatefulPlanner:
     """Plans one traced step whose state stays on the device if it can.
@@ -34,14 +40,17 @@ class StatefulPlanner:
         pinned host memory it may take, if that is not what was asked for.
     - `carried`: by the number of an argument, that of the result which takes its place
         in the next call.
+    - `is_told`: whether the user has said where it is, and so it stays.
     """
 
     def __init__(
         self,
         make: Callable[[Mapping[int, int], int | None], Planner],
         carried: Mapping[int, int],
+        is_told: bool = False,
     ):
-        self.carried, self._make = carried, make
+        self.carried, self._make = {} if is_told else carried, make
+        self._note = _STAYS if is_told and carried else ""
         self._planner = make({}, None)
         if self._planner.request.budget == "min":
             self._lets_move()
@@ -57,6 +66,9 @@ class StatefulPlanner:
             plan = self._planner.first()
         except InfeasibleBudget as error:
             return self._otherwise(error)
+        if self._note and not plan.is_untouched:
+            note = "; ".join(filter(None, (plan.note, self._note)))
+            return dataclasses.replace(plan, note=note)
         if plan.is_untouched or self._planner.carried or not self.carried:
             return plan
         assert plan.seconds is not None and plan.unconstrained_seconds is not None
@@ -102,6 +114,8 @@ class StatefulPlanner:
 
     def _with_what_is_missing(self, error: InfeasibleBudget) -> InfeasibleBudget:
         """The same error, that also says so if it is the host that is too small."""
+        if self._note:
+            return InfeasibleBudget(f"{error}\nNote that {self._note}.", error.least)
         limit = self._planner.host_limit
         if limit >= self._planner.plain_bytes:
             return error

@@ -113,7 +113,8 @@ class Step:
         self._given = (target, budget, host_budget, measure, solver, formulation)
         # What the user has given a place stays there.
         told = (jit_options.get(n) for n in ("in_shardings", "out_shardings"))
-        self._moves_state = move_state and all(place is None for place in told)
+        self._is_told = any(place is not None for place in told)
+        self._move_state = move_state
         self._jit_options = jit_options
         self._plain = jax.jit(fun, **jit_options)
         self._planned: Any = _unplanned
@@ -235,6 +236,10 @@ class Step:
             self._untouched_jits.clear()
 
     @property
+    def _moves_state(self) -> bool:
+        return self._move_state and not self._is_told
+
+    @property
     def _is_present(self) -> bool:
         """Whether the device that it is planned for is here."""
         target, *_ = self._given
@@ -347,7 +352,7 @@ class Step:
         step = (traced.jaxpr, donated, places, sorted(self._jit_options.items()))
         plain = Plain(compile_plain, request.target, *step)
         info = traced.args_info, traced.out_info
-        carried = carried_leaves(*info) if self._moves_state else {}
+        carried = carried_leaves(*info) if self._move_state else {}
         divide, is_shared = None, False
         if is_on_mesh(args, kwargs, self._jit_options):
             step = self._fun, self._jit_options, args, kwargs
@@ -366,7 +371,7 @@ class Step:
             rest = asked, plain, moves, divide, is_shared
             return Planner(traced.jaxpr, donated, *rest)
 
-        planner = StatefulPlanner(make, carried)
+        planner = StatefulPlanner(make, carried, self._is_told)
         try:
             return planner, planner.first()
         except AutoTMError:

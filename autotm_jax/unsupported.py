@@ -33,6 +33,12 @@ def why_unsupported(
         return f"the backend {backend!r} schedules by other rules than a GPU's"
     if not jax.tree.leaves(traced.out_info):
         return "it returns no arrays"
-    if any(map(compat.is_reference, flatten(traced.jaxpr, loops=True).avals)):
+    flat = flatten(traced.jaxpr, loops=True)
+    if any(map(compat.is_reference, flat.avals)):
         return "it reads and writes mutable arrays (jax.Ref) in an order of their own"
+    if [e.eqn.primitive.name for e in flat.equations] == ["shard_map"]:
+        return (
+            "all of it is one jax.shard_map, whose inside is not looked into. Use "
+            "shard_map for a layer, or shardings instead of it"
+        )
     return ""

@@ -157,6 +157,18 @@ def test_functions_that_are_not_planned_take_the_state_on_the_device(quiet: None
     np.testing.assert_allclose(there, loss(copied, x), rtol=1e-6)
 
 
+def test_state_with_shardings_of_its_own_stays(quiet: None):
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    step = autotm.jit(train_step, budget="min", donate_argnums=0, out_shardings=here)
+    x = batches(1)[0]
+    plan = step.plan(initial(), x)
+    assert not plan.on_host
+    assert "stays on the device, where in_shardings or out_shardings" in plan.note
+    state, found = step(initial(), x)
+    assert on_host(state) == 0
+    np.testing.assert_allclose(found, loss(initial()[0], x), rtol=1e-5)
+
+
 def test_state_that_is_not_donated_stays(quiet: None):
     step = autotm.jit(train_step, budget="min")
     assert not step.plan(initial(), batches(1)[0]).on_host

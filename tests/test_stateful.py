@@ -168,3 +168,29 @@ def test_a_host_is_not_too_small_if_more_of_it_is_of_no_use():
 
     with pytest.raises(InfeasibleBudget, match="^No plan keeps it.$"):
         StatefulPlanner(make, CARRIED).first()
+
+
+STAYS = (
+    "the state stays on the device, where in_shardings or out_shardings put it; "
+    "without them it is divided as its arrays are, and may move"
+)
+
+
+@pytest.mark.parametrize("carried", [{}, CARRIED])
+@pytest.mark.parametrize("answer", [plan_of(9.0), UNTOUCHED, NONE])
+def test_state_that_has_been_given_a_place_stays_and_that_is_said(
+    carried: Mapping[int, int], answer: Plan | InfeasibleBudget
+):
+    def make(moves: Mapping[int, int], host: int | None) -> Any:
+        assert not moves and host is None
+        return Planning(answer)
+
+    planner = StatefulPlanner(make, carried, is_told=True)
+    assert planner.carried == {}
+    if isinstance(answer, InfeasibleBudget):
+        said = f"\nNote that {STAYS}." if carried else ""
+        with pytest.raises(InfeasibleBudget, match=f"^No plan keeps it.{said}$"):
+            planner.first()
+        return
+    is_planned = carried and not answer.is_untouched
+    assert planner.first().note == (STAYS if is_planned else "")

@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec as P
 
 import autotm_jax as autotm
 from autotm_jax import AutoTMError, AutoTMWarning, Status
 
+from .meshes import mesh
 from .steps import assert_close, chain, chain_arguments, chain_step
 
 
@@ -40,6 +42,23 @@ def test_a_step_with_mutable_arrays_runs_as_it_is():
 
     planned = autotm.jit(step, budget="min")
     with pytest.warns(AutoTMWarning, match="mutable arrays \\(jax.Ref\\)"):
+        found = planned(*ARGUMENTS)
+    assert_close(found, jax.jit(step)(*ARGUMENTS))
+    assert planned.plan(*ARGUMENTS).status is Status.UNSUPPORTED
+
+
+def test_a_step_that_is_one_shard_map_runs_as_it_is():
+    over = mesh(rows=4)
+    specs = {"in_specs": (P("rows"), P()), "out_specs": (P(), P())}
+
+    def mapped(x: Any, weights: Any) -> Any:
+        loss, gradients = jax.value_and_grad(chain, argnums=1)(x, weights)
+        return jax.lax.pmean((loss, gradients), "rows")
+
+    step = jax.shard_map(mapped, mesh=over, check_vma=False, **specs)
+    planned = autotm.jit(step, budget="min")
+    text = "all of it is one jax.shard_map, whose inside is not looked into. Use shard_"
+    with pytest.warns(AutoTMWarning, match=text):
         found = planned(*ARGUMENTS)
     assert_close(found, jax.jit(step)(*ARGUMENTS))
     assert planned.plan(*ARGUMENTS).status is Status.UNSUPPORTED
