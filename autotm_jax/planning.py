@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import compat
@@ -247,6 +247,16 @@ class Planner:
             lent = format_bytes(self.host_limit)
             return f"JAX lends {lent} of pinned host memory here ({PINNED_CAP})"
         return ""
+
+    @property
+    def least_bytes(self) -> int:
+        """The least device bytes that the step can do with, as far as was found."""
+        return self._usual.fixed_bytes + int(self._usual.least.objective)
+
+    def bytes_of(self, arguments: Iterable[int]) -> int:
+        """Device bytes of flat arguments, given by their numbers."""
+        program = self._usual.traced
+        return sum(program.values[program.arguments[n]].nbytes for n in arguments)
 
     @property
     def plain_bytes(self) -> int:

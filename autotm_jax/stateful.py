@@ -24,6 +24,9 @@ _FAST_ENOUGH = 1.5
 
 # Nor is one that would be faster by no more than this factor with the state moving.
 _PAYS = 1.02
+# The least memory is that with a state that moves if the state is at least this part
+# of the least without. Else the step would be much slower for a little memory.
+_MATTERS = 0.25
 
 _STAYS = (
     "the state stays on the device, where in_shardings or out_shardings put it; "
@@ -52,8 +55,6 @@ class StatefulPlanner:
         self.carried, self._make = {} if is_told else carried, make
         self._note = _STAYS if is_told and carried else ""
         self._planner = make({}, None)
-        if self._planner.request.budget == "min":
-            self._lets_move()
 
     @property
     def is_shared(self) -> bool:
@@ -62,6 +63,11 @@ class StatefulPlanner:
 
     def first(self) -> Plan:
         """As `Planner.first`."""
+        is_least = self._planner.request.budget == "min"
+        if self.carried and is_least:
+            state = self._planner.bytes_of(self.carried)
+            if state >= _MATTERS * self._planner.least_bytes:
+                self._lets_move()
         try:
             plan = self._planner.first()
         except InfeasibleBudget as error:
@@ -69,7 +75,8 @@ class StatefulPlanner:
         if self._note and not plan.is_untouched:
             note = "; ".join(filter(None, (plan.note, self._note)))
             return dataclasses.replace(plan, note=note)
-        if plan.is_untouched or self._planner.carried or not self.carried:
+        moves = self._planner.carried or not self.carried
+        if plan.is_untouched or is_least or moves:
             return plan
         assert plan.seconds is not None and plan.unconstrained_seconds is not None
         if plan.seconds <= _FAST_ENOUGH * plan.unconstrained_seconds:
@@ -79,8 +86,7 @@ class StatefulPlanner:
             other = moving.first()
         except InfeasibleBudget:
             return plan
-        assert other.seconds is not None
-        if _PAYS * other.seconds >= plan.seconds:
+        if other.seconds is None or _PAYS * other.seconds >= plan.seconds:
             return plan
         self._planner = moving
         return other

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -32,12 +32,16 @@ NONE = InfeasibleBudget("No plan keeps it.", least=200)
 class Planning:
     """A planner with one answer for all questions, and how often it was asked."""
 
-    is_shared, plain_bytes, host_limit = False, 1000, 2000
+    is_shared, plain_bytes, host_limit, least_bytes = False, 1000, 2000, 100
     carried: Mapping[int, int] = {}
 
     def __init__(self, answer: Plan | InfeasibleBudget, budget: int | str = 100):
-        self.answer, self.asked = answer, 0
+        self.answer, self.asked, self.state = answer, 0, 0
         self.request = type("Request", (), {"budget": budget})
+
+    def bytes_of(self, arguments: Iterable[int]) -> int:
+        assert arguments == CARRIED
+        return self.state
 
     def first(self) -> Plan:
         self.asked += 1
@@ -107,11 +111,15 @@ def test_state_moves_where_what_fits_turns_out_not_to():
     assert planner.untouched_if_smaller(there, OVER) is there
 
 
-def test_the_least_is_that_with_a_state_that_may_move():
-    there = plan_of(2.0)
-    planner, staying, _ = planners(plan_of(1.0), there, budget="min")
-    assert planner.first() is there
-    assert staying.asked == 0
+@pytest.mark.parametrize(("state", "moves"), [(24, False), (25, True)])
+def test_the_least_is_that_with_a_state_that_moves_if_there_is_much_of_it(
+    state: int, moves: bool
+):
+    here, there = plan_of(3.0), plan_of(2.0)
+    planner, staying, _ = planners(here, there, budget="min")
+    staying.state = state
+    assert planner.first() is (there if moves else here)
+    assert staying.asked == (not moves)
 
 
 def test_what_is_raised_last_is_what_the_user_sees():
