@@ -13,6 +13,7 @@ import optax
 import pytest
 
 import autotm_jax as autotm
+from autotm_jax.budget import format_bytes
 from autotm_jax.residence import let_go
 from autotm_jax.residence import on_host as on_host_memory
 from autotm_jax.state import carried_leaves
@@ -88,6 +89,19 @@ def test_place_puts_the_state_where_the_plan_wants_it(quiet: None):
     assert any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     after, _ = planned()(placed, x)  # without a note
     assert on_host(after) == on_host(placed)
+
+
+def test_a_plan_says_what_of_the_state_is_on_the_host(quiet: None):
+    state, x = initial(), batches(1)[0]
+    plan = planned().plan(state, x)
+    leaves = jax.tree.leaves(((state, x), {}))
+    size = format_bytes(sum(leaves[n].nbytes for n in plan.on_host))
+    row = (
+        f"state           {len(plan.on_host)} leaves, {size} on the host between calls"
+    )
+    assert row in str(plan)
+    staying = autotm.jit(train_step, budget="min", donate_argnums=0, move_state=False)
+    assert "between calls" not in str(staying.plan(state, x))
 
 
 def test_another_batch_size_with_state_on_the_host(quiet: None):

@@ -52,6 +52,7 @@ def summary(plan: Plan) -> str:
                 f"{len(again)} values, {format_bytes(plan.recomputed_bytes)}",
             ),
         ]
+        rows += _state_rows(plan)
         if plan.formulation is not Formulation.JOINT:
             rows.append(("program", plan.formulation.value))
         rows += _variant_rows(plan)
@@ -73,6 +74,14 @@ def summary(plan: Plan) -> str:
     width = max(len(name) for name, _ in rows)
     lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
     return "\n".join(lines + _classes(plan))
+
+
+def _state_rows(plan: Plan) -> list[tuple[str, str]]:
+    if not plan.on_host or plan.program is None:
+        return []
+    arguments, values = plan.program.arguments, plan.program.values
+    size = format_bytes(sum(values[arguments[n]].nbytes for n in plan.on_host))
+    return [("state", f"{len(plan.on_host)} leaves, {size} on the host between calls")]
 
 
 def _size(nbytes: int | None) -> str:
