@@ -19,7 +19,7 @@ from .compile import Evidence
 from .errors import InfeasibleBudget
 from .found import Found
 from .inside import Inside
-from .machine import PINNED_CAP, Target, pinned_bytes
+from .machine import PINNED_CAP, Target
 from .plain import Plain
 from .plan import Plan
 from .shared import SharedCandidate
@@ -244,8 +244,8 @@ class Planner:
             return "nothing is moved: this backend has no pinned_host memory"
         asked = self.request.host_budget
         if asked is not None and asked > self.host_limit:
-            lent = format_bytes(self.host_limit)
-            return f"JAX lends {lent} of pinned host memory here ({PINNED_CAP})"
+            there = format_bytes(self.host_limit)
+            return f"there is {there} of pinned host memory (see {PINNED_CAP})"
         return ""
 
     @property
@@ -259,9 +259,9 @@ class Planner:
         return sum(program.values[program.arguments[n]].nbytes for n in arguments)
 
     @property
-    def plain_bytes(self) -> int:
-        """Device bytes that the untouched step needs."""
-        return self._plain.nbytes
+    def live_bytes(self) -> int:
+        """Device bytes that are alive at once if nothing is planned."""
+        return self._outline.live_bytes
 
     @property
     def host_limit(self) -> int:
@@ -271,10 +271,12 @@ class Planner:
         if not self.request.target.machine.has_host_memory:
             return 0
         target, budget = self.request.target, self.request.host_budget
+        there = target.machine.host_bytes or UNLIMITED
         if budget is None:
-            budget = target.machine.host_bytes or UNLIMITED
-        lent = target.is_present and target.machine.platform == "cuda"
-        return min(budget, pinned_bytes()) if lent else budget
+            return there
+        # Of a machine that is not here, the user may know more than we do.
+        is_known = target.is_present and budget != UNLIMITED
+        return min(budget, there) if is_known else budget
 
     @functools.cached_property
     def _outline(self) -> Candidate:

@@ -144,16 +144,19 @@ def let_go(given: Any, placed: Any) -> int:
 
     How many leaves that are.
     """
-    count, leaves = 0, jax.tree.leaves(placed)
-    # One array may be in a state twice, and one of them may stay.
-    kept = {id(leaf) for leaf in leaves}
-    for before, after in zip(jax.tree.leaves(given), leaves, strict=True):
+    moved, kept = [], set[int]()
+    pairs = zip(jax.tree.leaves(given), jax.tree.leaves(placed), strict=True)
+    for before, after in pairs:
         if is_in_host_memory(before) != is_in_host_memory(after):
-            count += 1
-            is_array = isinstance(before, jax.Array) and id(before) not in kept
-            if is_array and not before.is_deleted():
-                before.delete()
-    return count
+            moved.append(before)
+        else:
+            kept.add(id(before))
+    for leaf in moved:
+        # One array may be in a state twice, and one of them may stay.
+        is_done = isinstance(leaf, jax.Array) and id(leaf) not in kept
+        if is_done and not leaf.is_deleted():
+            leaf.delete()
+    return len(moved)
 
 
 def is_settled(

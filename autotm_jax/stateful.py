@@ -28,8 +28,11 @@ _PAYS = 1.02
 # of the least without. Else the step would be much slower for a little memory.
 _MATTERS = 0.25
 
+# How often a plan whose state stays is tightened, before the state moves instead.
+_MOST_TIGHTENED = 2
+
 _STAYS = (
-    "the state stays on the device, where in_shardings or out_shardings put it; "
+    "the state stays on the device, as in_shardings or out_shardings are given; "
     "without them it is divided as its arrays are, and may move"
 )
 
@@ -54,7 +57,7 @@ class StatefulPlanner:
     ):
         self.carried, self._make = {} if is_told else carried, make
         self._note = _STAYS if is_told and carried else ""
-        self._planner = make({}, None)
+        self._planner, self._tightened = make({}, None), 0
 
     @property
     def is_shared(self) -> bool:
@@ -71,20 +74,26 @@ class StatefulPlanner:
         try:
             plan = self._planner.first()
         except InfeasibleBudget as error:
-            return self._otherwise(error)
-        if self._note and not plan.is_untouched:
-            note = "; ".join(filter(None, (plan.note, self._note)))
-            return dataclasses.replace(plan, note=note)
+            if not self._lets_move():
+                raise self._with_what_is_missing(error) from None
+            try:
+                return self._planner.first()
+            except InfeasibleBudget as other:
+                raise self._with_what_is_missing(other) from None
+        return self._noted(plan) if is_least else self._faster(plan)
+
+    def _faster(self, plan: Plan) -> Plan:
+        """The same plan, or one whose state moves if that pays."""
         moves = self._planner.carried or not self.carried
-        if plan.is_untouched or is_least or moves:
-            return plan
+        if plan.is_untouched or moves:
+            return self._noted(plan)
         assert plan.seconds is not None and plan.unconstrained_seconds is not None
         if plan.seconds <= _FAST_ENOUGH * plan.unconstrained_seconds:
             return plan
         moving = self._make(self.carried, None)
         try:
             other = moving.first()
-        except InfeasibleBudget:
+        except Exception:  # noqa: BLE001 - there is a plan
             return plan
         if other.seconds is None or _PAYS * other.seconds >= plan.seconds:
             return plan
@@ -93,10 +102,15 @@ class StatefulPlanner:
 
     def tighter(self, plan: Plan, evidence: Evidence) -> Plan:
         """As `Planner.tighter`."""
+        self._tightened += 1
+        if self._tightened > _MOST_TIGHTENED and self._lets_move():
+            return self._planner.first()
         try:
-            return self._planner.tighter(plan, evidence)
-        except InfeasibleBudget as error:
-            return self._otherwise(error)
+            return self._noted(self._planner.tighter(plan, evidence))
+        except InfeasibleBudget:
+            if not self._lets_move():
+                raise
+            return self._planner.first()
 
     def untouched_if_smaller(self, plan: Plan, evidence: Evidence) -> Plan:
         """As `Planner.untouched_if_smaller`."""
@@ -104,30 +118,28 @@ class StatefulPlanner:
 
     def _lets_move(self) -> bool:
         """Plans with a state that may move from here on, if it did not."""
-        if self._planner.carried or not self.carried:
+        moves = self._planner.carried or not self.carried
+        if moves or not self._planner.host_limit:
             return False
         self._planner = self._make(self.carried, None)
         return True
 
-    def _otherwise(self, error: InfeasibleBudget) -> Plan:
-        """A plan whose state moves, where none is left whose state stays."""
-        if not self._lets_move():
-            raise self._with_what_is_missing(error)
-        try:
-            return self._planner.first()
-        except InfeasibleBudget as other:
-            raise self._with_what_is_missing(other) from None
+    def _noted(self, plan: Plan) -> Plan:
+        if not self._note or plan.is_untouched:
+            return plan
+        note = "; ".join(filter(None, (plan.note, self._note)))
+        return dataclasses.replace(plan, note=note)
 
     def _with_what_is_missing(self, error: InfeasibleBudget) -> InfeasibleBudget:
         """The same error, that also says so if it is the host that is too small."""
         if self._note:
             return InfeasibleBudget(f"{error}\nNote that {self._note}.", error.least)
         limit = self._planner.host_limit
-        if limit >= self._planner.plain_bytes:
+        if limit >= self._planner.live_bytes:
             return error
         try:
             plan = self._make(self.carried, UNLIMITED).first()
-        except InfeasibleBudget:
+        except Exception:  # noqa: BLE001 - this is not what was asked for
             return error
         if plan.host_bytes <= limit:
             return error

@@ -25,14 +25,14 @@ from .compile import (
     examine,
     mark_on_host,
 )
-from .division import Division, is_on_mesh
+from .division import Division, devices_of, is_on_mesh
 from .emit import emit
 from .errors import (
     AutoTMError,
     AutoTMWarning,
     TargetError,
 )
-from .machine import Target
+from .machine import Target, with_lent_memory
 from .machine import target as find_target
 from .plain import Plain
 from .plan import Plan, Realised
@@ -164,7 +164,7 @@ class Step:
             request = self._request()
             args, kwargs = self._placed(request, args, kwargs)
             args, kwargs = self._typed(args, kwargs)
-            traced = self._plain.trace(*args, **kwargs)
+            traced = self._trace(args, kwargs)
             return self._entry(traced, request, args, kwargs).plan
 
     def place(self, *args: Any, **kwargs: Any) -> Any:
@@ -224,6 +224,7 @@ class Step:
 
     def eval_shape(self, *args: Any, **kwargs: Any) -> Any:
         """As `jax.jit`'s."""
+        args, kwargs = self._typed(args, kwargs)
         return self._plain.eval_shape(*args, **kwargs)
 
     def clear_cache(self) -> None:
@@ -312,8 +313,18 @@ class Step:
 
     def _traced(self, args: Any, kwargs: Any) -> Any:
         """The step as the user wrote it, its state on the device."""
-        args, kwargs = self._typed(args, kwargs)
-        return self._plain.trace(*args, **kwargs)
+        return self._trace(*self._typed(args, kwargs))
+
+    def _trace(self, args: Any, kwargs: Any) -> Any:
+        try:
+            return self._plain.trace(*args, **kwargs)
+        except ValueError as error:
+            if any(map(is_in_host_memory, jax.tree.leaves((args, kwargs)))):
+                error.add_note(
+                    "Some of the arguments are in host memory, where a step may have "
+                    "left its state: autotm.on_device(...) brings them back."
+                )
+            raise
 
     def _typed(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments as the step is traced: its state on the device."""
@@ -354,6 +365,12 @@ class Step:
         info = traced.args_info, traced.out_info
         carried = carried_leaves(*info) if self._move_state else {}
         divide, is_shared = None, False
+        if request.target.is_present:
+            here = devices_of(args, kwargs, self._jit_options)
+            here.intersection_update(jax.local_devices())
+            machine = with_lent_memory(request.target.machine, len(here))
+            target = dataclasses.replace(request.target, machine=machine)
+            request = dataclasses.replace(request, target=target)
         if is_on_mesh(args, kwargs, self._jit_options):
             step = self._fun, self._jit_options, args, kwargs
             divide = Division(*step, to_run=request.target.is_present)
@@ -434,7 +451,7 @@ class Step:
                     "target=None to run it on the default device."
                 )
             typed = self._typed(args, kwargs)
-            traced = self._plain.trace(*typed[0], **typed[1])
+            traced = self._trace(*typed)
             key = id(traced.jaxpr)
             entry = self._entry(traced, request, *typed)
             if entry.is_final and self._planned is not _unplanned:
@@ -451,7 +468,8 @@ class Step:
                 self._entries[key] = _Entry(traced, plan, planner, state=entry.state)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
-                given = self._delivered(entry, plan, args, kwargs)
+                given = args, kwargs  # what the last plan had moved is let go first
+                given = self._delivered(entry, plan, *given)
                 try:
                     compiled = self._lowered(plan, *given).compile()
                     evidence = examine(
@@ -485,7 +503,8 @@ class Step:
                     )
                     self._untouched_jits.pop(key, None)
                     if may_run:
-                        let_go((args, kwargs), given)
+                        count = let_go((args, kwargs), given)
+                        self._note_moved(count if is_call else 0)
                     return given
                 plan = following
                 # This jit has traced the plan that is given up.
@@ -515,7 +534,8 @@ class Step:
             warnings.warn(
                 f"{count} leaves of the state of {name} were not in the memory in "
                 "which its plan has them between calls: they have been moved, as will "
-                f"be others. {name}.place(...) moves a state before it is used.",
+                f"be others. {name}.place(...) moves a state before it is used, and "
+                "autotm.on_device brings one back for other functions.",
                 AutoTMWarning,
                 stacklevel=4,
             )

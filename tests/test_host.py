@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from autotm_jax.machine import PINNED_CAP, host, pinned_bytes
+from autotm_jax.machine import (
+    PINNED_CAP,
+    describe,
+    host,
+    pinned_bytes,
+    with_lent_memory,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,3 +31,14 @@ def test_no_more_is_lent_than_there_is(
     if said is not None:
         monkeypatch.setenv(PINNED_CAP, said)
     assert pinned_bytes() == lent * 2**30
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "expected"),
+    [("gh200", 1, 64 * 2**30), ("h100-sxm", 8, 8 * 2**30), ("cpu", 8, 0)],
+)
+def test_the_gpus_of_a_process_share_what_is_lent(
+    monkeypatch: pytest.MonkeyPatch, name: str, devices: int, expected: int
+):
+    monkeypatch.setattr(host, "pinned_bytes", lambda: 64 * 2**30)
+    assert with_lent_memory(describe(name), devices).host_bytes == expected

@@ -13,7 +13,7 @@ from autotm_jax.compile import Evidence
 from autotm_jax.machine import PINNED_CAP, Target, describe
 from autotm_jax.plain import Plain
 from autotm_jax.plan import Plan
-from autotm_jax.planning import Planner, Request
+from autotm_jax.planning import UNLIMITED, Planner, Request
 
 from .steps import chain_arguments, chain_step
 
@@ -186,13 +186,16 @@ def test_min_is_the_fastest_of_what_packs_in_the_room_there_is(
     ("budget", "limit", "is_said"),
     [(None, 2**36, False), (2**40, 2**36, True), (2**20, 2**20, False)],
 )
-def test_no_more_host_memory_is_planned_than_jax_lends(
-    monkeypatch: pytest.MonkeyPatch, budget: int | None, limit: int, is_said: bool
+def test_no_more_host_memory_is_planned_than_there_is(
+    budget: int | None, limit: int, is_said: bool
 ):
-    monkeypatch.setattr("autotm_jax.planning.pinned_bytes", lambda: 2**36)
     one = planner(2**20)
-    gpu = Target(dataclasses.replace(describe("gh200"), has_host_memory=True))
+    machine = describe("gh200")
+    gpu = Target(dataclasses.replace(machine, host_bytes=2**36))
     one.request = dataclasses.replace(one.request, target=gpu, host_budget=budget)
     assert one.host_limit == limit
-    text = f"JAX lends 64.00 GiB of pinned host memory here ({PINNED_CAP})"
+    text = f"there is 64.00 GiB of pinned host memory (see {PINNED_CAP})"
     assert one._note() == (text if is_said else "")
+    # What more of it would do can be asked.
+    one.request = dataclasses.replace(one.request, host_budget=UNLIMITED)
+    assert one.host_limit == UNLIMITED

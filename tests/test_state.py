@@ -73,12 +73,29 @@ def test_a_hundred_steps_with_state_on_the_host(quiet: None):
         there, found = planned()(there, x)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
         if number == 50:  # through the host's own memory and back
-            saved = jax.tree.map(np.asarray, there)
-            with pytest.warns(autotm.AutoTMWarning, match="have been moved"):
-                there, found = planned()(saved, x)
-            here, expected = plain(here, x)
-            np.testing.assert_allclose(found, expected, rtol=1e-5)
+            there = jax.tree.map(np.asarray, there)
     assert on_host(there) > 10
+
+
+def test_that_a_state_was_moved_is_said_once():
+    step = autotm.jit(train_step, budget="min", donate_argnums=0)
+    x = batches(1)[0]
+    text = r"of the state of train_step .* have been moved.* autotm.on_device brings"
+    with pytest.warns(autotm.AutoTMWarning, match=text):
+        step(initial(), x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", autotm.AutoTMWarning)
+        step(initial(), x)
+
+
+def test_shapes_of_results_are_known_with_state_on_the_host(quiet: None):
+    state, x = initial(), batches(1)[0]
+    expected = jax.eval_shape(train_step, state, x)
+    placed = planned().place(state, x)
+    found = planned().eval_shape(placed, x)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), found) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), expected
+    )
 
 
 def test_place_puts_the_state_where_the_plan_wants_it(quiet: None):
@@ -135,8 +152,8 @@ def test_one_array_twice_in_a_state_that_moves(quiet: None):
 
 def test_what_stays_is_not_deleted_with_its_copy():
     here = jnp.ones(3)
-    there = on_host_memory(here)
-    assert let_go([here, here], [there, here]) == 1
+    there, same = on_host_memory(here), jax.device_put(here, jax.devices()[0])
+    assert let_go([here, here], [there, same]) == 1
     assert not here.is_deleted()
     assert let_go([here], [there]) == 1
     assert here.is_deleted()
@@ -177,7 +194,7 @@ def test_state_with_shardings_of_its_own_stays(quiet: None):
     x = batches(1)[0]
     plan = step.plan(initial(), x)
     assert not plan.on_host
-    assert "stays on the device, where in_shardings or out_shardings" in plan.note
+    assert "stays on the device, as in_shardings or out_shardings are" in plan.note
     state, found = step(initial(), x)
     assert on_host(state) == 0
     np.testing.assert_allclose(found, loss(initial()[0], x), rtol=1e-5)
@@ -213,8 +230,12 @@ def test_state_on_the_host_is_the_users_own_unless_it_may_move(quiet: None):
         initial(),
     )
     step = autotm.jit(train_step, budget="min", donate_argnums=0, move_state=False)
-    with pytest.raises(ValueError, match="memory_space of all inputs"):
+    with pytest.raises(ValueError, match="memory_space of all inputs") as caught:
         step(there, x)
+    assert caught.value.__notes__ == [
+        "Some of the arguments are in host memory, where a step may have left its "
+        "state: autotm.on_device(...) brings them back."
+    ]
 
 
 @needs_cuda_plugin

@@ -32,7 +32,7 @@ NONE = InfeasibleBudget("No plan keeps it.", least=200)
 class Planning:
     """A planner with one answer for all questions, and how often it was asked."""
 
-    is_shared, plain_bytes, host_limit, least_bytes = False, 1000, 2000, 100
+    is_shared, live_bytes, host_limit, least_bytes = False, 1000, 2000, 100
     carried: Mapping[int, int] = {}
 
     def __init__(self, answer: Plan | InfeasibleBudget, budget: int | str = 100):
@@ -179,7 +179,7 @@ def test_a_host_is_not_too_small_if_more_of_it_is_of_no_use():
 
 
 STAYS = (
-    "the state stays on the device, where in_shardings or out_shardings put it; "
+    "the state stays on the device, as in_shardings or out_shardings are given; "
     "without them it is divided as its arrays are, and may move"
 )
 
@@ -201,4 +201,46 @@ def test_state_that_has_been_given_a_place_stays_and_that_is_said(
             planner.first()
         return
     is_planned = carried and not answer.is_untouched
-    assert planner.first().note == (STAYS if is_planned else "")
+    for plan in (planner.first(), planner.tighter(answer, OVER)):
+        assert plan.note == (STAYS if is_planned else "")
+
+
+def test_state_moves_before_rounds_of_tightening_run_out():
+    here, there = plan_of(1.0), plan_of(2.0)
+    planner, _, moving = planners(here, there)
+    found = [planner.first(), *(planner.tighter(here, OVER) for _ in range(3))]
+    assert found == [here, here, here, there]
+    assert moving.asked == 1
+
+
+def test_state_cannot_move_to_a_host_that_may_not_be_used():
+    planner, staying, moving = planners(NONE, plan_of(1.0))
+    staying.host_limit = 0
+    staying.live_bytes = 0
+    with pytest.raises(InfeasibleBudget, match="No plan keeps it"):
+        planner.first()
+    assert moving.asked == 0
+
+
+class Failing(Planning):
+    """A planner that fails as it should not."""
+
+    def first(self) -> Plan:
+        raise RuntimeError("the solver has crashed")
+
+
+def test_what_is_tried_beside_a_plan_breaks_nothing():
+    here = plan_of(9.0)
+
+    def make(moves: Mapping[int, int], host: int | None) -> Any:
+        return Failing(NONE) if moves else Planning(here)
+
+    assert StatefulPlanner(make, CARRIED).first() is here
+
+    def making(moves: Mapping[int, int], host: int | None) -> Any:
+        planning = Planning(NONE) if host is None else Failing(NONE)
+        planning.host_limit = 10
+        return planning
+
+    with pytest.raises(InfeasibleBudget, match="^No plan keeps it.$"):
+        StatefulPlanner(making, {}).first()

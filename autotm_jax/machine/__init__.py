@@ -3,6 +3,7 @@
 from .host import PINNED_CAP as PINNED_CAP
 from .host import physical_bytes as physical_bytes
 from .host import pinned_bytes as pinned_bytes
+from .host import with_lent_memory as with_lent_memory
 from .machine import (
     Machine as Machine,
 )

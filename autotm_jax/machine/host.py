@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+
+from .machine import Machine
 
 
 PINNED_CAP = "XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB"
@@ -21,8 +24,24 @@ def physical_bytes() -> int:
 def pinned_bytes() -> int:
     """Bytes of pinned host memory that JAX's GPU client lends at most, here.
 
-    Whatever asks for more is told that memory is exhausted, however much there is.
+    Whatever asks for more is told that memory is exhausted, however much there is. It
+    is for all devices of this process together.
     """
     said = os.environ.get(PINNED_CAP, "")
     cap = (int(said) if said.isdigit() else _DEFAULT_CAP) * 2**30
     return min(cap, physical_bytes() or cap)
+
+
+def with_lent_memory(machine: Machine, devices: int) -> Machine:
+    """A GPU that is here, with no more host memory than JAX lends to each.
+
+    **Arguments:**
+
+    - `machine`: as it is described.
+    - `devices`: how many of this process share what is lent.
+    """
+    if machine.platform != "cuda":
+        return machine
+    each = pinned_bytes() // max(1, devices)
+    nbytes = min(machine.host_bytes or each, each)
+    return dataclasses.replace(machine, host_bytes=nbytes)
