@@ -1,5 +1,6 @@
 """Training steps that are small enough to run, and how to compare them."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import workloads
-from benchmarks.workloads import Workload, gpt
+from benchmarks.workloads import Workload, gpt, llama
 
 
 TINY = ("gpt-tiny", "resnet-tiny", "mlp-tiny")
@@ -22,6 +23,20 @@ MORE = (
 # Two layers that compile for a GPU in seconds, with values worth moving.
 SMALL_GPT = gpt.Config(
     layers=2, width=256, heads=4, vocabulary=1024, length=256, batch=4
+)
+
+# A decoder in a loop, with attention in groups.
+SMALL_DECODER = dataclasses.replace(
+    llama.TINY,
+    layers=8,
+    width=1024,
+    heads=8,
+    groups=2,
+    hidden=3584,
+    vocabulary=8192,
+    length=1024,
+    batch=16,
+    dtype=jnp.bfloat16,
 )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -18,20 +16,9 @@ from benchmarks.workloads import gpt, llama
 
 from .compiling import needs_cuda_plugin
 from .meshes import by_rows, spread
+from .steps import SMALL_DECODER
 
 
-SCANNED = dataclasses.replace(
-    llama.TINY,
-    layers=8,
-    width=1024,
-    heads=8,
-    groups=2,
-    hidden=3584,
-    vocabulary=8192,
-    length=1024,
-    batch=16,
-    dtype=jnp.bfloat16,
-)
 UNROLLED = gpt.Config(
     layers=4, width=512, heads=8, vocabulary=8192, length=512, batch=32
 )
@@ -53,7 +40,7 @@ def fully_sharded(module: Any, config: Any) -> tuple[Any, Any, Any]:
 
 @needs_cuda_plugin
 def test_a_budget_of_each_device_is_kept_and_predicted():
-    step, state, batch = fully_sharded(llama, SCANNED)
+    step, state, batch = fully_sharded(llama, SMALL_DECODER)
     plain = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
     budget = autotm.device_bytes(plain) // 3
     planned = autotm.jit(step, budget=budget, target=target(), donate_argnums=0)

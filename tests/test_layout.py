@@ -16,6 +16,7 @@ from benchmarks.workloads import llama
 from .compiling import needs_cuda_plugin
 from .meshes import mesh
 from .programs import program_of
+from .steps import SMALL_DECODER
 
 
 def test_order_changes_no_value():
@@ -57,18 +58,7 @@ def test_what_a_contraction_of_batches_makes_is_in_order():
 def test_scores_that_are_read_in_another_order_are_counted(budget: float):
     # The gradient of attention reads its scores in the order of the contraction that
     # computes them again, and their gradient in that of another one.
-    config = dataclasses.replace(
-        llama.TINY,
-        layers=8,
-        width=1024,
-        heads=8,
-        groups=2,
-        hidden=3584,
-        vocabulary=8192,
-        length=1024,
-        batch=4,
-        dtype=jnp.bfloat16,
-    )
+    config = dataclasses.replace(SMALL_DECODER, batch=4)
     workload = llama.workload(config, "decoder")
     step = autotm.jit(workload.step, budget=budget, target="h100-sxm", donate_argnums=0)
     compiled = step.lower(*workload.args).compile()
