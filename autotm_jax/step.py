@@ -537,7 +537,7 @@ class Step:
                 f"be others. {name}.place(...) moves a state before it is used, and "
                 "autotm.on_device brings one back for other functions.",
                 AutoTMWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def _committed(self, plan: Plan, args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -81,8 +81,9 @@ def test_that_a_state_was_moved_is_said_once():
     step = autotm.jit(train_step, budget="min", donate_argnums=0)
     x = batches(1)[0]
     text = r"of the state of train_step .* have been moved.* autotm.on_device brings"
-    with pytest.warns(autotm.AutoTMWarning, match=text):
+    with pytest.warns(autotm.AutoTMWarning, match=text) as caught:
         step(initial(), x)
+    assert caught[0].filename == __file__  # where the step was called
     with warnings.catch_warnings():
         warnings.simplefilter("error", autotm.AutoTMWarning)
         step(initial(), x)
