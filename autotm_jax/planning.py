@@ -251,12 +251,11 @@ class Planner:
     @property
     def least_bytes(self) -> int:
         """The least device bytes that the step can do with, as far as was found."""
-        return self._usual.fixed_bytes + int(self._usual.least.objective)
+        return self._usual.least_bytes
 
-    def bytes_of(self, arguments: Iterable[int]) -> int:
-        """Device bytes of flat arguments, given by their numbers."""
-        program = self._usual.traced
-        return sum(program.values[program.arguments[n]].nbytes for n in arguments)
+    def argument_bytes(self, numbers: Iterable[int]) -> int:
+        """Device bytes of the flat arguments with these numbers."""
+        return self._usual.traced.argument_bytes(numbers)
 
     @property
     def live_bytes(self) -> int:

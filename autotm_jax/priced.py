@@ -96,8 +96,7 @@ class Priced:
         """Bytes of the arguments and results that are not part of the problem."""
         if not self.traced.carried:
             return _outer_bytes(self.traced)
-        placed = sum(t.nbytes for t in self.sketch.tensors if t.carried is not None)
-        return _outer_bytes(self.traced) - placed
+        return _outer_bytes(self.traced) - self.sketch.carried_bytes
 
     @functools.cached_property
     def live_bytes(self) -> int:

@@ -24,6 +24,7 @@ _FAST_ENOUGH = 1.5
 
 # Nor is one that would be faster by no more than this factor with the state moving.
 _PAYS = 1.02
+
 # The least memory is that with a state that moves if the state is at least this part
 # of the least without. Else the step would be much slower for a little memory.
 _MATTERS = 0.25
@@ -68,7 +69,7 @@ class StatefulPlanner:
         """As `Planner.first`."""
         is_least = self._planner.request.budget == "min"
         if self.carried and is_least:
-            state = self._planner.bytes_of(self.carried)
+            state = self._planner.argument_bytes(self.carried)
             if state >= _MATTERS * self._planner.least_bytes:
                 self._lets_move()
         try:

@@ -114,7 +114,7 @@ class Step:
         # What the user has given a place stays there.
         told = (jit_options.get(n) for n in ("in_shardings", "out_shardings"))
         self._is_told = any(place is not None for place in told)
-        self._move_state = move_state
+        self._may_move = move_state
         self._jit_options = jit_options
         self._plain = jax.jit(fun, **jit_options)
         self._planned: Any = _unplanned
@@ -238,7 +238,8 @@ class Step:
 
     @property
     def _moves_state(self) -> bool:
-        return self._move_state and not self._is_told
+        """Whether its state may be on the host between calls."""
+        return self._may_move and not self._is_told
 
     @property
     def _is_present(self) -> bool:
@@ -363,7 +364,7 @@ class Step:
         step = (traced.jaxpr, donated, places, sorted(self._jit_options.items()))
         plain = Plain(compile_plain, request.target, *step)
         info = traced.args_info, traced.out_info
-        carried = carried_leaves(*info) if self._move_state else {}
+        carried = carried_leaves(*info) if self._may_move else {}
         divide, is_shared = None, False
         if request.target.is_present:
             here = devices_of(args, kwargs, self._jit_options)
@@ -468,8 +469,9 @@ class Step:
                 self._entries[key] = _Entry(traced, plan, planner, state=entry.state)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
-                given = args, kwargs  # what the last plan had moved is let go first
-                given = self._delivered(entry, plan, *given)
+                # Before anything is moved, what the last plan had moved is let go.
+                given = args, kwargs
+                given = self._delivered(entry, plan, args, kwargs)
                 try:
                     compiled = self._lowered(plan, *given).compile()
                     evidence = examine(

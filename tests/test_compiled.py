@@ -145,8 +145,7 @@ def test_moving_everything_is_realised():
     assert evidence.host_bytes == pytest.approx(state.host_peak, rel=0.05)
     results, aliased = plan.program.result_bytes()
     fixed = plan.program.argument_bytes() + results - aliased
-    placed = sum(t.nbytes for t in plan.problem.tensors if t.carried is not None)
-    taken = fixed - placed + packed_bytes(plan.problem, state)
+    taken = fixed - plan.problem.carried_bytes + packed_bytes(plan.problem, state)
     assert evidence.device_bytes == pytest.approx(taken, rel=0.05)
 
 

@@ -118,8 +118,12 @@ def test_a_plan_says_what_of_the_state_is_on_the_host(quiet: None):
         f"state           {len(plan.on_host)} leaves, {size} on the host between calls"
     )
     assert row in str(plan)
+    assert plan.problem is not None
+    moves = format_bytes(plan.problem.carried_bytes)
+    assert f"Counted with these are {moves} of state." in plan.explain()
     staying = autotm.jit(train_step, budget="min", donate_argnums=0, move_state=False)
     assert "between calls" not in str(staying.plan(state, x))
+    assert "of state" not in staying.plan(state, x).explain()
 
 
 def test_another_batch_size_with_state_on_the_host(quiet: None):

@@ -39,8 +39,8 @@ class Planning:
         self.answer, self.asked, self.state = answer, 0, 0
         self.request = type("Request", (), {"budget": budget})
 
-    def bytes_of(self, arguments: Iterable[int]) -> int:
-        assert arguments == CARRIED
+    def argument_bytes(self, numbers: Iterable[int]) -> int:
+        assert numbers == CARRIED
         return self.state
 
     def first(self) -> Plan:

@@ -140,13 +140,17 @@ class _Explained:
     def _outset(self) -> list[str]:
         plan, problem, state = self.plan, self.problem, self.state
         results, aliased = self.program.result_bytes()
-        fixed = format_bytes(self.program.argument_bytes() + results - aliased)
+        outside = self.program.argument_bytes() + results - aliased
+        state_bytes = problem.carried_bytes
+        fixed = format_bytes(outside - state_bytes)
         limit = format_bytes(problem.device_limit)
         cut = replay(problem, Schedule())
         budget = '"min"' if plan.budget is None else format_bytes(plan.budget)
+        moving = f"Counted with these are {format_bytes(state_bytes)} of state."
         lines = [
             f"The budget is {budget}. Arguments and results take {fixed}, temporaries "
             f"may take {limit}.",
+            *([moving] if state_bytes else []),
             f"With nothing moved or computed again they would take "
             f"{format_bytes(cut.device_peak)}, and the step {said(cut.makespan)}.",
         ]

@@ -79,8 +79,7 @@ def summary(plan: Plan) -> str:
 def _state_rows(plan: Plan) -> list[tuple[str, str]]:
     if not plan.on_host or plan.program is None:
         return []
-    arguments, values = plan.program.arguments, plan.program.values
-    size = format_bytes(sum(values[arguments[n]].nbytes for n in plan.on_host))
+    size = format_bytes(plan.program.argument_bytes(plan.on_host))
     return [("state", f"{len(plan.on_host)} leaves, {size} on the host between calls")]
 
 

@@ -329,6 +329,11 @@ class Problem:
         """The number of segments, K."""
         return len(self.compute)
 
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes of the state among the tensors."""
+        return sum(t.nbytes for t in self.tensors if t.carried is not None)
+
     @functools.cached_property
     def resident(self) -> np.ndarray:
         """Per segment, bytes that are there whatever is decided."""

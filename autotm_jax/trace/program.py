@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import defaultdict, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from jax.sharding import NamedSharding, PartitionSpec
@@ -340,9 +340,10 @@ class Program:
                 read |= self.nest.touched(argument, at)
         return sorted(read)
 
-    def argument_bytes(self) -> int:
-        """Bytes of the arguments, in whatever order they arrive."""
-        return sum(self.values[i].nbytes for i in self.arguments)
+    def argument_bytes(self, numbers: Iterable[int] | None = None) -> int:
+        """Bytes of the flat arguments, or of those with these numbers."""
+        chosen = range(len(self.arguments)) if numbers is None else numbers
+        return sum(self.values[self.arguments[n]].nbytes for n in chosen)
 
     @property
     def aliases(self) -> tuple[tuple[int, int], ...]:
