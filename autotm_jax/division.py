@@ -1,4 +1,4 @@
-"""Steps on a mesh: whether one is, and how XLA divides its values."""
+"""How XLA divides the values of a step on a mesh."""
 
 from __future__ import annotations
 
@@ -15,31 +15,6 @@ from .trace import Flat, Shardings, large_values, shardings_of, with_all_values
 
 # What says where results go, or whether arguments are overwritten, says nothing here.
 _DROPPED = ("donate_argnums", "donate_argnames", "out_shardings", "keep_unused")
-
-
-def is_on_mesh(args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
-    """Whether a step runs on several devices.
-
-    **Arguments:**
-
-    - `args`, `kwargs`: of a call.
-    - `options`: what was given to `jax.jit`.
-    """
-    is_set = jax.sharding.get_abstract_mesh().size > 1
-    return is_set or len(devices_of(args, kwargs, options)) > 1
-
-
-def devices_of(args: Any, kwargs: Any, options: Mapping[str, Any]) -> set[Any]:
-    """The devices that a step is told to run on; none if that is left to JAX.
-
-    **Arguments:** those of `is_on_mesh`.
-    """
-    given = [options.get("in_shardings"), options.get("out_shardings")]
-    placed = [getattr(x, "sharding", None) for x in jax.tree.leaves((args, kwargs))]
-    shardings = [*jax.tree.leaves(given), *placed]
-    found = {d for s in shardings for d in getattr(s, "device_set", ())}
-    current = jax.sharding.get_mesh()  # that of `jax.set_mesh`
-    return found if current.empty else found.union(current.devices.flat)
 
 
 class Division:

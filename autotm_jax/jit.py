@@ -61,7 +61,8 @@ def jit(
         It does for a budget that cannot be kept otherwise, or only by a slow step, and
         for `"min"` if it is a large part of that. Such leaves are `pinned_host`
         arrays, which other functions do not take: see `Step.place` and
-        `autotm_jax.on_device`. With `in_shardings` or `out_shardings` it stays.
+        `autotm_jax.on_device`. It stays where `in_shardings` or `out_shardings` say
+        in which memory, or in which layout, arrays are.
     - `target`: what to compile for: `None` for the default device, or a name of a
         described machine (see `autotm_jax.target`).
     - `measure`: whether the step's segments and the copies are timed on the device,

@@ -19,7 +19,7 @@ from .compile import Evidence
 from .errors import InfeasibleBudget
 from .found import Found
 from .inside import Inside
-from .machine import PINNED_CAP, Target
+from .machine import PINNED_CAP, Machine, Target
 from .plain import Plain
 from .plan import Plan
 from .shared import SharedCandidate
@@ -83,6 +83,11 @@ class Request:
     measured: bool
     solver: SolverOptions
     formulation: Formulation = Formulation.JOINT
+
+    def of(self, machine: Machine) -> Request:
+        """The same, of a machine that is described in another way."""
+        target = dataclasses.replace(self.target, machine=machine)
+        return dataclasses.replace(self, target=target)
 
 
 class Planner:

@@ -13,11 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import Sharding
 
 from . import compat
 
 
-_HOST = "pinned_host"
+HOST = "pinned_host"
 
 
 def is_in_host_memory(leaf: Any) -> bool:
@@ -25,7 +26,7 @@ def is_in_host_memory(leaf: Any) -> bool:
     if isinstance(leaf, Tracer):
         return compat.is_on_host(leaf.aval)
     is_array = isinstance(leaf, jax.Array)
-    return is_array and leaf.sharding.memory_kind == _HOST
+    return is_array and leaf.sharding.memory_kind == HOST
 
 
 def as_on_device(leaf: Any) -> Any:
@@ -53,18 +54,22 @@ def _of_device(sharding: Any) -> Any:
     return sharding.with_memory_kind(kind)
 
 
-def on_host(leaf: Any) -> Any:
-    """A leaf in `pinned_host` memory. Abstract ones become zeros there."""
+def on_host(leaf: Any, place: Sharding | None = None) -> Any:
+    """A leaf in `pinned_host` memory. Abstract ones become zeros there.
+
+    `place` is where a leaf is divided that is not committed; `None`: where it is.
+    """
     if is_in_host_memory(leaf):
         return leaf
+    sharding = getattr(leaf, "sharding", None)
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        sharding = leaf.sharding
         leaf = np.zeros(leaf.shape, leaf.dtype)
-    else:
-        sharding = getattr(leaf, "sharding", None)
+    elif not getattr(leaf, "committed", True):
+        sharding = place or sharding
+    sharding = sharding or place
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.device_put(leaf, sharding.with_memory_kind(_HOST))
+    return jax.device_put(leaf, sharding.with_memory_kind(HOST))
 
 
 def _on_device(leaf: Any) -> Any:
@@ -102,6 +107,7 @@ def settled(
     static: Collection[int | str],
     state: Collection[int],
     on_the_host: Collection[int],
+    place: Sharding | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a step where a plan wants them.
 
@@ -111,6 +117,7 @@ def settled(
     - `static`: positions and names of those that are no arrays.
     - `state`: the numbers of the flat ones that are carried from call to call.
     - `on_the_host`: the numbers of those whose place is on the host.
+    - `place`: how what is not committed is divided there; `None`: not at all.
 
     **Returns:**
 
@@ -122,8 +129,9 @@ def settled(
     )
     leaves, structure = jax.tree.flatten(given)
     for number in state:
-        move = on_host if number in on_the_host else _on_device
-        leaves[number] = move(leaves[number])
+        leaf = leaves[number]
+        is_hosted = number in on_the_host
+        leaves[number] = on_host(leaf, place) if is_hosted else _on_device(leaf)
     placed, named = jax.tree.unflatten(structure, leaves)
     return (
         tuple(args[n] if n in static else a for n, a in enumerate(placed)),

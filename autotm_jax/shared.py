@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 
 from . import compat
 from .candidate import Candidate
-from .division import devices_of
+from .devices import devices_of
 from .errors import AutoTMError
 from .found import Found, read_found, written
 from .machine import Machine

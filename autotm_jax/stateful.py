@@ -33,8 +33,8 @@ _MATTERS = 0.25
 _MOST_TIGHTENED = 2
 
 _STAYS = (
-    "the state stays on the device, as in_shardings or out_shardings are given; "
-    "without them it is divided as its arrays are, and may move"
+    "the state stays on the device, as in_shardings or out_shardings say in which "
+    "memory or in which layout arrays are; with shardings alone it may move"
 )
 
 
@@ -47,7 +47,7 @@ class StatefulPlanner:
         pinned host memory it may take, if that is not what was asked for.
     - `carried`: by the number of an argument, that of the result which takes its place
         in the next call.
-    - `is_told`: whether the user has said where it is, and so it stays.
+    - `is_told`: whether the user has said in which memory it is, and so it stays.
     """
 
     def __init__(
@@ -94,8 +94,12 @@ class StatefulPlanner:
         moving = self._make(self.carried, None)
         try:
             other = moving.first()
-        except Exception:  # noqa: BLE001 - there is a plan
-            return plan
+        except Exception as error:  # noqa: BLE001 - there is a plan
+            text = f"{type(error).__name__}: {error}"
+            note = (
+                f"the state stays on the device, as planning its moves failed: {text}"
+            )
+            return _with_note(plan, note)
         if other.seconds is None or _PAYS * other.seconds >= plan.seconds:
             return plan
         self._planner = moving
@@ -128,8 +132,7 @@ class StatefulPlanner:
     def _noted(self, plan: Plan) -> Plan:
         if not self._note or plan.is_untouched:
             return plan
-        note = "; ".join(filter(None, (plan.note, self._note)))
-        return dataclasses.replace(plan, note=note)
+        return _with_note(plan, self._note)
 
     def _with_what_is_missing(self, error: InfeasibleBudget) -> InfeasibleBudget:
         """The same error, that also says so if it is the host that is too small."""
@@ -151,3 +154,8 @@ class StatefulPlanner:
             f"machine has, and of what JAX lends, which {PINNED_CAP} sets.",
             least=error.least,
         )
+
+
+def _with_note(plan: Plan, note: str) -> Plan:
+    text = "; ".join(filter(None, (plan.note, note)))
+    return dataclasses.replace(plan, note=text)

@@ -16,7 +16,7 @@ import jax
 from jax.core import Tracer
 
 from . import compat
-from .arguments import committed, selected
+from .arguments import Arguments
 from .budget import Budget
 from .compile import (
     compile_not_to_run,
@@ -25,25 +25,21 @@ from .compile import (
     examine,
     mark_on_host,
 )
-from .division import Division, devices_of, is_on_mesh
 from .emit import emit
 from .errors import (
     AutoTMError,
     AutoTMWarning,
     TargetError,
 )
-from .machine import Target, with_lent_memory
+from .given import OPTIONS, GivenShardings
+from .machine import Target
 from .machine import target as find_target
 from .plain import Plain
 from .plan import Plan, Realised
 from .planning import Planner, Request
-from .residence import as_on_device, is_in_host_memory, is_settled, let_go, settled
-from .shared import (
-    check_same_plan,
-    check_same_step,
-    spans_processes,
-    with_least_memory,
-)
+from .residence import is_in_host_memory, is_settled, let_go
+from .setting import setting_of
+from .shared import check_same_plan
 from .solve import Formulation, SolverOptions, Status
 from .state import carried_leaves
 from .stateful import StatefulPlanner
@@ -111,12 +107,18 @@ class Step:
         functools.update_wrapper(self, fun)
         self._fun = fun
         self._given = (target, budget, host_budget, measure, solver, formulation)
-        # What the user has given a place stays there.
-        told = (jit_options.get(n) for n in ("in_shardings", "out_shardings"))
-        self._is_told = any(place is not None for place in told)
         self._may_move = move_state
         self._jit_options = jit_options
-        self._plain = jax.jit(fun, **jit_options)
+        shardings = GivenShardings(jit_options)
+        self._is_told = not shardings.are_places
+        # Whether those are up to `jax.jit`, or done here: as they may have to be if
+        # state may move, and are once a plan has some on the host.
+        self._applies, self._divides = self._moves_state and bool(shardings), False
+        applied = shardings if self._applies else None
+        self._arguments = Arguments(fun, jit_options, applied)
+        # What is traced.
+        self._step = shardings.held(fun) if self._applies else fun
+        self._plain = jax.jit(self._step, **jit_options)
         self._planned: Any = _unplanned
         self._entries: dict[int, _Entry] = {}
         self._untouched_jits: dict[int, Any] = {}
@@ -137,12 +139,17 @@ class Step:
         try:
             for _ in range(_TRACES):
                 with contextlib.suppress(_NotPlanned):
-                    return self._planned(*args, **kwargs)
+                    return self._called(args, kwargs)
                 args, kwargs = self._realise(args, kwargs)
-            return self._planned(*args, **kwargs)
+            return self._called(args, kwargs)
         except _NotPlanned:
             self._give_up("JAX traces it anew whenever it is compiled")
             return self._plain(*args, **kwargs)
+
+    def _called(self, args: Any, kwargs: Any) -> Any:
+        if self._divides and not self._arguments.are_placed(args):
+            raise _NotPlanned
+        return self._planned(*args, **kwargs)
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """The plan for arguments of these shapes, without compiling it.
@@ -162,7 +169,7 @@ class Step:
         """
         with self._lock:
             request = self._request()
-            args, kwargs = self._placed(request, args, kwargs)
+            args, kwargs = self._arguments.on(request.target, args, kwargs)
             args, kwargs = self._typed(args, kwargs)
             traced = self._trace(args, kwargs)
             return self._entry(traced, request, args, kwargs).plan
@@ -197,7 +204,7 @@ class Step:
         - `InfeasibleBudget`: if no plan meets the budget.
         - `TypeError`: if the step donates nothing, and so has no state.
         """
-        donated = self._listed("donate_argnums", "donate_argnames", len(args))
+        donated = self._arguments.donated(len(args))
         if not donated:
             name = getattr(self._fun, "__name__", "the step")
             raise TypeError(
@@ -257,25 +264,13 @@ class Step:
 
     def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         request = self._request()
-        args, kwargs = self._placed(request, args, kwargs)
+        args, kwargs = self._arguments.on(request.target, args, kwargs)
         return self._realise(args, kwargs, may_run=False)
-
-    def _placed(self, request: Request, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The arguments, abstract for an absent target; static ones as given."""
-        static = self._listed("static_argnums", "static_argnames", len(args))
-        on_mesh = is_on_mesh(args, kwargs, self._jit_options)
-        place = functools.partial(request.target.place, on_mesh=on_mesh)
-        args = tuple(a if n in static else place(a) for n, a in enumerate(args))
-        kwargs = {k: v if k in static else place(v) for k, v in kwargs.items()}
-        return args, kwargs
-
-    def _listed(self, numbers: str, names: str, count: int) -> set[int | str]:
-        """Positions and names that two options of `jax.jit` select."""
-        return selected(self._fun, self._jit_options, numbers, names, count)
 
     def _new_jit(self, request: Request) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
-        options = dict(self._jit_options)
+        dropped = OPTIONS if self._divides else ()
+        options = {k: v for k, v in self._jit_options.items() if k not in dropped}
         ours = compiler_options(request.target.machine.platform)
         if ours:
             given = dict(options.get("compiler_options") or {})
@@ -298,7 +293,7 @@ class Step:
         if self._is_present and not is_settled(flat, entry.state, entry.plan.on_host):
             raise _NotPlanned
         if entry.plan.is_untouched:
-            return self._fun(*args, **kwargs)
+            return self._step(*args, **kwargs)
         assert entry.plan.program is not None
         results = emit(entry.plan.program, entry.plan.schedule)(*flat)
         return jax.tree.unflatten(jax.tree.structure(traced.out_info), results)
@@ -329,23 +324,19 @@ class Step:
 
     def _typed(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments as the step is traced: its state on the device."""
+        return self._arguments.described(*self._as_on_device(args, kwargs))
+
+    def _as_on_device(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         leaves = jax.tree.leaves((args, kwargs))
         if not self._moves_state or not any(map(is_in_host_memory, leaves)):
             return args, kwargs
-        donated = self._listed("donate_argnums", "donate_argnames", len(args))
-        there = functools.partial(jax.tree.map, as_on_device)
-        on_device = (
-            tuple(there(a) if n in donated else a for n, a in enumerate(args)),
-            {k: there(v) if k in donated else v for k, v in kwargs.items()},
-        )
         if not any(e.plan.on_host for e in self._entries.values()):
-            # Not put there by a plan: perhaps the step itself takes it from there.
-            try:
+            # Not put there by a plan: perhaps the step itself takes it from there. If
+            # it was something else that failed, it fails again.
+            with contextlib.suppress(Exception):
                 self._plain.trace(*args, **kwargs)
-            except Exception:  # noqa: BLE001 - if it was not that, it fails again
-                return on_device
-            return args, kwargs
-        return on_device
+                return args, kwargs
+        return self._arguments.on_device(args, kwargs)
 
     def _first_plan(
         self, traced: Any, request: Request, args: Any, kwargs: Any
@@ -365,29 +356,15 @@ class Step:
         plain = Plain(compile_plain, request.target, *step)
         info = traced.args_info, traced.out_info
         carried = carried_leaves(*info) if self._may_move else {}
-        divide, is_shared = None, False
-        if request.target.is_present:
-            here = devices_of(args, kwargs, self._jit_options)
-            here.intersection_update(jax.local_devices())
-            machine = with_lent_memory(request.target.machine, len(here))
-            target = dataclasses.replace(request.target, machine=machine)
-            request = dataclasses.replace(request, target=target)
-        if is_on_mesh(args, kwargs, self._jit_options):
-            step = self._fun, self._jit_options, args, kwargs
-            divide = Division(*step, to_run=request.target.is_present)
-            request = dataclasses.replace(request, measured=False)
-            is_shared = spans_processes(args, kwargs, self._jit_options)
-            if is_shared:
-                machine = with_least_memory(request.target.machine)
-                target = dataclasses.replace(request.target, machine=machine)
-                request = dataclasses.replace(request, target=target)
-                check_same_step(traced.jaxpr, request)
+        asked = traced.jaxpr, self._step, self._jit_options, args, kwargs
+        setting = setting_of(request, *asked)
 
         def make(moves: Mapping[int, int], host: int | None) -> Planner:
-            budget = request.host_budget if host is None else host
-            asked = dataclasses.replace(request, host_budget=budget)
-            rest = asked, plain, moves, divide, is_shared
-            return Planner(traced.jaxpr, donated, *rest)
+            asked = setting.request
+            if host is not None:
+                asked = dataclasses.replace(asked, host_budget=host)
+            rest = plain, moves, setting.divide, setting.is_shared
+            return Planner(traced.jaxpr, donated, asked, *rest)
 
         planner = StatefulPlanner(make, carried, self._is_told)
         try:
@@ -432,7 +409,7 @@ class Step:
     ) -> tuple[Any, Any]:
         """Plans, compiles and checks until the budget is kept.
 
-        Returns the arguments to call with: see `_committed`.
+        Returns the arguments to call with: see `_delivered`.
         """
         for _ in range(_TRACES - 1):
             # Unless JAX has traced it anew on the way.
@@ -469,6 +446,9 @@ class Step:
                 self._entries[key] = _Entry(traced, plan, planner, state=entry.state)
                 if plan.is_untouched and key in self._untouched_jits:
                     self._planned = self._untouched_jits[key]
+                if plan.on_host and self._applies and not self._divides:
+                    self._divides = True
+                    self._planned = self._new_jit(request)
                 # Before anything is moved, what the last plan had moved is let go.
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
@@ -523,11 +503,12 @@ class Step:
         self, entry: _Entry, plan: Plan, args: Any, kwargs: Any
     ) -> tuple[Any, Any]:
         """The arguments where the plan wants them."""
-        args, kwargs = self._committed(plan, args, kwargs)
-        if not self._is_present or not entry.state:
-            return args, kwargs
-        static = self._listed("static_argnums", "static_argnames", len(args))
-        return settled(args, kwargs, static, entry.state, plan.on_host)
+        if self._divides:
+            args = self._arguments.put(args, plan.on_host)
+        if self._is_present and entry.state:
+            known = entry.state, plan.on_host
+            args, kwargs = self._arguments.settled(args, kwargs, *known)
+        return self._arguments.committed(args, kwargs, plan.copies > 0)
 
     def _note_moved(self, count: int) -> None:
         if count and not self._has_noted_moves:
@@ -541,16 +522,6 @@ class Step:
                 AutoTMWarning,
                 stacklevel=5,
             )
-
-    def _committed(self, plan: Plan, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        # A jitted function that moves arrays between memories returns committed ones,
-        # so the state of the second call is committed. JAX compiles a function anew
-        # for that: the state of the first call is committed too.
-        if not plan.copies:
-            return args, kwargs
-
-        donated = self._listed("donate_argnums", "donate_argnames", len(args))
-        return committed(args, kwargs, donated)
 
 
 def _is_arg(leaf: Any) -> bool:

@@ -6,8 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from autotm_jax.arguments import committed, selected
+from autotm_jax.arguments import Arguments, selected
+
+from .meshes import by_rows, mesh
 
 
 def step(state: Any, batch: Any, *, mode: str = "") -> Any:
@@ -42,12 +45,36 @@ def test_without_a_signature_only_what_was_said_is():
     }
 
 
-def test_only_what_is_chosen_is_committed():
-    given = {"a": np.ones(3), "b": jax.numpy.ones(2)}, jax.numpy.ones(2)
-    args, kwargs = committed(given, {"c": given[1], "d": given[1]}, {0, "d"})
+def test_only_what_is_donated_is_committed():
+    def step(state: Any, batch: Any, *, more: Any, rest: Any) -> Any:
+        return state, batch, more, rest
+
+    options = {"donate_argnums": 0, "donate_argnames": "more"}
+    arguments = Arguments(step, options, None)
+    ones = jax.numpy.ones(2)
+    given = ({"a": np.ones(3), "b": jax.numpy.ones(2)}, ones)
+    named = {"more": ones, "rest": ones}
+    args, kwargs = arguments.committed(given, named, moves=True)
     assert args[0]["a"].committed and args[0]["b"].committed
     assert args[1] is given[1] and not args[1].committed
-    assert kwargs["d"].committed and kwargs["c"] is given[1]
+    assert kwargs["more"].committed and kwargs["rest"] is ones
     assert np.array_equal(args[0]["a"], given[0]["a"])
-    again, _ = committed(args, {}, {0})
+    again, _ = arguments.committed(args, kwargs, moves=True)
     assert again[0]["a"] is args[0]["a"]
+    assert arguments.committed(given, named, moves=False) == (given, named)
+
+
+def test_on_a_mesh_what_is_committed_to_nothing_goes_everywhere():
+    over = mesh(data=2)
+    arguments = Arguments(lambda state, batch: state, {"donate_argnums": 0}, None)
+    state = {"count": jax.numpy.zeros(()), "host": np.ones(3), "weak": 1.0}
+    batch = by_rows(jax.numpy.ones(4), over, "data")
+    wanted = NamedSharding(over, PartitionSpec())
+    (placed, same), _ = arguments.committed((state, batch), {}, moves=False)
+    assert placed["count"].sharding == placed["host"].sharding == wanted
+    assert same is batch and placed["weak"] == 1.0
+    (typed, _), _ = arguments.described((state, batch), {})
+    for name in ("count", "host"):
+        assert jax.typeof(typed[name]) == jax.typeof(placed[name])
+    (again, _), _ = arguments.described((placed, batch), {})
+    assert again["count"] is placed["count"]

@@ -57,13 +57,24 @@ def test_a_budget_of_each_device_is_kept_and_predicted():
 
 
 @needs_cuda_plugin
-def test_the_least_of_an_unrolled_step():
+@pytest.mark.parametrize("are_given", [False, True])
+def test_the_least_of_an_unrolled_step(are_given: bool):
     step, state, batch = fully_sharded(gpt, UNROLLED)
     plain = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
-    planned = autotm.jit(step, budget="min", target=target(), donate_argnums=0)
+    options: dict[str, Any] = {"donate_argnums": 0}
+    if are_given:
+        inputs = jax.tree.map(lambda a: a.sharding, (state, batch))
+        options["in_shardings"] = inputs
+        options["out_shardings"] = inputs[0], None
+        state, batch = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), (state, batch)
+        )
+    planned = autotm.jit(step, budget="min", target=target(), **options)
     compiled = planned.lower(state, batch).compile()
     assert autotm.device_bytes(compiled) <= 0.35 * autotm.device_bytes(plain)
-    shardings = jax.tree.map(lambda a: a.sharding, state)
+    assert planned.plan(state, batch).on_host
+    _, placed, _ = fully_sharded(gpt, UNROLLED)
+    shardings = jax.tree.map(lambda a: a.sharding, placed)
     same = jax.tree.map(
         lambda a, s, like: a.is_equivalent_to(s, like.ndim),
         compiled.output_shardings[0],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -179,3 +180,97 @@ def test_a_mesh_that_changes_between_calls_is_planned_anew():
             given = by_rows(given, over, "data")
         np.testing.assert_allclose(ours(*given)[1], plain(*given)[1], rtol=2e-5)
         assert not ours.plan(*given).is_untouched
+
+
+def adam_step(state: Any, batch: Any) -> Any:
+    params, moments, count = state
+    value, gradient = jax.value_and_grad(plain_loss)(params, batch)
+    rate = 0.1 / (count + 1)
+    moments = jax.tree.map(lambda m, g: 0.9 * m + g, moments, gradient)
+    params = jax.tree.map(lambda w, m: w - rate * m, params, moments)
+    return (params, moments, count + 1), value
+
+
+@pytest.mark.parametrize("count", [jnp.zeros((), jnp.int32), np.zeros((), np.int32)])
+def test_a_count_that_is_committed_to_no_device(count: Any):
+    # As optax makes it, whatever the mesh.
+    over = mesh(data=4)
+    (weights, moments), x = chain()
+    state = *by_rows((weights, moments), over, "data"), count
+    step = autotm.jit(adam_step, budget="min", donate_argnums=0)
+    expected = jax.jit(adam_step)(state, by_rows(x, over, "data"))
+    found = step(copied_to(state), by_rows(x, over, "data"))
+    np.testing.assert_allclose(found[1], expected[1], rtol=2e-5)
+    plan = step.plan(found[0], by_rows(x, over, "data"))
+    assert plan.on_host and plan.realised is not None
+    assert found[0][2].sharding.is_fully_replicated
+    # The state that came back needs no other executable.
+    step(found[0], by_rows(x, over, "data"))
+    assert step.plan(found[0], by_rows(x, over, "data")) is plan
+
+
+def copied_to(tree: Any) -> Any:
+    """As `copied`; what is committed nowhere stays so."""
+
+    def copy(leaf: Any) -> Any:
+        is_put = isinstance(leaf, jax.Array) and leaf.committed
+        return jax.device_put(np.array(leaf), leaf.sharding) if is_put else leaf
+
+    return jax.tree.map(copy, tree)
+
+
+@pytest.mark.parametrize("how", ["arrays", "nowhere", "specs", "results"])
+def test_a_state_moves_whose_shardings_are_given(how: str):
+    over = mesh(data=4)
+    rows, everywhere = NamedSharding(over, P("data")), NamedSharding(over, P())
+    options = {
+        "in_shardings": ((rows, rows, everywhere), rows),
+        "out_shardings": ((rows, rows, everywhere), everywhere),
+    }
+    if how == "results":
+        del options["in_shardings"]
+    (weights, moments), x = chain()
+    state = weights, moments, jnp.zeros((), jnp.int32)
+    if how in ("arrays", "results"):
+        state = *by_rows((weights, moments), over, "data"), state[2]
+    elif how == "nowhere":
+        state = jax.tree.map(np.array, state)
+    current: Any = contextlib.nullcontext()
+    if how == "specs":
+        is_place = lambda x: isinstance(x, NamedSharding)  # noqa: E731
+        options = jax.tree.map(lambda s: s.spec, options, is_leaf=is_place)
+        current = jax.set_mesh(over)
+    with current:
+        plain = jax.jit(adam_step, **options)
+        ours = autotm.jit(adam_step, budget="min", donate_argnums=0, **options)
+        here, there = state, copied_to(state)
+        for number in range(5):
+            if number == 3:  # a state that has come from elsewhere
+                there = jax.tree.map(np.array, there)
+            if number == 4:
+                there = autotm.on_device(there)
+            here, expected = plain(here, np.array(x))
+            there, found = ours(there, np.array(x))
+            np.testing.assert_allclose(found, expected, rtol=2e-5)
+        plan = ours.plan(there, np.array(x))
+        assert plan.on_host and not plan.note
+        assert plan.realised is not None
+    pairs = zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True)
+    for number, (expected, found) in enumerate(pairs):
+        hosted = number in plan.on_host
+        assert (found.sharding.memory_kind == "pinned_host") == hosted
+        same = found.sharding.with_memory_kind(expected.sharding.memory_kind)
+        assert same.is_equivalent_to(expected.sharding, expected.ndim)
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4)
+
+
+def test_a_state_that_is_elsewhere_than_its_shardings_say():
+    over = mesh(data=4)
+    rows = NamedSharding(over, P("data"))
+    (weights, moments), x = chain()
+    options = {"in_shardings": rows, "donate_argnums": 0}
+    step = autotm.jit(train_step(plain_loss), budget="min", **options)
+    step(jax.tree.map(np.array, (weights, moments)), np.array(x))
+    wrong = spread((weights, moments), over)
+    with pytest.raises(ValueError, match="and in_shardings says"):
+        step(wrong, np.array(x))

@@ -193,15 +193,20 @@ def test_functions_that_are_not_planned_take_the_state_on_the_device(quiet: None
     np.testing.assert_allclose(there, loss(copied, x), rtol=1e-6)
 
 
-def test_state_with_shardings_of_its_own_stays(quiet: None):
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    step = autotm.jit(train_step, budget="min", donate_argnums=0, out_shardings=here)
+@pytest.mark.parametrize("memory", ["device", "pinned_host"])
+def test_state_whose_memory_the_user_names_stays(memory: str, quiet: None):
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind=memory)
+    places = (None, here)
+    step = autotm.jit(train_step, budget="min", donate_argnums=0, out_shardings=places)
     x = batches(1)[0]
     plan = step.plan(initial(), x)
-    assert not plan.on_host
-    assert "stays on the device, as in_shardings or out_shardings are" in plan.note
+    stays = memory == "pinned_host"
+    assert bool(plan.on_host) != stays
+    said = "as in_shardings or out_shardings say in which memory or in which layout"
+    assert (said in plan.note) == stays
     state, found = step(initial(), x)
-    assert on_host(state) == 0
+    assert (on_host(state) > 0) != stays
+    assert found.sharding.memory_kind == memory
     np.testing.assert_allclose(found, loss(initial()[0], x), rtol=1e-5)
 
 

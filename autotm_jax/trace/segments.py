@@ -21,6 +21,7 @@ from .nest import Nest, Scope
 from .onehot import select_one_hot
 from .pairs import pair_loops, read_elsewhere
 from .partial import bring_together, partial_sums
+from .places import hold_where_made
 from .postpone import Order, postpone
 from .primitives import Kind, is_repeatable
 from .program import Equation, Fragment, Program, Segment, Value
@@ -62,7 +63,7 @@ def build_program(
     if elsewhere := read_elsewhere(flat):
         written_out = flatten(closed, {VARIANTS}, loops, elsewhere)
         flat = pair_loops(pass_on(divided(written_out, divide)))
-    flat = with_choices(flat, choose)
+    flat = with_choices(hold_where_made(flat), choose)
     flat = select_one_hot(split_loops(flat, parts or {}))
     if order is Order.WEIGHTS_LAST:
         flat = postpone(flat)
