@@ -15,7 +15,7 @@ from jax.sharding import Sharding
 from .devices import is_on_mesh, replicated
 from .given import GivenShardings
 from .machine import Target
-from .residence import as_on_device, settled
+from .residence import abstract_at, as_on_device, settled
 
 
 Args = tuple[Any, ...]
@@ -108,7 +108,7 @@ class Arguments:
         """The arguments as they are traced: where they will be when the step runs."""
         if self._shardings:
             args = self._changed(self._shardings.described, args)
-        place = replicated(args, kwargs, self._options)
+        place = self._everywhere(args, kwargs)
         if place is None:
             return args, kwargs
         there = functools.partial(as_if_committed, place=place)
@@ -143,11 +143,17 @@ class Arguments:
         mesh, returns committed ones, so the state of the second call is committed. JAX
         compiles a function anew for that: that of the first call is committed, too.
         """
-        place = replicated(args, kwargs, self._options)
+        place = self._everywhere(args, kwargs)
         if not moves and place is None:
             return args, kwargs
         commit = functools.partial(committed, place=place)
         return _mapped(commit, args, kwargs, self.donated(len(args)))
+
+    def _everywhere(self, args: Args, kwargs: Kwargs) -> Sharding | None:
+        # With shardings of the user's, arguments of which they say nothing, too, are
+        # where JAX puts them.
+        is_said = self._options.get("in_shardings") is not None
+        return None if is_said else replicated(args, kwargs, self._options)
 
     def _arrays(self, args: Args) -> Args:
         static = self.static(len(args))
@@ -199,8 +205,7 @@ def as_if_committed(leaf: Any, place: Sharding | None) -> Any:
     """An abstract value of what `committed` returns; what is committed as it is."""
     if place is None or not (_is_free(leaf) or isinstance(leaf, np.ndarray)):
         return leaf
-    weak = getattr(leaf, "weak_type", False)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place, weak_type=weak)
+    return abstract_at(leaf, place)
 
 
 def _is_free(leaf: Any) -> bool:

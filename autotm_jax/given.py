@@ -16,7 +16,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from . import compat
-from .residence import HOST
+from .residence import HOST, abstract_at
 
 
 OPTIONS = ("in_shardings", "out_shardings")
@@ -102,7 +102,7 @@ class GivenShardings:
             if place is None:
                 continue
             if is_traced or _is_there(leaf, place) or not _is_committed(leaf):
-                leaves[number] = _described(leaf, place)
+                leaves[number] = abstract_at(leaf, place)
         return jax.tree.unflatten(structure, leaves)
 
     def _wanted(self, structure: Any) -> list[Sharding | None]:
@@ -160,12 +160,6 @@ def _mesh() -> Any:
     return current()
 
 
-def _described(leaf: Any, place: Sharding) -> Any:
-    aval = jax.typeof(leaf)
-    kind, is_weak = aval.dtype, aval.weak_type
-    return jax.ShapeDtypeStruct(aval.shape, kind, sharding=place, weak_type=is_weak)
-
-
 def _is_committed(leaf: Any) -> bool:
     has_place = getattr(leaf, "sharding", None) is not None
     return has_place and getattr(leaf, "committed", True)
@@ -191,5 +185,5 @@ def _put(leaf: Any, place: Sharding, is_hosted: bool) -> Any:
             "in_shardings out."
         )
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        return _described(leaf, place)
+        return abstract_at(leaf, place)
     return jax.device_put(leaf, place.with_memory_kind(HOST) if is_hosted else place)

@@ -43,8 +43,15 @@ def as_on_device(leaf: Any) -> Any:
     else:
         is_spread = len(leaf.sharding.device_set) > 1
         sharding = _of_device(leaf.sharding) if is_spread else None
+    return abstract_at(leaf, sharding)
+
+
+def abstract_at(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    """An abstract value of an array, as if it were somewhere else."""
+    aval = jax.typeof(leaf)
+    is_weak = aval.weak_type
     return jax.ShapeDtypeStruct(
-        aval.shape, aval.dtype, sharding=sharding, weak_type=aval.weak_type
+        aval.shape, aval.dtype, sharding=sharding, weak_type=is_weak
     )
 
 

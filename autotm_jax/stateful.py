@@ -94,12 +94,11 @@ class StatefulPlanner:
         moving = self._make(self.carried, None)
         try:
             other = moving.first()
+        except InfeasibleBudget:
+            return plan
         except Exception as error:  # noqa: BLE001 - there is a plan
-            text = f"{type(error).__name__}: {error}"
-            note = (
-                f"the state stays on the device, as planning its moves failed: {text}"
-            )
-            return _with_note(plan, note)
+            note = "the state stays on the device, as planning its moves failed"
+            return _with_note(plan, f"{note}: {type(error).__name__}: {error}")
         if other.seconds is None or _PAYS * other.seconds >= plan.seconds:
             return plan
         self._planner = moving

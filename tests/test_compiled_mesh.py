@@ -6,9 +6,11 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import autotm_jax as autotm
 from autotm_jax.compile import collectives
@@ -36,6 +38,21 @@ def fully_sharded(module: Any, config: Any) -> tuple[Any, Any, Any]:
     state, batch = workload.args
     state, batch = spread(state, over, "data"), by_rows(batch, over, "data")
     return workload.step, state, batch
+
+
+def momentum_step(state: Any, x: jax.Array) -> Any:
+    params, momentum, count = state
+
+    def loss(params: list[jax.Array]) -> jax.Array:
+        hidden = x
+        for matrix in params:
+            hidden = jnp.tanh(hidden @ matrix)
+        return jnp.mean(hidden * hidden)
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    momentum = jax.tree.map(lambda m, g: 0.9 * m + g, momentum, gradient)
+    params = jax.tree.map(lambda w, m: w - 0.1 * m, params, momentum)
+    return (params, momentum, count + 1), value
 
 
 @needs_cuda_plugin
@@ -72,7 +89,6 @@ def test_the_least_of_an_unrolled_step(are_given: bool):
     planned = autotm.jit(step, budget="min", target=target(), **options)
     compiled = planned.lower(state, batch).compile()
     assert autotm.device_bytes(compiled) <= 0.35 * autotm.device_bytes(plain)
-    assert planned.plan(state, batch).on_host
     _, placed, _ = fully_sharded(gpt, UNROLLED)
     shardings = jax.tree.map(lambda a: a.sharding, placed)
     same = jax.tree.map(
@@ -82,6 +98,35 @@ def test_the_least_of_an_unrolled_step(are_given: bool):
         state,
     )
     assert all(jax.tree.leaves(same))
+
+
+@needs_cuda_plugin
+def test_a_state_moves_whose_shardings_are_given():
+    rows = NamedSharding(Mesh(np.array(target().devices), ("data",)), P("data"))
+    everywhere = NamedSharding(rows.mesh, P())
+    matrix = jax.ShapeDtypeStruct((2048, 2048), np.float32, sharding=rows)
+    count = jax.ShapeDtypeStruct((), np.int32, sharding=everywhere)
+    placed = (
+        ([matrix] * 6, [matrix] * 6, count),
+        jax.ShapeDtypeStruct((256, 2048), np.float32, sharding=rows),
+    )
+    # Arguments whose places only the options say.
+    bare = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), placed)
+    inputs = (rows, rows, everywhere), rows
+    given = {"in_shardings": inputs, "out_shardings": (inputs[0], None)}
+    every = []
+    for options, args in (({}, placed), (given, placed), (given, bare)):
+        step = autotm.jit(
+            momentum_step, budget="min", target=target(), donate_argnums=0, **options
+        )
+        compiled = step.lower(*args).compile()
+        on_host = step.plan(*args).on_host
+        every.append((autotm.device_bytes(compiled), on_host))
+        assert autotm.host_bytes(compiled) >= 2 * 2**20 * len(on_host) > 0
+        (weights, momentum, counted), _ = compiled.output_shardings
+        assert all(s.is_equivalent_to(rows, 2) for s in (*weights, *momentum))
+        assert counted.is_fully_replicated
+    assert every == [every[0]] * 3
 
 
 def test_a_topology_is_three_numbers():
