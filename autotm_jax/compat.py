@@ -48,6 +48,20 @@ def source_line(eqn: jex_core.JaxprEqn) -> str:
     return source_info_util.summarize(eqn.source_info)
 
 
+def argument_names(closed: Any) -> list[str]:
+    """`state['w']`, as the user calls them, of the flat arguments of a closed jaxpr."""
+    count = len(closed.jaxpr.invars)
+    # Not every jaxpr says them, nor all of them.
+    known = getattr(closed.jaxpr.debug_info, "arg_names", None) or ()
+    names = [*known[:count], *[None] * (count - len(known))]
+    return [str(n) if name is None else name for n, name in enumerate(names)]
+
+
+def name_stack(eqn: jex_core.JaxprEqn) -> str:
+    """`transpose(jvp(attention))`: transformations and scopes of an equation."""
+    return str(eqn.source_info.name_stack)
+
+
 def has_context(eqn: jex_core.JaxprEqn) -> bool:
     """Whether an equation carries a compute type or XLA metadata of its own."""
     # The field set of the context grew over the versions: read it defensively.

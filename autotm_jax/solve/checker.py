@@ -38,6 +38,9 @@ class Replay:
     - `again`: `(value, segment)`: the value is computed again for the segment.
     - `stored`: `(value, end)`: the value is copied to the host until segment `end`.
     - `fetched`: `(value, first)`: the value is copied back from segment `first` on.
+    - `waits`: per cut, of which there is one more than there are segments, seconds for
+        which everything waits for copies there. In `seconds`, all of them are counted
+        in the last segment.
     """
 
     device: np.ndarray
@@ -54,6 +57,7 @@ class Replay:
     again: frozenset[tuple[int, int]] = frozenset()
     stored: frozenset[tuple[int, int]] = frozenset()
     fetched: frozenset[tuple[int, int]] = frozenset()
+    waits: tuple[float, ...] = ()
 
     def alive(self, segment: int) -> list[int]:
         """Values that are on the device at a segment."""
@@ -120,7 +124,7 @@ class _Replayer:
         self.workspace = np.array(problem.workspace, dtype=float)
         self.staged = np.zeros(count)
         self.picked: dict[int, int] = {}
-        self.delay = 0.0
+        self.waits = np.zeros(count + 1)
         self.carried = 0
         self.faults: list[str] = []
         self.stays: list[tuple[int, int, int]] = []
@@ -238,7 +242,7 @@ class _Replayer:
             self.carried += nbytes
             self.device += nbytes
         if found.stack is not None and tensor.crossing is not None:
-            self.delay += tensor.crossing.seconds
+            self.waits[tensor.crossing.made[1]] += tensor.crossing.seconds
             self.device[slice(*found.stack)] += tensor.stacked
             self.stacks.append((tensor.value, *found.stack))
         link = self.problem.link
@@ -249,7 +253,8 @@ class _Replayer:
             self._copy(self.into, window, tensor, link.h2d)
             self.fetched.add((tensor.value, window[0]))
         if tensor.crossing is not None:
-            self.delay += found.ahead * first_copy(tensor, link)
+            delay = found.ahead * first_copy(tensor, link)
+            self.waits[tensor.crossing.read[0]] += delay
         if found.host is not None:
             self.host[slice(*found.host)] += tensor.stacked
         if tensor.maker is not None and tensor.maker not in streams:
@@ -262,9 +267,9 @@ class _Replayer:
         first, end = window
         compute = np.array(self.problem.compute[first:end])
         if not compute.size:
-            self.delay += times * link.alone(tensor.nbytes, bandwidth)
+            self.waits[end] += times * link.alone(tensor.nbytes, bandwidth)
             return
-        self.delay += times * link.delay(tensor.nbytes, bandwidth)
+        self.waits[end] += times * link.delay(tensor.nbytes, bandwidth)
         total = compute.sum()
         share = compute / total if total else np.full(compute.size, 1 / compute.size)
         lane[first:end] += times * tensor.nbytes * share
@@ -301,7 +306,7 @@ class _Replayer:
                 f"{int(problem.host_limit)}."
             )
         if seconds.size:
-            seconds[-1] += self.delay
+            seconds[-1] += self.waits.sum()
         faults, stays = tuple(self.faults), tuple(self.stays)
         again = {
             (problem.tensors[i].value, use)
@@ -323,4 +328,5 @@ class _Replayer:
             frozenset(again),
             frozenset(self.stored),
             frozenset(self.fetched),
+            tuple(self.waits.tolist()),
         )

@@ -68,7 +68,7 @@ def build_program(
     if order is Order.WEIGHTS_LAST:
         flat = postpone(flat)
     flat = bring_together(gather_operands(flat))
-    values = _values(flat)
+    values = _values(flat, compat.argument_names(closed))
     equations = _equations(flat)
     counters = frozenset(loop.counter for loop in flat.loops)
     constants = frozenset(index for index, _ in flat.constants)
@@ -147,7 +147,7 @@ def _at_borders(loops: Sequence[Loop]) -> Iterator[int]:
         yield from loop.left_with
 
 
-def _values(flat: Flat) -> tuple[Value, ...]:
+def _values(flat: Flat, names: Sequence[str]) -> tuple[Value, ...]:
     made: dict[int, tuple[int | None, str]] = {}
     loop_of: dict[int, int | None] = {}
     for loop in flat.loops:
@@ -165,10 +165,11 @@ def _values(flat: Flat) -> tuple[Value, ...]:
         for output in equation.outputs:
             made[output] = (index, line)
             loop_of[output] = equation.loop
-    names = {v: f"argument {i}" for i, v in enumerate(flat.arguments)}
+    arguments = zip(flat.arguments, names, strict=True)
+    said = {v: f"argument {name}" for v, name in arguments}
     out: list[Value] = []
     for index, aval in enumerate(flat.avals):
-        producer, source = made.get(index, (None, names.get(index, "a constant")))
+        producer, source = made.get(index, (None, said.get(index, "a constant")))
         size, loop = flat.nbytes(index), loop_of.get(index)
         sharding = flat.shardings.get(index)
         out.append(Value(index, aval, size, producer, source, loop, sharding))

@@ -1,0 +1,280 @@
+"""The course of a step as a plan has it: memory over time, and what runs when.
+
+All that draws a plan draws this. Times and bytes are modelled, as the plan's are. What
+a loop does in all of its iterations is drawn segment by segment, as if each segment ran
+all of its iterations before the next one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import itertools
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from .. import compat
+from ..solve import Replay, Schedule, Way, replay
+from ..trace import Kind
+from .layers import layers_of
+
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from ..solve import Problem
+    from ..trace import Program, Segment
+
+
+class Lane(enum.Enum):
+    """What of a machine is busy."""
+
+    COMPUTE = "compute"
+    D2H = "D2H"
+    H2D = "H2D"
+
+
+class Phase(enum.Enum):
+    """The parts of a training step."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Something that a lane does.
+
+    - `lane`: what is busy.
+    - `name`: what it does.
+    - `begin`, `end`: seconds from the beginning of the step.
+    - `nbytes`: that are copied; 0 for compute.
+    - `waits`: whether everything else waits for it.
+    """
+
+    lane: Lane
+    name: str
+    begin: float
+    end: float
+    nbytes: int = 0
+    waits: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """A value that a plan decides about, or an argument, and when it is on the device.
+
+    - `value`: its number in the program.
+    - `nbytes`: what is on the device of it at once.
+    - `aval`, `source`: shape and dtype, and the user's line that made it.
+    - `way`: what was decided.
+    - `layer`: of the model, if it shows layers.
+    - `is_argument`: whether it is there before the step.
+    - `spans`: segments `[first, end)` in which it is on the device.
+    """
+
+    value: int
+    nbytes: int
+    aval: str
+    source: str
+    way: Way
+    layer: int | None
+    is_argument: bool
+    spans: tuple[tuple[int, int], ...]
+
+    def is_at(self, segment: int) -> bool:
+        """Whether it is on the device at a segment."""
+        return any(first <= segment < end for first, end in self.spans)
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """The course of a step.
+
+    - `begins`: seconds at which each segment begins, and at which the last one ends.
+    - `device`, `host`: bytes at each segment; arguments and results are among them.
+    - `always`: of the device bytes, those of arguments and results.
+    - `segments`: what each does.
+    - `phases`: parts of the step with segments `[first, end)`; none if it shows none.
+    - `spans`: what the lanes do.
+    - `held`: the arguments, and the values that are decided about, the largest first.
+    """
+
+    begins: tuple[float, ...]
+    device: tuple[int, ...]
+    host: tuple[int, ...]
+    always: int
+    segments: tuple[str, ...]
+    phases: tuple[tuple[Phase, int, int], ...]
+    spans: tuple[Span, ...]
+    held: tuple[Held, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole step."""
+        return self.begins[-1]
+
+    @property
+    def peak(self) -> int:
+        """The segment with the most device bytes."""
+        return max(range(len(self.device)), key=self.device.__getitem__)
+
+    def alive(self, segment: int) -> list[Held]:
+        """What is on the device at a segment, the largest first."""
+        return [held for held in self.held if held.is_at(segment)]
+
+
+def course_of(plan: Plan, schedule: Schedule | None = None) -> Course | None:
+    """The course of a step by a plan, or by another schedule of its problem.
+
+    **Arguments:**
+
+    - `plan`: the plan.
+    - `schedule`: instead of the plan's; an empty one for the step with nothing moved or
+        computed again.
+
+    **Returns:**
+
+    A `Course`; `None` for a step that was not analysed.
+    """
+    program, problem = plan.program, plan.problem
+    if program is None or problem is None or not problem.segments:
+        return None
+    schedule = plan.schedule if schedule is None else schedule
+    state = replay(problem, schedule)
+    results, aliased = program.result_bytes()
+    outside = program.argument_bytes() + results - aliased - problem.carried_bytes
+    begins = _begins(state)
+    return Course(
+        begins,
+        tuple(int(n) + outside for n in state.device),
+        tuple(int(n) for n in state.host),
+        outside,
+        tuple(_title(program, s) for s in program.segments),
+        tuple(_phases(program)),
+        (
+            *_compute(program, state, begins),
+            *_copies(program, problem, schedule, state.waits, begins),
+        ),
+        _held(program, problem, schedule, state),
+    )
+
+
+def short_source(source: str) -> str:
+    """`model.py:12 (layer)` for `/home/me/model.py:12:3 (layer)`."""
+    place, _, function = source.partition(" (")
+    path, colon, rest = place.partition(":")
+    line = rest.split(":")[0]
+    name = PurePath(path).name + colon + line
+    return f"{name} ({function}" if function else name
+
+
+def _begins(state: Replay) -> tuple[float, ...]:
+    # What everything waits for is counted where it waits: at the last cut, after all.
+    seconds = state.seconds + state.waits[:-1]
+    seconds[-1] -= sum(state.waits[:-1])
+    return tuple(itertools.accumulate(map(float, seconds), initial=0.0))
+
+
+def _title(program: Program, segment: Segment) -> str:
+    equations = [program.equations[i] for i in segment.body.equations]
+    made = [e for e in equations if e.outputs]
+    kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
+    if not kernels:
+        return "nothing"
+    source = program.values[kernels[0].outputs[0]].source
+    return f"{kernels[0].eqn.primitive.name} at {short_source(source)}"
+
+
+def _phases(program: Program) -> list[tuple[Phase, int, int]]:
+    # JAX names what it transposes.
+    def is_transposed(index: int) -> bool:
+        return "transpose(" in compat.name_stack(program.equations[index].eqn)
+
+    count = len(program.segments)
+    back = [
+        s.index for s in program.segments if any(map(is_transposed, s.body.equations))
+    ]
+    if not back:
+        return []
+    borders = 0, back[0], back[-1] + 1, count
+    pairs = zip(Phase, itertools.pairwise(borders), strict=True)
+    return [(phase, first, end) for phase, (first, end) in pairs if first < end]
+
+
+def _compute(program: Program, state: Replay, begins: tuple[float, ...]) -> list[Span]:
+    spans = []
+    for segment in program.segments:
+        k = segment.index
+        begin = begins[k] + state.waits[k]
+        end = min(begin + float(state.compute[k]), begins[k + 1])
+        spans.append(Span(Lane.COMPUTE, _title(program, segment), begin, end))
+    return spans
+
+
+def _copies(
+    program: Program,
+    problem: Problem,
+    schedule: Schedule,
+    waits: Sequence[float],
+    begins: tuple[float, ...],
+) -> list[Span]:
+    link, last = problem.link, len(begins) - 1
+    every = [(Lane.D2H, link.d2h, item.value, item.window) for item in schedule.stores]
+    every += [
+        (Lane.H2D, link.h2d, item.value, item.window) for item in schedule.fetches
+    ]
+    # From when on a cut has no other copy to wait for.
+    free = [*begins[:-1], begins[-1] - waits[-1]]
+    spans = []
+    for lane, bandwidth, value, (first, end) in every:
+        nbytes, name = program.nbytes_of(value), program.describe(value)
+        if first < end:
+            # In flight from where it may start to where somebody waits for it.
+            spans.append(Span(lane, name, begins[first], begins[end], nbytes))
+            continue
+        cut = min(end, last)
+        begin = free[cut]
+        free[cut] += link.alone(nbytes, bandwidth)
+        spans.append(Span(lane, name, begin, free[cut], nbytes, waits=True))
+    return spans
+
+
+def _held(
+    program: Program, problem: Problem, schedule: Schedule, state: Replay
+) -> tuple[Held, ...]:
+    layers = layers_of(program, problem.tensors)
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for value, first, end in (*state.stays, *state.stacks):
+        spans.setdefault(value, []).append((first, end))
+    moved = schedule.moved.union(f.value for f in schedule.fetches)
+    again = {r.value for r in schedule.recomputes}
+    known = {
+        (False, False): Way.STAYS,
+        (True, False): Way.MOVES,
+        (False, True): Way.AGAIN,
+        (True, True): Way.BOTH,
+    }
+    always = ((0, problem.segments),)
+
+    def held(
+        index: int, nbytes: int, way: Way, when: Sequence[tuple[int, int]]
+    ) -> Held:
+        value = program.values[index]
+        aval = value.aval.str_short(short_dtypes=True)
+        said = aval, value.source, way, layers.get(index)
+        return Held(index, nbytes, *said, index in arguments, tuple(sorted(when)))
+
+    arguments = frozenset(program.arguments)
+    out = []
+    for tensor in problem.tensors:
+        index = tensor.value
+        way = known[index in moved, index in again]
+        stays = tensor.carried is not None and way is Way.STAYS
+        when = always if stays else spans.get(index, [])
+        out.append(held(index, tensor.stacked, way, when))
+    decided = {tensor.value for tensor in problem.tensors}
+    for index in arguments - decided:
+        out.append(held(index, program.values[index].nbytes, Way.STAYS, always))
+    return tuple(sorted(out, key=lambda held: (-held.nbytes, held.value)))
