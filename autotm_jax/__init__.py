@@ -20,6 +20,9 @@ from .errors import (
     PlanNotRealised as PlanNotRealised,
 )
 from .errors import (
+    ReportError as ReportError,
+)
+from .errors import (
     SolverError as SolverError,
 )
 from .errors import (

@@ -33,6 +33,10 @@ class VariantError(AutoTMError, TypeError):
     """Functions that cannot stand in for each other."""
 
 
+class ReportError(AutoTMError):
+    """A report, or a file of one, that cannot be made."""
+
+
 class SolverError(AutoTMError):
     """The solver is missing, crashed, or returned nonsense."""
 

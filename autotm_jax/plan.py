@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
 from .emit import carried_on_host
 from .machine import Machine
@@ -136,6 +139,52 @@ class Plan:
         from .report.explain import explanation
 
         return explanation(self)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draws memory and time over the step, with and without the plan; modelled.
+
+        Device memory with the budget, host memory, and the timeline of compute and
+        copies. Forward and backward pass are marked where the step shows them.
+
+        !!! Example
+
+            ```python
+            step.plan(state, batch).plot("memory.png")
+            ```
+
+        **Arguments:**
+
+        - `path`: a file to write: `.png`, `.svg`, `.pdf`. `None` to write none.
+
+        **Returns:**
+
+        A `matplotlib.figure.Figure`. It needs no display.
+
+        **Raises:**
+
+        - `ReportError`: if the step was left as it is and not analysed, matplotlib is
+            missing, or the file cannot be written.
+        """
+        from .report.plots import plot_plan
+
+        return plot_plan(self, None if path is None else Path(path))
+
+    def save_trace(self, path: str | os.PathLike[str]) -> None:
+        """Writes the predicted timeline as a trace, which ui.perfetto.dev opens.
+
+        **Arguments:**
+
+        - `path`: a file to write, compressed if it ends in `.gz`. Times are modelled,
+            and the trace says so.
+
+        **Raises:**
+
+        - `ReportError`: if the step was left as it is and not analysed, or the file
+            cannot be written.
+        """
+        from .report.perfetto import save_trace
+
+        save_trace(self, Path(path))
 
     def __str__(self) -> str:
         from .report.text import summary

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from .. import compat
+from ..errors import ReportError
 from ..solve import Replay, Schedule, Way, replay
 from ..trace import Kind
 from .layers import layers_of
@@ -125,7 +126,7 @@ class Course:
         return [held for held in self.held if held.is_at(segment)]
 
 
-def course_of(plan: Plan, schedule: Schedule | None = None) -> Course | None:
+def course_of(plan: Plan, schedule: Schedule | None = None) -> Course:
     """The course of a step by a plan, or by another schedule of its problem.
 
     **Arguments:**
@@ -136,11 +137,18 @@ def course_of(plan: Plan, schedule: Schedule | None = None) -> Course | None:
 
     **Returns:**
 
-    A `Course`; `None` for a step that was not analysed.
+    A `Course`.
+
+    **Raises:**
+
+    - `ReportError`: for a step that was not analysed.
     """
     program, problem = plan.program, plan.problem
     if program is None or problem is None or not problem.segments:
-        return None
+        raise ReportError(
+            f"There is nothing to draw: the step was not analysed ({plan.status.value})"
+            '. Plan it with a smaller budget, or with budget="min".'
+        )
     schedule = plan.schedule if schedule is None else schedule
     state = replay(problem, schedule)
     results, aliased = program.result_bytes()

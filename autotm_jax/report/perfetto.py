@@ -1,0 +1,90 @@
+"""The predicted timeline as a trace file, which ui.perfetto.dev opens.
+
+The format is that of Chrome's trace events, in which `jax.profiler` writes its traces,
+too, so that both can be looked at side by side.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .course import Course, Lane, Span, course_of
+from .files import write_file
+
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+
+
+_PROCESS = 1
+
+_TITLES = {
+    Lane.COMPUTE: "compute",
+    Lane.D2H: "device to host",
+    Lane.H2D: "host to device",
+}
+
+
+def save_trace(plan: Plan, path: Path) -> None:
+    """Writes the course of a step as a trace.
+
+    **Arguments:**
+
+    - `plan`: what is written. Its times are modelled, and the trace says so.
+    - `path`: compressed if it ends in `.gz`.
+
+    **Raises:**
+
+    - `ReportError`: if there is nothing to write, or the file cannot be written.
+    """
+    name = "" if plan.machine is None else plan.machine.name
+    found = {"displayTimeUnit": "ms", "traceEvents": events(course_of(plan), name)}
+    data = json.dumps(found).encode()
+    write_file(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def events(course: Course, name: str) -> list[dict[str, Any]]:
+    """Trace events: a track for compute, as many as it takes for copies, and bytes."""
+    found = [_named("process_name", f"autotm-jax, modelled: {name}", 0)]
+    thread = 0
+    for lane, title in _TITLES.items():
+        for row in _rows(s for s in course.spans if s.lane is lane):
+            thread += 1
+            found.append(_named("thread_name", title, thread))
+            found += [_complete(span, thread) for span in row]
+    for k, begin in enumerate(course.begins[:-1]):
+        for what, nbytes in (("device", course.device), ("host", course.host)):
+            taken = {"bytes": nbytes[k]}
+            found.append(_event("C", f"{what} memory", 0, ts=begin * 1e6, args=taken))
+    return found
+
+
+def _rows(spans: Iterable[Span]) -> list[list[Span]]:
+    # What is in flight at the same time cannot share a track.
+    rows: list[list[Span]] = []
+    for span in sorted(spans, key=lambda s: (s.begin, s.end)):
+        for row in rows:
+            if row[-1].end <= span.begin:
+                row.append(span)
+                break
+        else:
+            rows.append([span])
+    return rows
+
+
+def _complete(span: Span, thread: int) -> dict[str, Any]:
+    begin, seconds = span.begin * 1e6, (span.end - span.begin) * 1e6
+    args = {"bytes": span.nbytes, "all wait": span.waits} if span.nbytes else {}
+    return _event("X", span.name, thread, ts=begin, dur=seconds, args=args)
+
+
+def _named(what: str, name: str, thread: int) -> dict[str, Any]:
+    return _event("M", what, thread, args={"name": name})
+
+
+def _event(phase: str, name: str, thread: int, **rest: Any) -> dict[str, Any]:
+    return {"ph": phase, "name": name, "pid": _PROCESS, "tid": thread, **rest}
