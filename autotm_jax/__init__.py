@@ -53,6 +53,9 @@ from .solve import Formulation as Formulation
 from .solve import SolverOptions as SolverOptions
 from .solve import Status as Status
 from .step import Step as Step
+from .sweep import Point as Point
+from .sweep import Sweep as Sweep
+from .sweep import sweep as sweep
 from .trace import (
     Kind as Kind,
 )

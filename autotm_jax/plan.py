@@ -186,6 +186,32 @@ class Plan:
 
         save_trace(self, Path(path))
 
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan as a page that a browser opens, without a network.
+
+        Memory and time over the step, with and without the plan, and for each segment
+        what it does and what is alive; and a table of all values, with what was decided
+        about each. Modelled, and the page says so.
+
+        !!! Example
+
+            ```python
+            step.plan(state, batch).report("plan.html")
+            ```
+
+        **Arguments:**
+
+        - `path`: a file to write.
+
+        **Raises:**
+
+        - `ReportError`: if the step was left as it is and not analysed, or the file
+            cannot be written.
+        """
+        from .report.page import save_page
+
+        save_page(self, Path(path))
+
     def __str__(self) -> str:
         from .report.text import summary
 

@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from autotm_jax import __main__ as command
+from autotm_jax import command
+from autotm_jax.command import here, steps
 from autotm_jax.machine import describe
 from autotm_jax.profile import cache, transfers
 from autotm_jax.profile.timing import Timing
@@ -89,7 +90,7 @@ def test_an_interrupted_profile(
     def interrupt(*args: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "calibrate", interrupt)
+    monkeypatch.setattr(steps, "calibrate", interrupt)
     assert command.main(["profile", f"{HERE}:PAIR"]) == 130
     assert capsys.readouterr().err == (
         "autotm: interrupted. What was measured is kept; the same command goes on from "
@@ -117,7 +118,7 @@ def test_the_machine(
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setattr(transfers, "_time", lambda d, n: Timing(n / 1e9, 0, 7, 0, 1))
-    monkeypatch.setattr(command, "machine", lambda: describe("h100-sxm"))
+    monkeypatch.setattr(here, "machine", lambda: describe("h100-sxm"))
     where = tmp_path / "machine.json"
     assert command.main(["machine", "--json", str(where)]) == 0
     text = capsys.readouterr().out
