@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-newest lint bench clean
+.PHONY: help demo test test-newest lint bench docs clean
 .NOTPARALLEL:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test-newest  run the tests on the newest JAX (tools/newest-jax)"
 	@echo "make lint         lint, check the formatting and type-check"
 	@echo "make bench        run the memory benchmark (benchmarks/memory.py)"
+	@echo "make docs         build the documentation (build/site/index.html)"
 	@echo "make clean        remove the virtual environment and the caches"
 
 demo: $(VENV)/demo.stamp
@@ -32,6 +33,9 @@ lint: $(VENV)/test.stamp
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.memory
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
@@ -54,7 +58,8 @@ $(VENV)/made.stamp:
 $(VENV)/demo.stamp: EXTRAS := cuda-compile
 $(VENV)/test.stamp: EXTRAS := dev,cuda-compile
 $(VENV)/bench.stamp: EXTRAS := cuda-compile,plots
+$(VENV)/docs.stamp: EXTRAS := docs
 
-$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/bench.stamp: pyproject.toml $(VENV)/made.stamp
+$(VENV)/demo.stamp $(VENV)/test.stamp $(VENV)/bench.stamp $(VENV)/docs.stamp: pyproject.toml $(VENV)/made.stamp
 	$(BIN)/python -m pip install -qq --editable '.[$(EXTRAS)]'
 	@touch $@

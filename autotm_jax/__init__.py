@@ -17,6 +17,9 @@ from .errors import (
     InfeasibleBudget as InfeasibleBudget,
 )
 from .errors import (
+    PlanFileError as PlanFileError,
+)
+from .errors import (
     PlanNotRealised as PlanNotRealised,
 )
 from .errors import (

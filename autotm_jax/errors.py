@@ -21,6 +21,10 @@ class InfeasibleBudget(AutoTMError):
         self.least = least
 
 
+class PlanFileError(AutoTMError, ValueError):
+    """A file that is no plan, or a plan that is not one of this step."""
+
+
 class PlanNotRealised(AutoTMError):
     """XLA compiled the planned step into something else than was planned."""
 

@@ -9,6 +9,8 @@ from .budget import Budget, parse_budget, parse_host_budget
 from .errors import TargetError
 from .machine import Target
 from .machine import target as find_target
+from .plan import Plan
+from .planfile import Saved, dumped, loaded
 from .solve import Formulation, SolverOptions
 from .step import Step
 
@@ -24,6 +26,7 @@ def jit(
     measure: bool | None = None,
     solver: SolverOptions | None = None,
     formulation: str | Formulation = Formulation.JOINT,
+    plan: Plan | None = None,
     **jit_options: Any,
 ) -> Any:
     """`jax.jit` that keeps a step within a device-memory budget.
@@ -73,6 +76,10 @@ def jit(
         do not recompute: `"static"` (every value has one place for life),
         `"synchronous"` (values move, and everything waits) or `"asynchronous"` (a copy
         runs beside one segment).
+    - `plan`: a plan that was found before, of this step: from `autotm_jax.Plan.load`,
+        or from the `.plan` of another `Step`. It is applied after a check that it is
+        one of this program. Its budget is kept unless there is another one, and it
+        says which boolean program it is of.
     - `**jit_options`: passed to `jax.jit`.
 
     **Returns:**
@@ -86,10 +93,14 @@ def jit(
     - `TargetError`: for a target that is not known, or is to be measured and not here.
     - `ValueError`: for a formulation that is not one, and for limits of the solver that
         are none.
-    - `TypeError`: if `fun` is not callable, `solver` is no `SolverOptions`, or
-        `move_state` is no `bool`.
+    - `TypeError`: if `fun` is not callable, `solver` is no `SolverOptions`, `plan` is
+        no `Plan`, or `move_state` is no `bool`.
     - `InfeasibleBudget`: at the first call, if no plan meets the budget.
+    - `PlanFileError`: at the first call, if `plan` is not one of this step.
     """
+    saved = None if plan is None else _saved(plan)
+    if saved is not None and budget is None:
+        budget = "min" if saved.budget is None else saved.budget
     parsed = parse_budget(budget)
     host = parse_host_budget(host_budget)
     if solver is not None and not isinstance(solver, SolverOptions):
@@ -103,6 +114,8 @@ def jit(
             "True for state that may be on the host between calls, or False."
         )
     program = _formulation(formulation)
+    if saved is not None and saved.outline is not None:
+        program = saved.outline.formulation
     chosen = None if target is None else find_target(target)
     if measure and chosen is not None and not chosen.is_present:
         raise TargetError(
@@ -125,10 +138,20 @@ def jit(
             measure=measure,
             solver=solver or SolverOptions(),
             formulation=program,
+            saved=saved,
             jit_options=jit_options,
         )
 
     return decorate if fun is None else decorate(fun)
+
+
+def _saved(plan: Any) -> Saved:
+    if not isinstance(plan, Plan):
+        raise TypeError(
+            f"plan is {plan!r}, of type {type(plan).__name__}. Give a plan: that of "
+            "another step, or autotm.Plan.load(...) of a file."
+        )
+    return plan.saved or loaded(dumped(plan), "the plan that was given")
 
 
 def _formulation(given: str | Formulation) -> Formulation:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .emit import carried_on_host
+from .errors import PlanFileError
 from .machine import Machine
+from .planfile import Saved, dumped, loaded
 from .profile import Costs
+from .report.files import write_file
 from .solve import Formulation, Problem, Replay, Schedule, Status
 from .trace import Branch, Program
 
@@ -52,6 +55,8 @@ class Plan:
     - `program`, `problem`, `replay`, `costs`, `machine`: what the figures are made of;
         `None` for a step that was not analysed.
     - `realised`: what XLA made of it; `None` before it is compiled.
+    - `saved`: the file that a plan was loaded from. Until it is applied, it has figures
+        and a schedule only.
     """
 
     budget: int | None
@@ -73,6 +78,7 @@ class Plan:
     machine: Machine | None = dataclasses.field(default=None, repr=False)
     realised: Realised | None = None
     formulation: Formulation = Formulation.JOINT
+    saved: Saved | None = dataclasses.field(default=None, repr=False)
 
     @property
     def is_untouched(self) -> bool:
@@ -139,6 +145,70 @@ class Plan:
         from .report.explain import explanation
 
         return explanation(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the plan to a file: JSON, with names beside the numbers.
+
+        !!! Example
+
+            ```python
+            train_step.plan(state, batch).save("plan.json")
+            ```
+
+            In another process, perhaps on another machine:
+
+            ```python
+            plan = autotm.Plan.load("plan.json")
+            train_step = autotm.jit(step, plan=plan, donate_argnums=0)
+            ```
+
+        **Arguments:**
+
+        - `path`: a file to write.
+
+        **Raises:**
+
+        - `PlanFileError`: if the step could not be planned.
+        - `ReportError`: if the file cannot be written.
+        """
+        write_file(Path(path), dumped(self).encode())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """Reads a plan from a file that `Plan.save` has written.
+
+        **Arguments:**
+
+        - `path`: the file.
+
+        **Returns:**
+
+        A `Plan` to give to `autotm_jax.jit`, which checks that it fits the step.
+
+        **Raises:**
+
+        - `PlanFileError`: if the file cannot be read, is damaged, or is of another
+            version.
+        """
+        try:
+            text = Path(path).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanFileError(f"{path} could not be read ({error}).") from error
+        saved = loaded(text, str(path))
+        known = dict(saved.predicted)
+        note = f"loaded from {saved.name}, and not applied yet"
+        if saved.found is None or saved.outline is None:
+            return Plan(saved.budget, Status.UNTOUCHED, note=note, saved=saved, **known)
+        return Plan(
+            saved.budget,
+            saved.found.status,
+            saved.found.schedule,
+            note=note,
+            solver=saved.found.solver,
+            formulation=saved.outline.formulation,
+            saved=saved,
+            **known,
+        )
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draws memory and time over the step, with and without the plan; modelled.

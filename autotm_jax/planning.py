@@ -16,14 +16,15 @@ from . import compat
 from .budget import Budget, format_bytes
 from .candidate import Candidate
 from .compile import Evidence
-from .errors import InfeasibleBudget
+from .errors import InfeasibleBudget, PlanFileError
 from .found import Found
 from .inside import Inside
 from .machine import PINNED_CAP, Machine, Target
 from .plain import Plain
 from .plan import Plan
+from .planfile import Outline, Saved
 from .shared import SharedCandidate
-from .solve import PROGRAMS, Formulation, SolverOptions, Status
+from .solve import PROGRAMS, Formulation, SolverOptions, Status, replay
 from .trace import Divide, Order, Program, build_program, is_conditional
 
 
@@ -163,6 +164,42 @@ class Planner:
         if self._plain_may_fit(budget) and self._plain.nbytes <= budget:
             return self._untouched(budget)
         return self._within(budget, budget - usual.fixed_bytes, int(_SLACK * budget))
+
+    def applied(self, saved: Saved) -> Plan:
+        """A plan that was found before.
+
+        **Arguments:**
+
+        - `saved`: the plan.
+
+        **Returns:**
+
+        A `Plan`, with what it takes here.
+
+        **Raises:**
+
+        - `PlanFileError`: if it is the plan of another program.
+        """
+        found, outline = saved.found, saved.outline
+        budget = self._budget_bytes()
+        if found is None or outline is None:
+            note = f"{saved.name} leaves the step as it is"
+            machine = self.request.target.machine
+            return Plan(budget, Status.UNTOUCHED, note=note, machine=machine)
+        candidate = self._candidate(outline.order, outline.parts)
+        picks = found.schedule.picks
+        here = Outline.of(candidate.program, outline.formulation, picks)
+        faults = [outline.difference(here)]
+        if not faults[0]:
+            faults = list(replay(candidate.problem, found.schedule).faults)
+        if faults:
+            raise PlanFileError(
+                f"{saved.name} does not fit this step: {faults[0]} (it was "
+                f"made with JAX {saved.jax}, and this is {compat.JAX_VERSION}). Plan "
+                "the step again."
+            )
+        limit = 0 if budget is None else budget - candidate.fixed_bytes
+        return candidate.plan(found, budget, limit, self._note())
 
     def tighter(self, plan: Plan, evidence: Evidence) -> Plan:
         """A plan that needs less, after XLA needed more than the budget.

@@ -16,6 +16,7 @@ import jax
 from jax.core import Tracer
 
 from . import compat
+from .applied import AppliedPlanner
 from .arguments import Arguments
 from .budget import Budget
 from .compile import (
@@ -36,6 +37,7 @@ from .machine import Target
 from .machine import target as find_target
 from .plain import Plain
 from .plan import Plan, Realised
+from .planfile import Saved
 from .planning import Planner, Request
 from .residence import is_in_host_memory, is_settled, let_go
 from .setting import setting_of
@@ -102,12 +104,13 @@ class Step:
         measure: bool | None,
         solver: SolverOptions,
         formulation: Formulation,
+        saved: Saved | None,
         jit_options: dict[str, Any],
     ):
         functools.update_wrapper(self, fun)
         self._fun = fun
         self._given = (target, budget, host_budget, measure, solver, formulation)
-        self._may_move = move_state
+        self._may_move, self._saved = move_state, saved
         self._jit_options = jit_options
         shardings = GivenShardings(jit_options)
         self._is_told = not shardings.are_places
@@ -366,8 +369,12 @@ class Step:
             rest = plain, moves, setting.divide, setting.is_shared
             return Planner(traced.jaxpr, donated, asked, *rest)
 
-        planner = StatefulPlanner(make, carried, self._is_told)
         try:
+            if self._saved is not None:
+                known = {} if self._is_told else carried
+                planner = AppliedPlanner(make, known, self._saved)
+            else:
+                planner = StatefulPlanner(make, carried, self._is_told)
             return planner, planner.first()
         except AutoTMError:
             raise

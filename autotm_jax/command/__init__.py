@@ -77,8 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="plan a step for a budget")
     _of_step(plan)
     _of_budget(plan)
-    plan.add_argument("--compile", action="store_true", help="and check what XLA makes")
+    plan.add_argument(
+        "--compile", action="store_true", help="and check what XLA makes of it"
+    )
     plan.add_argument("--explain", action="store_true", help="say why it is as it is")
+    plan.add_argument("--save", metavar="FILE", help="keep the plan, to be applied")
     plan.add_argument("--plot", metavar="FILE", help="draw memory and time over it")
     plan.add_argument("--trace", metavar="FILE", help="write a trace for Perfetto")
     plan.set_defaults(run=show_plan)

@@ -26,6 +26,8 @@ def show_plan(options: argparse.Namespace) -> None:
         with busy("compiling"):
             step.lower(*named.args).compile()
         plan = step.plan(*named.args)
+    if options.save:
+        plan.save(options.save)
     if options.plot:
         plan.plot(options.plot)
     if options.trace:

@@ -11,20 +11,22 @@ import dataclasses
 import enum
 import itertools
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from .. import compat
 from ..errors import ReportError
 from ..solve import Replay, Schedule, Way, replay
-from ..trace import Kind
 from .layers import layers_of
 
 
 if TYPE_CHECKING:
     from ..plan import Plan
     from ..solve import Problem
-    from ..trace import Program, Segment
+    from ..trace import Program
+
+
+# A value that is left alone for so many segments may tell of a layer.
+_LASTING = 3
 
 
 class Lane(enum.Enum):
@@ -95,7 +97,7 @@ class Course:
 
     - `begins`: seconds at which each segment begins, and at which the last one ends.
     - `device`, `host`: bytes at each segment; arguments and results are among them.
-    - `always`: of the device bytes, those of arguments and results.
+    - `always`: of the device bytes, those of arguments and results that stay there.
     - `segments`: what each does.
     - `phases`: parts of the step with segments `[first, end)`; none if it shows none.
     - `spans`: what the lanes do.
@@ -159,7 +161,7 @@ def course_of(plan: Plan, schedule: Schedule | None = None) -> Course:
         tuple(int(n) + outside for n in state.device),
         tuple(int(n) for n in state.host),
         outside,
-        tuple(_title(program, s) for s in program.segments),
+        tuple(program.title(s) for s in program.segments),
         tuple(_phases(program)),
         (
             *_compute(program, state, begins),
@@ -169,30 +171,11 @@ def course_of(plan: Plan, schedule: Schedule | None = None) -> Course:
     )
 
 
-def short_source(source: str) -> str:
-    """`model.py:12 (layer)` for `/home/me/model.py:12:3 (layer)`."""
-    place, _, function = source.partition(" (")
-    path, colon, rest = place.partition(":")
-    line = rest.split(":")[0]
-    name = PurePath(path).name + colon + line
-    return f"{name} ({function}" if function else name
-
-
 def _begins(state: Replay) -> tuple[float, ...]:
     # What everything waits for is counted where it waits: at the last cut, after all.
     seconds = state.seconds + state.waits[:-1]
     seconds[-1] -= sum(state.waits[:-1])
     return tuple(itertools.accumulate(map(float, seconds), initial=0.0))
-
-
-def _title(program: Program, segment: Segment) -> str:
-    equations = [program.equations[i] for i in segment.body.equations]
-    made = [e for e in equations if e.outputs]
-    kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
-    if not kernels:
-        return "nothing"
-    source = program.values[kernels[0].outputs[0]].source
-    return f"{kernels[0].eqn.primitive.name} at {short_source(source)}"
 
 
 def _phases(program: Program) -> list[tuple[Phase, int, int]]:
@@ -217,7 +200,7 @@ def _compute(program: Program, state: Replay, begins: tuple[float, ...]) -> list
         k = segment.index
         begin = begins[k] + state.waits[k]
         end = min(begin + float(state.compute[k]), begins[k + 1])
-        spans.append(Span(Lane.COMPUTE, _title(program, segment), begin, end))
+        spans.append(Span(Lane.COMPUTE, program.title(segment), begin, end))
     return spans
 
 
@@ -252,7 +235,8 @@ def _copies(
 def _held(
     program: Program, problem: Problem, schedule: Schedule, state: Replay
 ) -> tuple[Held, ...]:
-    layers = layers_of(program, problem.tensors)
+    lasting = [t for t in problem.tensors if t.gaps(t.touches, _LASTING)]
+    layers = layers_of(program, lasting)
     spans: dict[int, list[tuple[int, int]]] = {}
     for value, first, end in (*state.stays, *state.stacks):
         spans.setdefault(value, []).append((first, end))

@@ -7,7 +7,6 @@ small. Times and bytes are modelled, and the page says so.
 
 from __future__ import annotations
 
-import itertools
 import json
 from importlib import resources
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..budget import format_bytes
 from ..solve import Schedule, Way
-from .course import Course, Held, Lane, Span, course_of, short_source
+from ..trace import short_source
+from .course import Course, Held, Lane, Span, course_of
 from .files import write_file
 from .text import summary
 from .wording import said
@@ -90,7 +90,7 @@ def contents(plan: Plan) -> dict[str, Any]:
     - `copies`: lane, text, begin, end, bytes, whether all wait.
     - `ways`: what can be decided.
     - `held`: value, bytes, texts of aval, source and short source, position in `ways`,
-        layer, whether it is an argument, and segments as `[first, end)` in a row.
+        layer, whether it is an argument, and segments `[first, end)`.
 
     **Raises:**
 
@@ -132,12 +132,14 @@ def _budget(plan: Plan) -> str:
 def _figures(plan: Plan, course: Course, before: Course) -> list[tuple[str, str, str]]:
     is_measured = plan.costs is not None and plan.costs.is_measured
     how = "modelled from measured segments" if is_measured else "modelled"
-    most = (format_bytes(max(c.device)) for c in (course, before))
-    device, device_before = most
+    device, device_before, host, host_before = (
+        format_bytes(max(nbytes))
+        for nbytes in (course.device, before.device, course.host, before.host)
+    )
     found = [
         ("Budget", _budget(plan), "of device memory"),
-        ("Device memory, modelled", device, f"{device_before} before"),
-        ("Host memory, modelled", format_bytes(max(course.host)), "0 B before"),
+        ("Device, modelled", device, f"{device_before} before"),
+        ("Host, modelled", host, f"{host_before} before"),
         (
             f"Step, {how}",
             said(course.seconds),
@@ -146,11 +148,11 @@ def _figures(plan: Plan, course: Course, before: Course) -> list[tuple[str, str,
     ]
     if plan.device_bytes is not None:
         packed = format_bytes(plan.device_bytes)
-        found.append(("Executable, modelled", packed, "device memory, packed"))
+        found.append(("Executable, modelled", packed, "on the device, packed"))
     if plan.realised is not None:
-        nbytes = format_bytes(plan.realised.device_bytes)
-        host = f"and {format_bytes(plan.realised.host_bytes)} on the host"
-        found.append(("Executable, compiled", nbytes, host))
+        compiled = format_bytes(plan.realised.device_bytes)
+        beside = f"and {format_bytes(plan.realised.host_bytes)} on the host"
+        found.append(("Executable, compiled", compiled, beside))
     return found
 
 
@@ -171,7 +173,7 @@ def _held(held: Held, texts: Texts) -> list[Any]:
         _WAYS.index(held.way),
         held.layer,
         int(held.is_argument),
-        list(itertools.chain.from_iterable(held.spans)),
+        held.spans,
     ]
 
 

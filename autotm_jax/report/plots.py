@@ -102,7 +102,7 @@ def plot_plan(plan: Plan, path: Path | None) -> Any:
     ratio = course.seconds / plain.seconds
     budget = '"min"' if plan.budget is None else format_bytes(plan.budget)
     title = (
-        f"Budget {budget}: {format_bytes(max(course.device))} instead of "
+        f"Budget {budget}: {format_bytes(plan.device_bytes or 0)} instead of "
         f"{format_bytes(max(plain.device))}, {said(course.seconds)} a step, "
         f"{ratio:.2f} x (modelled)"
     )

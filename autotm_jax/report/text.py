@@ -44,13 +44,10 @@ def summary(plan: Plan) -> str:
         rows.append(("device", f"{format_bytes(plan.realised.device_bytes)} compiled"))
     rows += _time_rows(plan)
     if not plan.is_untouched:
-        moved, again = plan.schedule.moved, plan.schedule.recomputes
+        moved, again = len(plan.schedule.moved), len(plan.schedule.recomputes)
         rows += [
-            ("moved", f"{len(moved)} values, {format_bytes(plan.moved_bytes)}"),
-            (
-                "computed again",
-                f"{len(again)} values, {format_bytes(plan.recomputed_bytes)}",
-            ),
+            ("moved", _values(plan, moved, plan.moved_bytes)),
+            ("computed again", _values(plan, again, plan.recomputed_bytes)),
         ]
         rows += _state_rows(plan)
         if plan.formulation is not Formulation.JOINT:
@@ -74,6 +71,12 @@ def summary(plan: Plan) -> str:
     width = max(len(name) for name, _ in rows)
     lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
     return "\n".join(lines + _classes(plan))
+
+
+def _values(plan: Plan, count: int, nbytes: int) -> str:
+    # Before a plan from a file is applied, there is nothing that has a size.
+    size = "" if plan.program is None else f", {format_bytes(nbytes)}"
+    return f"{count} values{size}"
 
 
 def _state_rows(plan: Plan) -> list[tuple[str, str]]:

@@ -57,6 +57,9 @@ from .program import (
 from .program import (
     Value as Value,
 )
+from .program import (
+    short_source as short_source,
+)
 from .segments import (
     build_program as build_program,
 )

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from jax.sharding import NamedSharding, PartitionSpec
@@ -17,8 +19,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from .bytes import ways_of
 from .loops import Loop, repeats
 from .nest import Nest
+from .postpone import Order
 from .primitives import VIEWS, Kind
 from .variants import Planned
+
+
+# A path, a line, perhaps a column, and a function.
+_SOURCE = re.compile(r"(.+?):(\d+)(?::\d+)? \((.*)\)")
+
+
+def short_source(source: str) -> str:
+    """`model.py:12 (layer)` for `/home/me/model.py:12:3 (layer)`."""
+    found = _SOURCE.fullmatch(source)
+    return f"{PurePath(found[1]).name}:{found[2]} ({found[3]})" if found else source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +167,7 @@ class Program:
     - `loops`: those that are written out: see `Nest`.
     - `carried`: arguments that are read, with the results that take their places in the
         next step.
+    - `order`, `parts`: how the step was written out: see `build_program`.
     """
 
     values: tuple[Value, ...]
@@ -168,6 +182,8 @@ class Program:
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
     loops: tuple[Loop, ...] = ()
     carried: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    order: Order = Order.AS_TRACED
+    parts: Mapping[int, int] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def nest(self) -> Nest:
@@ -288,6 +304,16 @@ class Program:
         text = found.describe()
         times = repeats(self.loops, found.loop)
         return text if times == 1 else f"{text}, in each of {times} iterations"
+
+    def title(self, segment: Segment) -> str:
+        """`dot_general at model.py:12 (layer)`: what a segment does."""
+        equations = [self.equations[i] for i in segment.body.equations]
+        made = [e for e in equations if e.outputs]
+        kernels = [e for e in made if e.kind is not Kind.FUSED] or made[-1:]
+        if not kernels:
+            return "nothing"
+        source = self.values[kernels[0].outputs[0]].source
+        return f"{kernels[0].eqn.primitive.name} at {short_source(source)}"
 
     def nbytes_of(self, value: int) -> int:
         """Bytes of a value; in a loop, of those of all iterations."""

@@ -101,6 +101,8 @@ def build_program(
         _joined(equations, segments, again, resident, nest, fragments),
         loops=flat.loops,
         carried=_read(pairs, segments, nest),
+        order=order,
+        parts=parts or {},
     )
     return write_out(program)
 
@@ -161,15 +163,22 @@ def _values(flat: Flat, names: Sequence[str]) -> tuple[Value, ...]:
             # A sum of cotangents, say, has no line: it belongs to what it adds.
             values = (i for i in equation.inputs if isinstance(i, int))
             operands = (made[i][1] for i in values if i in made)
-            line = next(operands, "the transformed step")
+            line = next(operands, "")
         for output in equation.outputs:
             made[output] = (index, line)
             loop_of[output] = equation.loop
+    # What has no operand either, as zeros have none, is made for what reads it.
+    for equation in reversed(flat.equations):
+        line = next((made[v][1] for v in equation.outputs), "")
+        for value in equation.operands:
+            if value in made and not made[value][1]:
+                made[value] = made[value][0], line
     arguments = zip(flat.arguments, names, strict=True)
     said = {v: f"argument {name}" for v, name in arguments}
     out: list[Value] = []
     for index, aval in enumerate(flat.avals):
         producer, source = made.get(index, (None, said.get(index, "a constant")))
+        source = source or "the transformed step"
         size, loop = flat.nbytes(index), loop_of.get(index)
         sharding = flat.shardings.get(index)
         out.append(Value(index, aval, size, producer, source, loop, sharding))

@@ -1,0 +1,90 @@
+"""The documentation builds by itself, and what its pages show runs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autotm_jax as autotm
+
+from .compiling import needs_cuda_plugin
+
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_ENTRY = re.compile(r"^::: (\S+)$", re.MULTILINE)
+# What a page would load from elsewhere. Links to other pages are no such thing.
+_LOADED = re.compile(r"<(?:script|img|iframe)[^>]*\ssrc=\"?(?:https?:)?//|@import")
+_STYLES = re.compile(r"<link[^>]*rel=\"?(?:stylesheet|preconnect)[^>]*//")
+
+
+def blocks(page: Path) -> list[str]:
+    """The blocks of Python of a page, each moved down to the line it is on."""
+    text = page.read_text()
+    return [
+        "\n" * text.count("\n", 0, found.start(1)) + found.group(1)
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+def as_test(page: Path) -> Any:
+    """The page as a parameter of a test; for an absent GPU it takes the plugin."""
+    code = "".join(blocks(page))
+    is_absent = any(f'"{name}"' in code for name in autotm.known_machines())
+    return pytest.param(page, id=page.stem, marks=[needs_cuda_plugin] * is_absent)
+
+
+@pytest.mark.parametrize("page", [as_test(page) for page in PAGES if blocks(page)])
+def test_a_page_runs(page: Path):
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", autotm.AutoTMWarning)
+        for block in blocks(page):
+            exec(compile(block, str(page), "exec", dont_inherit=True), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_nothing_is_left_to_fill_in(page: Path):
+    text = page.read_text()
+    assert text.startswith("# ") and text.endswith("\n")
+    assert "```text\n...\n```" not in text
+    assert str(ROOT) not in text
+
+
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path):
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir"]
+    site = tmp_path / "site"
+    done = subprocess.run(
+        [*build, str(site)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    for page in PAGES:
+        name = "index.html" if page.stem == "index" else f"{page.stem}/index.html"
+        html = (site / name).read_text()
+        assert not _LOADED.search(html), name
+        assert not _STYLES.search(html), name
+    assert 'id="autotm_jax.jit.jit"' in (site / "reference/index.html").read_text()
+
+
+def test_every_public_name_is_in_the_reference():
+    found = set[int]()
+    for path in _ENTRY.findall((DOCS / "reference.md").read_text()):
+        module, _, name = path.rpartition(".")
+        found.add(id(getattr(importlib.import_module(module), name)))
+    public = {
+        name: thing
+        for name, thing in vars(autotm).items()
+        if not name.startswith("_") and not inspect.ismodule(thing)
+    }
+    assert [name for name, thing in public.items() if id(thing) not in found] == []

@@ -1,0 +1,67 @@
+"""Traces of the predicted timeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import itertools
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import autotm_jax as autotm
+from autotm_jax.report.course import Lane, Span, course_of
+from autotm_jax.report.perfetto import events
+
+from .test_course import plan_of
+
+
+@pytest.mark.parametrize("name", ["step.json", "step.json.gz"])
+def test_a_trace_is_written(name: str, tmp_path: Path):
+    plan, path = plan_of("min"), tmp_path / name
+    plan.save_trace(path)
+    data = path.read_bytes()
+    found = json.loads(gzip.decompress(data) if name.endswith("gz") else data)
+    assert found["displayTimeUnit"] == "ms"
+    course = course_of(plan)
+    spans = [e for e in found["traceEvents"] if e["ph"] == "X"]
+    assert len(spans) == len(course.spans)
+    end = max(e["ts"] + e["dur"] for e in spans)
+    assert end == pytest.approx(1e6 * course.seconds)
+    counted = [e for e in found["traceEvents"] if e["name"] == "device memory"]
+    assert [e["args"]["bytes"] for e in counted] == list(course.device)
+    (process,) = (e for e in found["traceEvents"] if e["name"] == "process_name")
+    assert process["args"]["name"] == "autotm-jax, modelled: h100-sxm"
+
+
+def test_nothing_overlaps_on_a_track():
+    course = course_of(plan_of("min"))
+    tracks = defaultdict(list)
+    for event in events(course, "h100"):
+        if event["ph"] == "X":
+            tracks[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    assert len(tracks) >= len(Lane)
+    for spans in tracks.values():
+        for (_, end), (begin, _) in itertools.pairwise(sorted(spans)):
+            assert end <= begin * (1 + 1e-9)
+
+
+def test_what_is_in_flight_together_gets_two_tracks():
+    course = course_of(plan_of("min"))
+    spans = [Span(Lane.D2H, "a", 0, 2, 8), Span(Lane.D2H, "b", 1, 3, 8, waits=True)]
+    course = dataclasses.replace(course, spans=tuple(spans))
+    found = [e for e in events(course, "h100") if e["ph"] == "X"]
+    assert [e["tid"] for e in found] == [1, 2]
+    assert found[1]["args"] == {"bytes": 8, "all wait": True}
+
+
+def test_a_path_that_cannot_be_written(tmp_path: Path):
+    path = tmp_path / "missing" / "step.json"
+    with pytest.raises(autotm.ReportError) as caught:
+        plan_of("min").save_trace(path)
+    assert str(caught.value) == (
+        f"{path} could not be written (No such file or directory). Name a file in a "
+        "directory that exists and may be written to."
+    )
