@@ -136,7 +136,7 @@ def other_step(state: Any, x: jax.Array) -> Any:
     ("step", "args", "options", "text"),
     [
         (train_step, 5, {}, "it had 20 arguments and has 17"),
-        (other_step, 6, {}, "segment 2"),
+        (other_step, 6, {}, "segment 8 was dot_general at test_state.py:"),
         (
             train_step,
             6,

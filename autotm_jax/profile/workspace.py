@@ -269,7 +269,7 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         viewed = jnp.broadcast_to(seed, (1, *shape))
         if sharding is not None:
             viewed = held(viewed, stacked(sharding))
-        viewed = jax.lax.optimization_barrier(viewed).reshape(shape)
+        viewed = jax.lax.squeeze(jax.lax.optimization_barrier(viewed), (0,))
         viewed = held(viewed, sharding)
         # Else it would come in the order that the fragment likes best.
         return in_order(viewed, sharding) if is_ordered(value) else viewed

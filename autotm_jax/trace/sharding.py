@@ -44,7 +44,13 @@ def divided(flat: Flat, divide: Divide | None) -> Flat:
     """A step with the shardings of its values, if it runs on a mesh."""
     if divide is None:
         return flat
-    return dataclasses.replace(flat, shardings=divide(flat))
+    found = dict(divide(flat))
+    mesh = next((s.mesh for s in found.values()), None)
+    for value, aval in enumerate(flat.avals):
+        # What is part of a type is known of small values, too.
+        if mesh is not None and compat.is_explicitly_sharded(aval):
+            found.setdefault(value, NamedSharding(mesh, aval.sharding.spec))
+    return dataclasses.replace(flat, shardings=found)
 
 
 def stacked(sharding: NamedSharding) -> NamedSharding:
@@ -54,9 +60,30 @@ def stacked(sharding: NamedSharding) -> NamedSharding:
 
 def held(array: Any, sharding: NamedSharding | None) -> Any:
     """An array of a traced step, sharded like this."""
-    if sharding is None or compat.is_explicitly_sharded(array.aval):
+    if sharding is None:
         return array
+    if compat.is_explicitly_sharded(array.aval):
+        spec = _padded(_explicit(sharding), array.ndim)
+        if spec == _padded(array.aval.sharding.spec, array.ndim):
+            return array
+        return jax.sharding.reshard(array, NamedSharding(sharding.mesh, spec))
     return jax.lax.with_sharding_constraint(array, sharding)
+
+
+def _explicit(sharding: NamedSharding) -> PartitionSpec:
+    # That part of it which is part of types.
+    kinds = dict(zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True))
+
+    def named(entry: Any) -> Any:
+        names = entry if isinstance(entry, tuple) else (entry,)
+        kept = tuple(n for n in names if kinds.get(n) is jax.sharding.AxisType.Explicit)
+        return kept if len(kept) > 1 else next(iter(kept), None)
+
+    return PartitionSpec(*map(named, sharding.spec))
+
+
+def _padded(spec: PartitionSpec, ndim: int) -> PartitionSpec:
+    return PartitionSpec(*spec, *[None] * (ndim - len(spec)))
 
 
 def large_values(flat: Flat) -> list[int]:
