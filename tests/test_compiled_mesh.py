@@ -129,15 +129,14 @@ def test_a_state_moves_whose_shardings_are_given():
     assert every == [every[0]] * 3
 
 
-def attending(state: Any, x: jax.Array) -> Any:
+def typed_step(state: Any, x: jax.Array) -> Any:
     """A step whose values have their shardings in their types."""
 
     def loss(params: list[jax.Array]) -> jax.Array:
         hidden = x
         for matrix in params:
-            scores = jnp.einsum("bnd,bmd->bnm", hidden, hidden)
-            mixed = jnp.einsum("bnm,bmd->bnd", jax.nn.softmax(scores), hidden)
-            hidden = jnp.tanh(mixed @ jax.sharding.reshard(matrix, P(None, None)))
+            whole = jax.sharding.reshard(matrix, P(None, None))
+            hidden = jnp.tanh(hidden @ whole)
         return jnp.mean(hidden * hidden)
 
     value, gradient = jax.value_and_grad(loss)(state)
@@ -145,23 +144,23 @@ def attending(state: Any, x: jax.Array) -> Any:
 
 
 @needs_cuda_plugin
-@pytest.mark.parametrize("budget", ["min", 0.5])
+@pytest.mark.parametrize("budget", ["min", 0.6])
 def test_shardings_that_are_part_of_types(budget: float | str):
     kind = (jax.sharding.AxisType.Explicit,)
     over = Mesh(np.array(target().devices), ("data",), axis_types=kind)
     rows = NamedSharding(over, P("data"))
-    state = [jax.ShapeDtypeStruct((512, 512), np.float32, sharding=rows)] * 6
-    x = jax.ShapeDtypeStruct((32, 1024, 512), np.float32, sharding=rows)
+    state = [jax.ShapeDtypeStruct((1024, 1024), np.float32, sharding=rows)] * 6
+    x = jax.ShapeDtypeStruct((65536, 1024), np.float32, sharding=rows)
     with jax.set_mesh(over):
-        plain = jax.jit(attending, donate_argnums=0).lower(state, x).compile()
-        step = autotm.jit(attending, budget=budget, target=target(), donate_argnums=0)
+        plain = jax.jit(typed_step, donate_argnums=0).lower(state, x).compile()
+        step = autotm.jit(typed_step, budget=budget, target=target(), donate_argnums=0)
         compiled = step.lower(state, x).compile()
         plan = step.plan(state, x)
     assert plan.device_bytes is not None and plan.costs is not None
     assert "estimated" not in plan.costs.memory_source
     found = autotm.device_bytes(compiled)
     assert abs(plan.device_bytes - found) <= 0.03 * found
-    assert found <= 0.5 * autotm.device_bytes(plain)
+    assert found <= 0.6 * autotm.device_bytes(plain)
     assert all(s.is_equivalent_to(rows, 2) for s in compiled.output_shardings[0])
 
 

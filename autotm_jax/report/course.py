@@ -69,8 +69,10 @@ class Held:
     """A value that a plan decides about, or an argument, and when it is on the device.
 
     - `value`: its number in the program.
-    - `nbytes`: what is on the device of it at once.
-    - `aval`, `source`: shape and dtype, and the user's line that made it.
+    - `nbytes`: on the device, in each of the spans.
+    - `aval`, `source`: shape and dtype, and the user's line that made it. Of a value
+        that goes from loop to loop, one of all iterations and the stack of all of them
+        are two.
     - `way`: what was decided.
     - `layer`: of the model, if it shows layers.
     - `is_argument`: whether it is there before the step.
@@ -237,9 +239,7 @@ def _held(
 ) -> tuple[Held, ...]:
     lasting = [t for t in problem.tensors if t.gaps(t.touches, _LASTING)]
     layers = layers_of(program, lasting)
-    spans: dict[int, list[tuple[int, int]]] = {}
-    for value, first, end in (*state.stays, *state.stacks):
-        spans.setdefault(value, []).append((first, end))
+    spans, stacks = _by_value(state.stays), _by_value(state.stacks)
     moved = schedule.moved.union(f.value for f in schedule.fetches)
     again = {r.value for r in schedule.recomputes}
     known = {
@@ -251,12 +251,14 @@ def _held(
     always = ((0, problem.segments),)
 
     def held(
-        index: int, nbytes: int, way: Way, when: Sequence[tuple[int, int]]
+        index: int, way: Way, when: Sequence[tuple[int, int]], count: int = 1
     ) -> Held:
         value = program.values[index]
         aval = value.aval.str_short(short_dtypes=True)
+        aval = f"{count} x {aval}" if count > 1 else aval
         said = aval, value.source, way, layers.get(index)
-        return Held(index, nbytes, *said, index in arguments, tuple(sorted(when)))
+        nbytes, is_argument = count * value.nbytes, index in arguments
+        return Held(index, nbytes, *said, is_argument, tuple(sorted(when)))
 
     arguments = frozenset(program.arguments)
     out = []
@@ -264,9 +266,19 @@ def _held(
         index = tensor.value
         way = known[index in moved, index in again]
         stays = tensor.carried is not None and way is Way.STAYS
-        when = always if stays else spans.get(index, [])
-        out.append(held(index, tensor.stacked, way, when))
+        out.append(held(index, way, always if stays else spans.get(index, ())))
+        if tensor.crossing is not None and index in stacks:
+            out.append(held(index, way, stacks[index], tensor.crossing.count))
     decided = {tensor.value for tensor in problem.tensors}
     for index in arguments - decided:
-        out.append(held(index, program.values[index].nbytes, Way.STAYS, always))
+        out.append(held(index, Way.STAYS, always))
     return tuple(sorted(out, key=lambda held: (-held.nbytes, held.value)))
+
+
+def _by_value(
+    spans: Sequence[tuple[int, int, int]],
+) -> dict[int, list[tuple[int, int]]]:
+    found: dict[int, list[tuple[int, int]]] = {}
+    for value, first, end in spans:
+        found.setdefault(value, []).append((first, end))
+    return found

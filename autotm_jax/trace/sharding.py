@@ -63,14 +63,11 @@ def held(array: Any, sharding: NamedSharding | None) -> Any:
     if sharding is None:
         return array
     if compat.is_explicitly_sharded(array.aval):
-        spec = _padded(_explicit(sharding), array.ndim)
-        if spec == _padded(array.aval.sharding.spec, array.ndim):
-            return array
-        return jax.sharding.reshard(array, NamedSharding(sharding.mesh, spec))
+        return jax.sharding.reshard(array, _explicit(sharding))
     return jax.lax.with_sharding_constraint(array, sharding)
 
 
-def _explicit(sharding: NamedSharding) -> PartitionSpec:
+def _explicit(sharding: NamedSharding) -> NamedSharding:
     # That part of it which is part of types.
     kinds = dict(zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True))
 
@@ -79,11 +76,8 @@ def _explicit(sharding: NamedSharding) -> PartitionSpec:
         kept = tuple(n for n in names if kinds.get(n) is jax.sharding.AxisType.Explicit)
         return kept if len(kept) > 1 else next(iter(kept), None)
 
-    return PartitionSpec(*map(named, sharding.spec))
-
-
-def _padded(spec: PartitionSpec, ndim: int) -> PartitionSpec:
-    return PartitionSpec(*spec, *[None] * (ndim - len(spec)))
+    spec = PartitionSpec(*map(named, sharding.spec))
+    return NamedSharding(sharding.mesh, spec)
 
 
 def large_values(flat: Flat) -> list[int]:
