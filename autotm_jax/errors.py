@@ -1,5 +1,8 @@
 """What can go wrong, as exceptions and warnings with a name."""
 
+import inspect
+import warnings
+
 
 class AutoTMError(Exception):
     """Base class of the errors of this package."""
@@ -47,3 +50,18 @@ class SolverError(AutoTMError):
 
 class AutoTMWarning(UserWarning):
     """Something the user should know, which does not make results wrong."""
+
+
+# What stands between the user's line and a warning.
+_INSIDE = ("autotm_jax", "jax", "jaxlib", "contextlib", "functools", "concurrent")
+
+
+def warn(text: str) -> None:
+    """Warns the user, at the line of theirs that led here."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in _INSIDE:
+            break
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, AutoTMWarning, stacklevel=level)

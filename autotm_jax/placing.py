@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 
 import numpy as np
 
-from .errors import AutoTMWarning
+from .errors import warn
 from .found import SEARCH, Found, read_found, sound, written
 from .machine import Target
 from .priced import Priced
@@ -206,14 +205,12 @@ class Placing(Priced):
         schedule = greedy(problem, seconds) if may_be_used else None
         if schedule is None:
             return None
-        warnings.warn(
+        warn(
             "The solver returned no sound plan within "
             f"{self._solver.time_limit:g} s{_because(solution)}, so a greedy plan is "
             "used. A longer time "
             "limit may give a faster step: "
-            "autotm.jit(..., solver=autotm.SolverOptions(time_limit=60)).",
-            AutoTMWarning,
-            stacklevel=2,
+            "autotm.jit(..., solver=autotm.SolverOptions(time_limit=60))."
         )
         seconds = replay(problem, schedule).makespan
         bound, taken = solution.bound, solution.seconds

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 
-from .errors import AutoTMWarning
+from .errors import warn
 from .formulate import formulate, live_bytes
 from .machine import Machine, Target
 from .profile import Costs, estimate_costs, with_measured_link
@@ -119,10 +118,8 @@ def _outer_bytes(program: Program) -> int:
 
 
 def _warn_not_measured(what: str, error: Exception) -> None:
-    warnings.warn(
+    warn(
         f"{what} could not be timed ({type(error).__name__}: {error}), so they are "
         "priced by the description of the nearest machine. measure=False does so "
-        "without trying.",
-        AutoTMWarning,
-        stacklevel=2,
+        "without trying."
     )

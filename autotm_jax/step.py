@@ -8,7 +8,6 @@ import functools
 import os
 import threading
 import types
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,8 +28,8 @@ from .compile import (
 from .emit import emit
 from .errors import (
     AutoTMError,
-    AutoTMWarning,
     TargetError,
+    warn,
 )
 from .given import OPTIONS, GivenShardings
 from .machine import Target
@@ -403,11 +402,9 @@ class Step:
         return device_bytes(compiled)
 
     def _give_up(self, reason: str) -> Plan:
-        warnings.warn(
+        warn(
             f"autotm cannot plan {getattr(self._fun, '__name__', 'the step')}, so it "
-            f"runs as jax.jit would, without a budget: {reason}.",
-            AutoTMWarning,
-            stacklevel=2,
+            f"runs as jax.jit would, without a budget: {reason}."
         )
         return Plan(None, Status.UNSUPPORTED, note=reason)
 
@@ -521,13 +518,11 @@ class Step:
         if count and not self._has_noted_moves:
             self._has_noted_moves = True
             name = getattr(self._fun, "__name__", "the step")
-            warnings.warn(
+            warn(
                 f"{count} leaves of the state of {name} were not in the memory in "
                 "which its plan has them between calls: they have been moved, as will "
                 f"be others. {name}.place(...) moves a state before it is used, and "
-                "autotm.on_device brings one back for other functions.",
-                AutoTMWarning,
-                stacklevel=5,
+                "autotm.on_device brings one back for other functions."
             )
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-
 from .budget import format_bytes
 from .compile import Evidence
-from .errors import AutoTMWarning, InfeasibleBudget, PlanNotRealised
+from .errors import InfeasibleBudget, PlanNotRealised, warn
 from .plan import Plan
 from .stateful import StatefulPlanner
 
@@ -70,12 +68,10 @@ def judge(
 
 
 def _warn_unbounded(platform: str, needed: int, budget: int) -> None:
-    warnings.warn(
+    warn(
         f"On a {platform}, host memory is device memory: with what was moved, the step "
         f"takes {format_bytes(needed)} there for a budget of {format_bytes(budget)}. "
         "Its results are right. host_budget=0 moves nothing; to check the budget of a "
         "GPU, compile for one: "
-        'autotm.jit(..., target="h100-sxm").lower(...).compile().',
-        AutoTMWarning,
-        stacklevel=2,
+        'autotm.jit(..., target="h100-sxm").lower(...).compile().'
     )

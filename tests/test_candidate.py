@@ -134,6 +134,8 @@ def test_the_tightest_point_is_that_of_the_variants_that_run():
     assert said == {
         "The largest values alive at the tightest point, segment 0 of 1 "
         "(scan at the transformed step):\n"
+        "and 16.5 KiB of workspace, for what is made and used up in the segment, at "
+        "one time or another:\n"
         "   1 x     16.0 KiB  f32[4096] from the transformed step"
     }
 

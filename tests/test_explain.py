@@ -24,6 +24,7 @@ from autotm_jax.solve import (
     Schedule,
     Store,
     Tensor,
+    Way,
     decisions,
     packed_bytes,
     replay,
@@ -106,8 +107,8 @@ def test_word_for_word():
         "\n"
         "  The tightest point is segment 5 of 12, with 2.5 MiB. The largest values "
         "there:\n"
-        "     2 x      1.0 MiB  f32[512,512] from model.py:7 (layer)\n"
-        "     1 x    512.0 KiB  f32[512,512] from model.py:9 (head)\n"
+        "     2 x      1.0 MiB  f32[512,512] from model.py:7 (layer), stays\n"
+        "     1 x    512.0 KiB  f32[512,512] from model.py:9 (head), stays\n"
         "\n"
         "  140.8 KiB more device memory would save 68.7 µs, 140.8 KiB less would cost "
         "68.7 µs\n"
@@ -375,12 +376,13 @@ def test_the_largest_values_are_counted():
         "   4 x      1.0 MiB  f32[512,512] from model.py:7 (layer)",
         "   1 x    512.0 KiB  f32[512,512] from model.py:9 (head)",
     ]
-    tensors = [Tensor(i, MIB * (9 - i), (0, 1)) for i in range(9)]
-    many = planned(tensors, "abcdefghi", Schedule())
+    tensors = [Tensor(i, MIB * (13 - i), (0, 1)) for i in range(13)]
+    many = planned(tensors, "abcdefghijklm", Schedule())
     assert many.program is not None
-    found = largest(many.program, range(9))
-    assert found[0] == "   1 x      9.0 MiB  f32[512,512] from a"
-    assert found[6:] == ["   3 smaller, 6.0 MiB"]
+    found = largest(many.program, range(13), ways={0: Way.MOVES})
+    assert found[0] == "   1 x     13.0 MiB  f32[512,512] from a, moves"
+    assert found[1] == "   1 x     12.0 MiB  f32[512,512] from b"
+    assert found[10:] == ["   3 smaller, 6.0 MiB"]
 
 
 def test_autotms_programs_stream_and_compute_nothing_again():

@@ -124,8 +124,9 @@ def test_placing_a_tree():
 def test_a_target_without_the_plugin():
     target = Target(describe("h100-sxm"), "this is no configuration")
     text = (
-        "Compiling for a GPU that is not here needs JAX's CUDA plugin: "
-        "pip install 'autotm-jax[cuda-compile]' (JAX said: "
+        "Compiling for a GPU that is not here needs JAX's CUDA plugin, and JAX must "
+        "not look for a GPU here: pip install 'autotm-jax[cuda-compile]', and set "
+        "JAX_PLATFORMS=cpu before Python starts (JAX said: "
     )
     with pytest.raises(TargetError, match=re.escape(text)):
         target.place(np.ones(3))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+
+import jax
 
 from ..errors import AutoTMError, InfeasibleBudget
 from .here import describe as describe
@@ -51,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if interrupted. `argparse` exits with 2 itself.
     """
     options = _parser().parse_args(arguments)
+    if getattr(options, "target", None) and "JAX_PLATFORMS" not in os.environ:
+        # Nothing runs: JAX need not look for the devices that are here.
+        jax.config.update("jax_platforms", "cpu")
     try:
         options.run(options)
     except (UsageError, AutoTMError) as error:

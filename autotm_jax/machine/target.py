@@ -113,8 +113,9 @@ def _absent_devices(config: str, topology: str) -> tuple[Any, ...]:
         )
     except Exception as error:
         raise TargetError(
-            "Compiling for a GPU that is not here needs JAX's CUDA plugin: "
-            "pip install 'autotm-jax[cuda-compile]' "
+            "Compiling for a GPU that is not here needs JAX's CUDA plugin, and JAX "
+            "must not look for a GPU here: pip install 'autotm-jax[cuda-compile]', and "
+            "set JAX_PLATFORMS=cpu before Python starts "
             f"(JAX said: {type(error).__name__}: {error})."
         ) from error
     return tuple(found.devices)

@@ -17,12 +17,11 @@ import os
 import re
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import AutoTMWarning
+from ..errors import warn
 
 
 try:
@@ -90,12 +89,10 @@ def store(kind: str, key: str, entry: Any) -> None:
 
 @functools.cache
 def _say_unwritable(directory: str, reason: str) -> None:
-    warnings.warn(
+    warn(
         f"The cache directory {directory} cannot be written ({reason}), so costs and "
         "plans are worked out again in the next process. Set AUTOTM_JAX_CACHE to a "
-        "directory that can be written.",
-        AutoTMWarning,
-        stacklevel=3,
+        "directory that can be written."
     )
 
 
@@ -106,12 +103,10 @@ def _say_unreadable(directory: str, name: str) -> None:
     if directory in _said_unreadable:
         return
     _said_unreadable.add(directory)
-    warnings.warn(
+    warn(
         f"The cache directory {directory} holds an entry that cannot be read ({name}). "
         "It is worked out again, as is any other such entry; `autotm cache clear` "
-        "removes them all.",
-        AutoTMWarning,
-        stacklevel=3,
+        "removes them all."
     )
 
 

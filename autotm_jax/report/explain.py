@@ -115,9 +115,9 @@ class _Explained:
         self.plan, self.program = plan, program
         self.problem, self.state = problem, state
         found = zip(problem.tensors, decisions(problem, plan.schedule), strict=True)
-        members = [_Member(tensor, decision) for tensor, decision in found]
-        self.free = [m for m in members if m.decision.has_gap]
-        self.bound = len(members) - len(self.free)
+        self.members = [_Member(tensor, decision) for tensor, decision in found]
+        self.free = [m for m in self.members if m.decision.has_gap]
+        self.bound = len(self.members) - len(self.free)
         self.layers = layers_of(program, [m.tensor for m in self.free])
         self.again: dict[int, float] = defaultdict(float)
         recipes = {t.value: t.recipe for t in problem.tensors}
@@ -181,13 +181,14 @@ class _Explained:
         worst = int(self.state.device.argmax())
         taken, alive = self.state.device[worst], self.state.alive(worst)
         stacks = self.state.stacked(worst)
+        ways = {m.tensor.value: m.decision.way for m in self.members}
         sizes = {t.value: t.stacked for t in self.problem.tensors}
         rest = taken - sum(self.program.values[v].nbytes for v in alive)
         rest -= sum(sizes[v] for v in stacks)
         lines = [
             f"The tightest point is segment {worst} of {self.problem.segments}, with "
             f"{format_bytes(taken)}. The largest values there:",
-            *largest(self.program, alive, stacks),
+            *largest(self.program, alive, stacks, ways),
         ]
         if rest > 0:
             lines.append(

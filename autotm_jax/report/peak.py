@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
@@ -12,16 +12,19 @@ from ..trace import Kind
 
 
 if TYPE_CHECKING:
-    from ..solve import Problem, Schedule
+    from ..solve import Problem, Schedule, Way
     from ..trace import Equation, Program
 
 
 # Kinds that are named.
-_LINES = 6
+_LINES = 10
 
 
 def largest(
-    program: Program, values: Iterable[int], stacks: Iterable[int] = ()
+    program: Program,
+    values: Iterable[int],
+    stacks: Iterable[int] = (),
+    ways: Mapping[int, Way] | None = None,
 ) -> list[str]:
     """A few lines of text about the largest of some values, with where they are made.
 
@@ -30,17 +33,23 @@ def largest(
     - `program`: the program.
     - `values`: of the program.
     - `stacks`: values of loops of which those of all iterations count.
+    - `ways`: what was decided about them, if that is to be said.
 
     **Returns:**
 
-    At most seven lines, the largest values first; equal ones of one line are counted.
+    At most eleven lines, the largest values first; equal ones of one line are counted.
     """
-    found = [(program.values[v].nbytes, program.values[v].describe()) for v in values]
+
+    def named(value: int) -> str:
+        way = "" if ways is None or value not in ways else f", {ways[value].value}"
+        return program.values[value].describe() + way
+
+    found = [(program.values[v].nbytes, named(v)) for v in values]
     for value in stacks:
         each = program.values[value]
         assert each.loop is not None
         count = program.loops[each.loop].length
-        found.append((count * each.nbytes, f"a stack of {count} {each.describe()}"))
+        found.append((count * each.nbytes, f"a stack of {count} {named(value)}"))
     found.sort(key=lambda sized: -sized[0])
     kinds = list(Counter(found).items())
     lines = [
@@ -69,14 +78,33 @@ def tightest_point(program: Program, problem: Problem, schedule: Schedule) -> st
     picks = {p.segment: p.variant for p in schedule.picks}
     body = program.segments[worst].body.by(picks.get(worst, 0))
     equations = [program.equations[i] for i in body.equations]
-    # What is fused into the segment's kernels is written there and nowhere else.
-    inside = {v for e in equations for v in e.outputs}
-    alive = {*state.alive(worst), *inside} - program.resident
-    lines = "\n".join(largest(program, alive, state.stacked(worst)))
+    alive = set(state.alive(worst)) - program.resident
+    lines = largest(program, alive, state.stacked(worst))
+    workspace = int(state.workspace[worst])
+    inside = {
+        v
+        for v in _used_up(equations) - alive - program.resident
+        if program.values[v].nbytes <= workspace  # else it takes an operand's place
+    }
+    if inside:
+        lines.append(
+            f"and {format_bytes(workspace)} of workspace, for what is made and used up "
+            "in the segment, at one time or another:"
+        )
+        lines += largest(program, inside)
+    every = "\n".join(lines)
     return (
         f"The largest values alive at the tightest point, segment {worst} of "
-        f"{problem.segments}{_said(program, equations)}:\n{lines}"
+        f"{problem.segments}{_said(program, equations)}:\n{every}"
     )
+
+
+def _used_up(equations: Sequence[Equation]) -> set[int]:
+    # What kernels write, and what is written for them to read. The rest is fused.
+    kernels = [e for e in equations if e.kind is not Kind.FUSED]
+    made = {v for e in equations for v in e.outputs}
+    fed = {v for e in kernels if e.kind is Kind.KERNEL for v in e.operands}
+    return {v for e in kernels for v in e.outputs} | (made & fed)
 
 
 def _said(program: Program, equations: Iterable[Equation]) -> str:

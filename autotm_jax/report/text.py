@@ -26,7 +26,7 @@ def summary(plan: Plan) -> str:
 
     Text of at most about thirty lines.
     """
-    rows = [("budget", _size(plan.budget)), ("status", plan.status.value)]
+    rows = [("budget", _budget(plan)), ("status", plan.status.value)]
     if plan.note:
         rows.append(("note", plan.note))
     if plan.machine is not None:
@@ -76,7 +76,7 @@ def summary(plan: Plan) -> str:
 def _values(plan: Plan, count: int, nbytes: int) -> str:
     # Before a plan from a file is applied, there is nothing that has a size.
     size = "" if plan.program is None else f", {format_bytes(nbytes)}"
-    return f"{count} values{size}"
+    return f"{count} value{'s' * (count != 1)}{size}"
 
 
 def _state_rows(plan: Plan) -> list[tuple[str, str]]:
@@ -86,8 +86,10 @@ def _state_rows(plan: Plan) -> list[tuple[str, str]]:
     return [("state", f"{len(plan.on_host)} leaves, {size} on the host between calls")]
 
 
-def _size(nbytes: int | None) -> str:
-    return "none known" if nbytes is None else format_bytes(nbytes)
+def _budget(plan: Plan) -> str:
+    if plan.budget is not None:
+        return format_bytes(plan.budget)
+    return "none known" if plan.is_untouched else '"min"'
 
 
 def _time_rows(plan: Plan) -> list[tuple[str, str]]:
