@@ -4,6 +4,8 @@ import importlib.metadata
 
 from .compile import device_bytes as device_bytes
 from .compile import host_bytes as host_bytes
+from .config import Config as Config
+from .config import config as config
 from .errors import (
     AutoTMError as AutoTMError,
 )
@@ -12,6 +14,9 @@ from .errors import (
 )
 from .errors import (
     BudgetError as BudgetError,
+)
+from .errors import (
+    ConfigError as ConfigError,
 )
 from .errors import (
     InfeasibleBudget as InfeasibleBudget,

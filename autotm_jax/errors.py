@@ -12,6 +12,10 @@ class BudgetError(AutoTMError, ValueError):
     """A budget that cannot be understood or can never be met."""
 
 
+class ConfigError(AutoTMError, ValueError):
+    """A setting that there is not, or a value that is none for it."""
+
+
 class InfeasibleBudget(AutoTMError):
     """No plan meets the budget.
 

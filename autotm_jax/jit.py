@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .budget import Budget, parse_budget, parse_host_budget
+from .config import config
 from .errors import TargetError
 from .machine import Target
 from .machine import target as find_target
@@ -136,13 +137,18 @@ def jit(
             host_budget=host,
             move_state=move_state,
             measure=measure,
-            solver=solver or SolverOptions(),
+            solver=solver or _usual_solver(),
             formulation=program,
             saved=saved,
             jit_options=jit_options,
         )
 
     return decorate if fun is None else decorate(fun)
+
+
+def _usual_solver() -> SolverOptions:
+    limit, threads = config.solver_time_limit, config.solver_threads
+    return SolverOptions(time_limit=limit, threads=threads)
 
 
 def _saved(plan: Any) -> Saved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +281,32 @@ class Plan:
         from .report.page import save_page
 
         save_page(self, Path(path))
+
+    def policy(self) -> Callable[..., Any]:
+        """The plan as a policy of `jax.checkpoint`, for values that have names.
+
+        A policy goes by the names that `jax.ad_checkpoint.checkpoint_name` gives, and
+        is the same for all layers: what the plan keeps is saved, what it moves is
+        offloaded to `pinned_host`, what it computes again is neither. It is less than
+        the plan, and nobody checks what it takes.
+
+        !!! Example
+
+            ```python
+            layer = jax.checkpoint(layer, policy=step.plan(state, batch).policy())
+            ```
+
+        **Returns:**
+
+        A policy.
+
+        **Raises:**
+
+        - `ReportError`: if the step names no values, or was not analysed.
+        """
+        from .report.policy import policy_of
+
+        return policy_of(self)
 
     def __str__(self) -> str:
         from .report.text import summary

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import threading
 import types
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from jax.core import Tracer
 from . import compat
 from .applied import AppliedPlanner
 from .arguments import Arguments
-from .budget import Budget
+from .budget import Budget, format_bytes
 from .compile import (
     compile_not_to_run,
     compiler_options,
@@ -25,6 +24,7 @@ from .compile import (
     examine,
     mark_on_host,
 )
+from .config import LOGGER, config
 from .emit import emit
 from .errors import (
     AutoTMError,
@@ -47,9 +47,6 @@ from .stateful import StatefulPlanner
 from .unsupported import why_unsupported
 from .verdict import MOST_ROUNDS, judge
 
-
-# "0" prices steps by description even where their device is here.
-_MEASURE = "AUTOTM_JAX_MEASURE"
 
 # JAX traces a step anew where its own settings have changed. Compiling may do that, if
 # something is imported for it (a language for kernels, say): so often at most.
@@ -261,7 +258,7 @@ class Step:
         target = find_target(given)
         if measure is None:
             is_alone = target.is_present and jax.process_count() == 1
-            measure = is_alone and os.environ.get(_MEASURE, "1") != "0"
+            measure = is_alone and config.measure
         return Request(target, budget, host_budget, measure, solver, formulation)
 
     def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -374,7 +371,10 @@ class Step:
                 planner = AppliedPlanner(make, known, self._saved)
             else:
                 planner = StatefulPlanner(make, carried, self._is_told)
-            return planner, planner.first()
+            LOGGER.info("Planning %s.", self)
+            plan = planner.first()
+            LOGGER.info("Planned:\n%s", plan)
+            return planner, plan
         except AutoTMError:
             raise
         except Exception as error:  # noqa: BLE001 - the step has to run whatever fails
@@ -460,6 +460,12 @@ class Step:
                     compiled = self._lowered(plan, *given).compile()
                     evidence = examine(
                         compiled, plan.schedule, platform, plan.copies_inside
+                    )
+                    LOGGER.info(
+                        "Plan %d of %s takes %s when compiled.",
+                        number,
+                        self,
+                        format_bytes(evidence.device_bytes),
                     )
                     following = judge(planner, plan, evidence, number, platform)
                 except BaseException as error:

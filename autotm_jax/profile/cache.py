@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..config import config
 from ..errors import warn
 
 
@@ -38,11 +39,7 @@ _ABANDONED_SECONDS = 3600.0
 
 def cache_directory() -> Path:
     """Where entries are kept."""
-    chosen = os.environ.get("AUTOTM_JAX_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "autotm-jax"
+    return config.cache_directory
 
 
 def cache_key(*parts: object) -> str:

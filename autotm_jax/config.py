@@ -1,0 +1,168 @@
+"""Settings of the process, from the environment or set by the program.
+
+What is set by the program goes before what the environment says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+
+LOGGER = logging.getLogger("autotm_jax")
+"""Says what is planned and compiled, at level INFO. Nothing is shown by default."""
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _directory(value: Any) -> Path:
+    return Path(value).expanduser()
+
+
+def _level(value: Any) -> str:
+    name = str(value).upper()
+    if name not in _LEVELS:
+        raise ValueError(f"one of {', '.join(_LEVELS)}")
+    return name
+
+
+def _threads(value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or int(value) < 1 or int(value) != float(value):
+        raise ValueError("a whole number, one or more")
+    return int(value)
+
+
+def _seconds(value: Any) -> float:
+    if not 0 <= float(value) < float("inf"):
+        raise ValueError("a finite number of seconds that is not less than zero")
+    return float(value)
+
+
+def _switch(value: Any) -> bool:
+    known = {"0": False, "false": False, "1": True, "true": True}
+    if str(value).lower() not in known:
+        raise ValueError("1 or 0")
+    return known[str(value).lower()]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """One setting: its environment variable, how it is read, what it is by default."""
+
+    variable: str
+    read: Callable[[Any], Any]
+    default: Callable[[], Any]
+
+
+def _usual_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "autotm-jax"
+
+
+_SETTINGS = {
+    "cache_directory": _Setting("AUTOTM_JAX_CACHE", _directory, _usual_directory),
+    "log_level": _Setting("AUTOTM_JAX_LOG", _level, lambda: "WARNING"),
+    "measure": _Setting("AUTOTM_JAX_MEASURE", _switch, lambda: True),
+    "solver_threads": _Setting("AUTOTM_JAX_SOLVER_THREADS", _threads, lambda: None),
+    "solver_time_limit": _Setting(
+        "AUTOTM_JAX_SOLVER_TIME_LIMIT", _seconds, lambda: 12.0
+    ),
+}
+
+
+class Config:
+    """Settings of the process: `autotm.config`.
+
+    !!! Example
+
+        ```python
+        autotm.config.update("log_level", "INFO")
+        autotm.config.update("solver_time_limit", 60)
+        ```
+
+    - `cache_directory` (`AUTOTM_JAX_CACHE`): where costs and plans are kept between
+        processes.
+    - `log_level` (`AUTOTM_JAX_LOG`): from which level on the logger `autotm_jax` says
+        what it does; `"INFO"` for what is planned and compiled.
+    - `measure` (`AUTOTM_JAX_MEASURE`): whether steps are timed on a device that is
+        here.
+    - `solver_threads` (`AUTOTM_JAX_SOLVER_THREADS`): that the solver uses; `None`
+        leaves it to the solver.
+    - `solver_time_limit` (`AUTOTM_JAX_SOLVER_TIME_LIMIT`): seconds of search for one
+        order of a step. `autotm_jax.SolverOptions` says both for one step.
+    """
+
+    def __init__(self) -> None:
+        self._set: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        setting = _SETTINGS.get(name)
+        if setting is None:
+            raise AttributeError(_unknown(name))
+        if name in self._set:
+            return self._set[name]
+        said = os.environ.get(setting.variable)
+        if not said:
+            return setting.default()
+        return _read(setting.variable, setting, said)
+
+    def update(self, name: str, value: Any) -> None:
+        """Sets one of the settings.
+
+        **Arguments:**
+
+        - `name`: of the setting.
+        - `value`: what it is from now on; `None` for what the environment says.
+
+        **Raises:**
+
+        - `ConfigError`: if there is no such setting, or the value is none for it.
+        """
+        setting = _SETTINGS.get(name)
+        if setting is None:
+            raise ConfigError(_unknown(name))
+        if value is None:
+            self._set.pop(name, None)
+        else:
+            self._set[name] = _read(name, setting, value)
+        if name == "log_level":
+            _set_level(self.log_level)
+
+    def __repr__(self) -> str:
+        known = ", ".join(f"{name}={getattr(self, name)!r}" for name in _SETTINGS)
+        return f"autotm_jax.config({known})"
+
+
+def _read(name: str, setting: _Setting, value: Any) -> Any:
+    try:
+        return setting.read(value)
+    except (TypeError, ValueError) as error:
+        said = str(error) if isinstance(error, ValueError) else ""
+        is_ours = said.startswith(("one of", "a ", "1 or"))
+        wanted = said if is_ours else "a number"
+        raise ConfigError(f"{name} is {value!r}. Give {wanted}.") from error
+
+
+def _unknown(name: str) -> str:
+    return f"There is no setting {name!r}. There are {', '.join(_SETTINGS)}."
+
+
+def _set_level(level: str) -> None:
+    # What the program has set up for its own logs stands.
+    LOGGER.setLevel(level)
+    if not LOGGER.handlers and not logging.getLogger().handlers:
+        LOGGER.addHandler(logging.StreamHandler())
+
+
+config = Config()
+
+if os.environ.get("AUTOTM_JAX_LOG"):
+    _set_level(config.log_level)
