@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .emit import carried_on_host
-from .errors import PlanFileError
+from .errors import PlanFileError, ReportError
 from .machine import Machine
 from .planfile import Saved, dumped, loaded
 from .profile import Costs
@@ -57,6 +57,8 @@ class Plan:
     - `realised`: what XLA made of it; `None` before it is compiled.
     - `saved`: the file that a plan was loaded from. Until it is applied, it has figures
         and a schedule only.
+    - `analysis`: for a step that is left as it is, prices it: the same plan, with what
+        it takes to explain and to draw it.
     """
 
     budget: int | None
@@ -79,6 +81,9 @@ class Plan:
     realised: Realised | None = None
     formulation: Formulation = Formulation.JOINT
     saved: Saved | None = dataclasses.field(default=None, repr=False)
+    analysis: Callable[[], Plan] | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def is_untouched(self) -> bool:
@@ -124,6 +129,27 @@ class Plan:
         there = carried_on_host(self.program, self.schedule)
         arguments = enumerate(self.program.arguments)
         return frozenset(number for number, value in arguments if value in there)
+
+    def analysed(self) -> Plan:
+        """The plan with what it takes to explain and to draw it.
+
+        A step that is left as it is has not been priced: that is done now.
+
+        **Raises:**
+
+        - `ReportError`: if that cannot be had.
+        """
+        if self.program is not None and self.problem is not None:
+            return self
+        if self.saved is not None:
+            raise ReportError(
+                f"The plan in {self.saved.name} is not applied yet. Give it to "
+                "autotm.jit(..., plan=plan), and use the .plan(...) of that step."
+            )
+        if self.analysis is None:
+            why = self.note or self.status.value
+            raise ReportError(f"There is nothing to draw: {why}.")
+        return self.analysis()
 
     def _bytes_of(self, values: Collection[int]) -> int:
         if self.program is None:
@@ -232,8 +258,8 @@ class Plan:
 
         **Raises:**
 
-        - `ReportError`: if the step was left as it is and not analysed, matplotlib is
-            missing, or the file cannot be written.
+        - `ReportError`: if there is nothing to draw, matplotlib is missing, or the file
+            cannot be written.
         """
         from .report.plots import plot_plan
 
@@ -249,8 +275,7 @@ class Plan:
 
         **Raises:**
 
-        - `ReportError`: if the step was left as it is and not analysed, or the file
-            cannot be written.
+        - `ReportError`: if there is nothing to draw, or the file cannot be written.
         """
         from .report.perfetto import save_trace
 
@@ -275,8 +300,7 @@ class Plan:
 
         **Raises:**
 
-        - `ReportError`: if the step was left as it is and not analysed, or the file
-            cannot be written.
+        - `ReportError`: if there is nothing to draw, or the file cannot be written.
         """
         from .report.page import save_page
 

@@ -24,7 +24,7 @@ from .plain import Plain
 from .plan import Plan
 from .planfile import Outline, Saved
 from .shared import SharedCandidate
-from .solve import PROGRAMS, Formulation, SolverOptions, Status, replay
+from .solve import PROGRAMS, Formulation, Schedule, SolverOptions, Status, replay
 from .trace import Divide, Order, Program, build_program, is_conditional
 
 
@@ -265,8 +265,20 @@ class Planner:
     def _untouched(self, budget: int | None) -> Plan:
         machine = self.request.target.machine
         nbytes = self._plain.nbytes
-        status = Status.UNTOUCHED
-        return Plan(budget, status, device_bytes=nbytes, machine=machine)
+        return Plan(
+            budget,
+            Status.UNTOUCHED,
+            device_bytes=nbytes,
+            machine=machine,
+            analysis=functools.partial(self._analysed, budget),
+        )
+
+    def _analysed(self, budget: int | None) -> Plan:
+        """The plan that leaves the step as it is, priced."""
+        candidate = self._usual
+        seconds = replay(candidate.problem, Schedule()).makespan
+        found = Found(Status.UNTOUCHED, Schedule(), seconds, seconds, 0.0)
+        return candidate.plan(found, budget, float("inf"), "")
 
     def _budget_bytes(self) -> int | None:
         budget = self.request.budget

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import autotm_jax as autotm
-from autotm_jax import Plan, Status
+from autotm_jax import Plan
 from autotm_jax.report.course import Course, Lane, Phase, course_of
 from autotm_jax.solve import Schedule, Way, replay
 from autotm_jax.trace import short_source
@@ -133,16 +133,29 @@ def test_a_step_without_a_gradient_has_no_parts():
     assert [phase for phase, _, _ in course.phases] in ([], [*Phase][:2])
 
 
-def test_a_step_that_was_not_analysed():
-    step = autotm.jit(lambda x: x + 1, budget="1GiB")
-    plan = step.plan(jnp.ones(3))
+def test_a_step_that_is_left_as_it_is():
+    workload = gpt.workload(gpt.TINY, "gpt")
+    plan = autotm.jit(workload.step, budget="1GiB", donate_argnums=0).plan(
+        *workload.args
+    )
+    assert plan.is_untouched and plan.program is None
+    course = course_of(plan)
+    assert not any(course.host) and course.phases
+    assert all(s.lane is Lane.COMPUTE for s in course.spans)
+    text = plan.explain()
+    assert "Plain jax.jit takes" in text and "The tightest point is segment" in text
+    assert plan.plot().axes
+
+
+def test_what_cannot_be_analysed():
+    with pytest.warns(autotm.AutoTMWarning, match="it returns no arrays"):
+        plan = autotm.jit(lambda x: None, budget="min").plan(jnp.ones(3))
     with pytest.raises(autotm.ReportError) as caught:
         course_of(plan)
-    assert str(caught.value) == (
-        f"There is nothing to draw: the step was not analysed ({plan.status.value}). "
-        'Plan it with a smaller budget, or with budget="min".'
-    )
-    assert plan.status is Status.UNTOUCHED
+    assert str(caught.value) == "There is nothing to draw: it returns no arrays."
+    plan = dataclasses.replace(plan, note="")
+    with pytest.raises(autotm.ReportError, match="^There is nothing to draw: the step"):
+        course_of(plan)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,15 @@ def test_a_plan_is_applied_as_it_was(path: Path):
     assert "Why this plan" in found.explain()
 
 
+def test_a_plan_that_is_not_applied_cannot_be_drawn(path: Path):
+    with pytest.raises(autotm.ReportError) as caught:
+        Plan.load(path).plot()
+    assert str(caught.value) == (
+        f"The plan in {path} is not applied yet. Give it to autotm.jit(..., plan=plan),"
+        " and use the .plan(...) of that step."
+    )
+
+
 def test_one_that_was_not_a_file_is_applied_too():
     assert applied(planned()).plan(*arguments()).schedule == planned().schedule
 

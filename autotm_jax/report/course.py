@@ -145,14 +145,13 @@ def course_of(plan: Plan, schedule: Schedule | None = None) -> Course:
 
     **Raises:**
 
-    - `ReportError`: for a step that was not analysed.
+    - `ReportError`: for a step that cannot be analysed.
     """
+    plan = plan.analysed()
     program, problem = plan.program, plan.problem
-    if program is None or problem is None or not problem.segments:
-        raise ReportError(
-            f"There is nothing to draw: the step was not analysed ({plan.status.value})"
-            '. Plan it with a smaller budget, or with budget="min".'
-        )
+    assert program is not None and problem is not None
+    if not problem.segments:
+        raise ReportError("There is nothing to draw: the step computes nothing.")
     schedule = plan.schedule if schedule is None else schedule
     state = replay(problem, schedule)
     results, aliased = program.result_bytes()

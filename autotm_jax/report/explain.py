@@ -71,11 +71,12 @@ def explanation(plan: Plan) -> str:
 
     Text.
     """
-    program, problem, state = plan.program, plan.problem, plan.replay
-    if plan.is_untouched or program is None or problem is None or state is None:
+    if plan.is_untouched or plan.program is None:
         lines = _untouched(plan)
+        if plan.analysis is not None:
+            lines += ["", *_Explained.of(plan.analysed()).peak()]
     else:
-        lines = _Explained(plan, program, problem, state).lines()
+        lines = _Explained.of(plan).lines()
     return "\n".join(["Why this plan", *(f"  {line}".rstrip() for line in lines)])
 
 
@@ -131,9 +132,16 @@ class _Explained:
                 runs.add((recipe.run, item.use))
         self.gain = 0.0  # of the best way that was not taken
 
+    @staticmethod
+    def of(plan: Plan) -> _Explained:
+        """Of a plan that was analysed."""
+        program, problem, state = plan.program, plan.problem, plan.replay
+        assert program is not None and problem is not None and state is not None
+        return _Explained(plan, program, problem, state)
+
     def lines(self) -> list[str]:
         """The whole text."""
-        parts = self._outset(), self._peak(), self._margin(), self._decisions()
+        parts = self._outset(), self.peak(), self._margin(), self._decisions()
         lines = [line for part in parts if part for line in (*part, "")]
         return lines[:-1]
 
@@ -175,7 +183,8 @@ class _Explained:
             )
         return lines
 
-    def _peak(self) -> list[str]:
+    def peak(self) -> list[str]:
+        """Where memory is tightest, and what is alive there."""
         if not self.state.device.size:
             return []
         worst = int(self.state.device.argmax())

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ..plan import Plan
 
 
-# Where the template wants the data.
-_PLACE = "@DATA@"
-
 _WAYS = list(Way)
 
 
@@ -64,10 +61,15 @@ def save_page(plan: Plan, path: Path) -> None:
 
 def page(plan: Plan) -> str:
     """The page of a plan as HTML."""
-    template = resources.files("autotm_jax.report") / "page.html"
+    here = resources.files("autotm_jax.report")
+    html, style, script = (
+        (here / f"page.{kind}").read_text(encoding="utf-8")
+        for kind in ("html", "css", "js")
+    )
     # Texts come from users: none may end the element that holds the data.
     data = json.dumps(contents(plan), separators=(",", ":")).replace("<", "\\u003c")
-    return template.read_text(encoding="utf-8").replace(_PLACE, data)
+    html = html.replace("@STYLE@", style).replace("@SCRIPT@", script)
+    return html.replace("@DATA@", data)
 
 
 def contents(plan: Plan) -> dict[str, Any]:
@@ -146,7 +148,10 @@ def _figures(plan: Plan, course: Course, before: Course) -> list[tuple[str, str,
             f"{course.seconds / before.seconds:.3f} x {said(before.seconds)} before",
         ),
     ]
-    if plan.device_bytes is not None:
+    if plan.is_untouched and plan.device_bytes is not None:
+        compiled = format_bytes(plan.device_bytes)
+        found.append(("Executable, compiled", compiled, "as it is"))
+    elif plan.device_bytes is not None:
         packed = format_bytes(plan.device_bytes)
         found.append(("Executable, modelled", packed, "on the device, packed"))
     if plan.realised is not None:
@@ -158,7 +163,7 @@ def _figures(plan: Plan, course: Course, before: Course) -> list[tuple[str, str,
 
 def _copy(span: Span, texts: Texts) -> list[Any]:
     aval, origin, source = span.name.partition(" from ")
-    name = texts(aval + origin + _short(source))
+    name = texts(aval + origin + short_source(source))
     times = _nanoseconds((span.begin, span.end))
     return [span.lane.value, name, *times, span.nbytes, int(span.waits)]
 
@@ -169,17 +174,12 @@ def _held(held: Held, texts: Texts) -> list[Any]:
         held.nbytes,
         texts(held.aval),
         texts(held.source),
-        texts(_short(held.source)),
+        texts(short_source(held.source)),
         _WAYS.index(held.way),
         held.layer,
         int(held.is_argument),
         held.spans,
     ]
-
-
-def _short(source: str) -> str:
-    # What follows is a path into the user's arguments, not one of a file.
-    return source if source.startswith("argument ") else short_source(source)
 
 
 def _nanoseconds(seconds: tuple[float, ...]) -> list[int]:

@@ -36,6 +36,7 @@ def ways_by_name(plan: Plan) -> dict[str, Way]:
 
     - `ReportError`: if the step was not analysed.
     """
+    plan = plan.analysed()
     held = {item.value: item for item in course_of(plan).held}
     assert plan.program is not None
     votes: dict[str, Counter[Way]] = defaultdict(Counter)
