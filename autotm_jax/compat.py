@@ -120,6 +120,13 @@ def is_explicitly_sharded(aval: Any) -> bool:
     return any(t == jax.sharding.AxisType.Explicit for t in types)
 
 
+def device_count(sharding: jax.sharding.Sharding) -> int:
+    """How many devices an array is on; of an abstract mesh, how many there would be."""
+    # An abstract mesh has no devices to count.
+    mesh = getattr(sharding, "mesh", None)
+    return len(sharding.device_set) if mesh is None else mesh.size
+
+
 def key_implementation(aval: Any) -> str:
     """The name of the generator that an abstract array of typed PRNG keys is for."""
     # `jax.random.key_impl` takes arrays only.

@@ -19,7 +19,7 @@ from . import compat
 from .errors import PlanFileError
 from .found import Found, read_found, written
 from .solve import Formulation, Pick, Status
-from .trace import Order, Program, Segment
+from .trace import LOCAL, Order, Program, Segment
 
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Outline:
             bool(program.carried),
             formulation,
             tuple((v.aval.str_short(short_dtypes=True), v.source) for v in values),
-            tuple((program.title(s), _digest(s)) for s in program.segments),
+            tuple((program.title(s), _digest(program, s)) for s in program.segments),
             {p.segment: _variant(program, p) for p in picks},
         )
 
@@ -88,8 +88,15 @@ class Outline:
         return ""
 
 
-def _digest(segment: Segment) -> str:
-    return hashlib.sha256(segment.body.signature.encode()).hexdigest()[:12]
+def _digest(program: Program, segment: Segment) -> str:
+    text = segment.body.signature
+    if text.startswith(LOCAL):  # it means nothing in another process
+        equations = (program.equations[i] for i in segment.body.equations)
+        text = ";".join(
+            f"{e.eqn.primitive.name}{[str(program.values[v].aval) for v in e.outputs]}"
+            for e in equations
+        )
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _variant(program: Program, pick: Pick) -> str:

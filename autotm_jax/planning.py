@@ -189,17 +189,23 @@ class Planner:
         candidate = self._candidate(outline.order, outline.parts)
         picks = found.schedule.picks
         here = Outline.of(candidate.program, outline.formulation, picks)
-        faults = [outline.difference(here)]
-        if not faults[0]:
-            faults = list(replay(candidate.problem, found.schedule).faults)
-        if faults:
+        differs = outline.difference(here)
+        if differs:
             raise PlanFileError(
-                f"{saved.name} does not fit this step: {faults[0]} (it was "
-                f"made with JAX {saved.jax}, and this is {compat.JAX_VERSION}). Plan "
-                "the step again."
+                f"{saved.name} does not fit this step: {differs} (it was made with JAX "
+                f"{saved.jax}, and this is {compat.JAX_VERSION}). Plan the step again."
+            )
+        for fault in replay(candidate.problem, found.schedule).faults:
+            raise PlanFileError(
+                f"{saved.name} does not fit this step. {fault} Plan the step again."
             )
         limit = 0 if budget is None else budget - candidate.fixed_bytes
-        return candidate.plan(found, budget, limit, self._note())
+        plan = candidate.plan(found, budget, limit, self._note())
+        if budget is None or _nbytes(plan) <= budget:
+            return plan
+        note = f"it is predicted to take more than the budget of {format_bytes(budget)}"
+        note = "; ".join(filter(None, (plan.note, note)))
+        return dataclasses.replace(plan, note=note)
 
     def tighter(self, plan: Plan, evidence: Evidence) -> Plan:
         """A plan that needs less, after XLA needed more than the budget.

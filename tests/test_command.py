@@ -5,14 +5,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import pytest
 
+import autotm_jax as autotm
 from autotm_jax import command
 from autotm_jax.command import here, steps
 from autotm_jax.machine import describe
 from autotm_jax.profile import cache, transfers
 from autotm_jax.profile.timing import Timing
+
+from .compiling import needs_cuda_plugin
+from .steps import chain_arguments, chain_step
 
 
 X = jnp.ones((16, 16))
@@ -64,6 +69,128 @@ def test_what_is_no_step(name: str, text: str, capsys: pytest.CaptureFixture[str
     assert command.main(["profile", name]) == 1
     said = capsys.readouterr().err
     assert said.startswith("autotm: ") and text in said
+
+
+def chain() -> Any:
+    """A step that may be planned, and its arguments."""
+    args = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), chain_arguments()
+    )
+    return chain_step, args
+
+
+CHAIN = f"{HERE}:chain"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("import no_such_library", "(No module named 'no_such_library')."),
+        ("1 / 0", "(ZeroDivisionError: division by zero)."),
+        ("def f(:", "(SyntaxError: invalid syntax"),
+    ],
+)
+def test_what_a_module_raises_is_shown(
+    source: str,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    (tmp_path / "a_broken_module.py").write_text(source + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "a_broken_module", raising=False)
+    assert command.main(["plan", "a_broken_module:step", "--budget", "min"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "a_broken_module.py" in said
+    assert f"autotm: a_broken_module could not be imported {text}" in said
+
+
+def test_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    plan, picture, trace = (tmp_path / n for n in ("p.json", "p.svg", "t.json.gz"))
+    files = ["--save", str(plan), "--plot", str(picture), "--trace", str(trace)]
+    budget = ["plan", CHAIN, "--budget", "100KiB", "--target", "h100-sxm"]
+    assert command.main([*budget, *files]) == 0
+    assert "  budget          100.0 KiB\n" in capsys.readouterr().out
+    assert autotm.Plan.load(plan).budget == 100 * 1024
+    assert picture.exists() and trace.exists()
+    assert command.main([*budget, "--explain"]) == 0
+    assert capsys.readouterr().out.startswith("Why this plan\n")
+    assert command.main([*budget, "--json", "-"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["budget_bytes"] == 100 * 1024 and figures["compiled"] is None
+    assert figures["device_bytes"] == autotm.Plan.load(plan).device_bytes
+
+
+@needs_cuda_plugin
+def test_a_plan_that_is_compiled(capsys: pytest.CaptureFixture[str]):
+    options = ["--budget", "min", "--target", "h100-sxm", "--compile", "--json", "-"]
+    assert command.main(["plan", CHAIN, *options]) == 0
+    compiled = json.loads(capsys.readouterr().out)["compiled"]
+    assert compiled["device_bytes"] > 0 and compiled["rounds"] == 1
+
+
+@pytest.mark.parametrize(
+    ("budget", "status", "text"),
+    [
+        ("100", 3, "autotm: The budget of 100 B is less than the arguments and"),
+        ("bananas", 1, "autotm: budget is 'bananas', which is not a size."),
+    ],
+)
+def test_budgets_that_cannot_be(
+    budget: str, status: int, text: str, capsys: pytest.CaptureFixture[str]
+):
+    assert command.main(["plan", CHAIN, "--budget", budget]) == status
+    assert capsys.readouterr().err.startswith(text)
+
+
+def test_a_command_line_that_is_not_understood(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["plans", CHAIN])
+    assert caught.value.code == 2
+    assert "invalid choice: 'plans'" in capsys.readouterr().err
+
+
+def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    where, picture = tmp_path / "sweep.json", tmp_path / "sweep.png"
+    options = ["--budgets", "1GiB, 100KiB,min,0.99", "--target", "h100-sxm"]
+    files = ["--json", str(where), "--plot", str(picture)]
+    assert command.main(["sweep", CHAIN, *options, *files]) == 0
+    assert capsys.readouterr().out.startswith("budget ")
+    found = json.loads(where.read_text())
+    assert [row["name"] for row in found["budgets"]] == [
+        *("1GiB", "100KiB", "min", "0.99")
+    ]
+    assert [row["name"] for row in found["baselines"]] == ["jax.jit"]
+    assert picture.exists()
+
+
+def test_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    where = tmp_path / "report.html"
+    options = ["--budget", "min", "--keep-state", "--host-budget", "0"]
+    assert command.main(["report", CHAIN, *options, "--output", str(where)]) == 0
+    assert capsys.readouterr().out == f"The report is in {where}.\n"
+    assert where.read_text().startswith("<!doctype html>")
+
+
+def test_files_that_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    where = tmp_path / "missing" / "cache.json"
+    assert command.main(["cache", "info", "--json", str(where)]) == 1
+    assert capsys.readouterr().err == (
+        f"autotm: {where} could not be written (No such file or directory). Name a "
+        "file in a directory that exists and may be written to.\n"
+    )
+
+
+def test_the_help_has_examples(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert "autotm sweep my_module:workload --budgets 20GiB,10GiB,min" in said
+    assert "3 if no plan meets the budget" in said
 
 
 def test_profile(own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

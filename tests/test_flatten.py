@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import io_callback
+from jax.sharding import NamedSharding, PartitionSpec
 
-from autotm_jax.trace import flatten, register_flattening
+from autotm_jax.trace import build_program, flatten, register_flattening
 from autotm_jax.trace.flatten import Flat, _rules
 
+from .meshes import mesh
 from .programs import program_of, run
 from .steps import assert_close
 
@@ -158,3 +160,29 @@ def test_a_rule_of_ones_own():
         assert names(flatten(jax.make_jaxpr(step)(X))) == ["sin"]
     finally:
         del _rules["grouped_for_a_test"]
+
+
+@pytest.mark.parametrize(("devices", "is_kept"), [(1, False), (2, True)])
+def test_what_sends_nothing_is_left_out(devices: int, is_kept: bool):
+    place = NamedSharding(mesh(data=devices), PartitionSpec("data"))
+
+    def step(x: Any) -> Any:
+        return jax.lax.with_sharding_constraint(x * 2, place) + 1
+
+    found = names(flatten(jax.make_jaxpr(step)(jnp.ones(4))))
+    assert ("sharding_constraint" in found) == is_kept
+    assert found[0] == "mul" and found[-1] == "add"
+
+
+def test_a_step_is_the_same_program_wherever_it_is():
+    def step(x: Any) -> Any:
+        return jax.grad(lambda x: jnp.tanh(x @ x).sum() + jnp.zeros(3).sum())(x)
+
+    shape = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    single = NamedSharding(mesh(data=1), PartitionSpec())
+    there = jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=single)
+    programs = [
+        build_program(jax.jit(step).trace(x).jaxpr, [False]) for x in (shape, there)
+    ]
+    assert programs[0].signature == programs[1].signature
+    assert len({len(p.values) for p in programs}) == 1

@@ -118,6 +118,31 @@ def test_it_runs(path: Path):
     assert given.plan(state, x).on_host
 
 
+def test_a_plan_for_a_machine_that_is_not_here_is_applied_here(path: Path):
+    step = autotm.jit(train_step, plan=Plan.load(path), donate_argnums=0)
+    state, x = initial(), batches(1)[0]
+    _, expected = jax.jit(train_step)(initial(), x)
+    with pytest.warns(autotm.AutoTMWarning):  # that the state moves
+        state, found = step(state, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    plan = step.plan(state, x)
+    assert plan.schedule == planned().schedule and plan.on_host == planned().on_host
+    other = applied(Plan.load(path), target="h200-sxm").plan(*arguments())
+    assert other.schedule == planned().schedule
+
+
+def test_a_budget_that_it_is_not_predicted_to_keep(path: Path):
+    plan = applied(Plan.load(path), budget=100_000).plan(*arguments())
+    assert plan.note == "it is predicted to take more than the budget of 97.7 KiB"
+
+
+def test_what_is_not_applied_explains_nothing(path: Path):
+    assert Plan.load(path).explain() == (
+        f"Why this plan\n  The plan is loaded from {path}, and not applied yet: "
+        "nothing is known of the step."
+    )
+
+
 def test_a_step_that_is_left_as_it_is(path: Path):
     step = autotm.jit(train_step, budget="1GiB", donate_argnums=0)
     step.plan(*arguments()).save(path)
@@ -229,7 +254,7 @@ def test_a_schedule_that_breaks_a_rule(path: Path):
     entry = json.loads(path.read_text())
     entry["schedule"]["stores"] = []
     changed(path, schedule=entry["schedule"])
-    with pytest.raises(PlanFileError, match="does not fit this step: Value"):
+    with pytest.raises(PlanFileError, match=r"does not fit this step\. Value"):
         applied(Plan.load(path)).plan(*arguments())
 
 

@@ -71,7 +71,9 @@ def explanation(plan: Plan) -> str:
 
     Text.
     """
-    if plan.is_untouched or plan.program is None:
+    if plan.saved is not None and plan.program is None:
+        lines = [f"The plan is {plan.note}: nothing is known of the step."]
+    elif plan.is_untouched or plan.program is None:
         lines = _untouched(plan)
         if plan.analysis is not None:
             lines += ["", *_Explained.of(plan.analysed()).peak()]

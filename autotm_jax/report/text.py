@@ -103,6 +103,8 @@ def _time_rows(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _solver(plan: Plan) -> str:
+    if plan.saved is not None and plan.program is None:
+        return plan.solver or "not known"
     found = [f"MIP gap {plan.gap:.2%}"]
     if plan.bound is not None:
         found.append(f"bound {plan.bound * 1e3:,.2f} ms")

@@ -25,7 +25,6 @@ from .fragments import LOCAL as LOCAL
 from .fragments import planned_fragment as planned_fragment
 from .fragments import recomputed_together as recomputed_together
 from .fragments import single_equations as single_equations
-from .gathers import RESHARDING as RESHARDING
 from .layout import in_order as in_order
 from .layout import is_made_in_order as is_made_in_order
 from .loops import Loop as Loop
@@ -36,6 +35,7 @@ from .loops import why_whole as why_whole
 from .nest import Scope as Scope
 from .partial import summed_axes as summed_axes
 from .postpone import Order as Order
+from .primitives import RESHARDING as RESHARDING
 from .primitives import VIEWS as VIEWS
 from .primitives import Kind as Kind
 from .primitives import register_kind as register_kind

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax.extend.core as jex_core
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, Sharding
 
 from .. import compat
 from .bytes import nbytes_of
@@ -29,6 +29,7 @@ from .loops import (
     slicing,
     why_whole,
 )
+from .primitives import RESHARDING
 from .variants import VARIANTS
 
 
@@ -182,6 +183,13 @@ def flatten(
     return flat
 
 
+def _is_for_one_device(eqn: jex_core.JaxprEqn) -> bool:
+    # There is nothing to send then. JAX writes it wherever a mesh is known, also one of
+    # a single device.
+    said = [v for v in eqn.params.values() if isinstance(v, Sharding)]
+    return bool(said) and all(compat.device_count(s) == 1 for s in said)
+
+
 class _Flattening:
     """The values, equations and loops that are written out so far."""
 
@@ -245,6 +253,8 @@ class _Flattening:
         body = None if rule is None or compat.has_context(eqn) else rule(eqn)
         if body is not None and len(body.jaxpr.invars) == len(operands):
             return self.write_out(body, operands, loop)
+        if name in RESHARDING and _is_for_one_device(eqn):
+            return operands
         outputs = tuple(self.new(v.aval) for v in eqn.outvars)
         self.equations.append(FlatEquation(eqn, tuple(operands), outputs, loop))
         return outputs

@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
+from jax.sharding import Sharding
+
+from .. import compat
 from .program import Equation, Fragment, Program, Value
 from .variants import VARIANTS
 
@@ -96,6 +100,12 @@ class FragmentBuilder:
         return Fragment(indices, reads, writes, signature)
 
 
+def _written(param: Any) -> Any:
+    # On one device there is but one place, whether that is said or not.
+    is_place = isinstance(param, Sharding) and compat.device_count(param) == 1
+    return None if is_place else param
+
+
 class Signatures:
     """Texts that are equal for structurally equal fragments.
 
@@ -146,7 +156,8 @@ class Signatures:
     def _text(self, index: int) -> str:
         if index not in self._texts:
             eqn = self._equations[index].eqn
-            params = ",".join(f"{k}={v}" for k, v in sorted(eqn.params.items()))
+            items = sorted(eqn.params.items())
+            params = ",".join(f"{k}={_written(v)}" for k, v in items)
             avals = ",".join(str(v.aval) for v in eqn.outvars)
             text = f"{eqn.primitive.name}[{params}]->{avals}"
             # A parameter that prints as an address (a Python callable) is equal to

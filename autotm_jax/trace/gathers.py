@@ -20,11 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from .. import compat
 from .bytes import axes_of
 from .flatten import Flat, FlatEquation
-from .primitives import Kind, kind_of
-
-
-RESHARDING = frozenset({"sharding_constraint", "reshard"})
-"""Primitives that may send parts of their operand from device to device."""
+from .primitives import RESHARDING, Kind, kind_of
 
 
 def gather_operands(flat: Flat) -> Flat:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 from .flatten import Flat, FlatEquation
-from .gathers import RESHARDING, kinds_of
-from .primitives import Kind
+from .gathers import kinds_of
+from .primitives import RESHARDING, Kind
 
 
 def hold_where_made(flat: Flat) -> Flat:

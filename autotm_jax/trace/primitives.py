@@ -55,6 +55,9 @@ _DATA_MOVEMENT = """
 # What a kernel reads through without a copy.
 VIEWS = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
 
+RESHARDING = frozenset({"sharding_constraint", "reshard"})
+"""Primitives that may send parts of their operand from device to device."""
+
 # Pure functions of their key: the same key gives the same bits, however often.
 _RANDOM = """
     random_bits random_clone random_fold_in random_seed random_split random_unwrap
