@@ -10,7 +10,10 @@ import pytest
 
 import autotm_jax as autotm
 from autotm_jax import Plan, Status
-from autotm_jax.solve import Pick
+from autotm_jax.budget import format_bytes
+from autotm_jax.report.course import course_of
+from autotm_jax.report.wording import said
+from autotm_jax.solve import Pick, Schedule
 
 from .steps import TINY, chain_arguments, chain_step, get
 
@@ -75,6 +78,28 @@ def test_what_moves_is_named_by_source_line():
     schedule = plan.schedule
     counted = sum(int(n) for n in re.findall(r"(?:moved|again) +(\d+) x", text))
     assert counted == len(schedule.stores) + len(schedule.recomputes)
+
+
+def test_what_it_is_compared_to():
+    workload = get("gpt-tiny")
+    options = {"target": "h100-sxm", "donate_argnums": 0}
+    plan = autotm.jit(workload.step, budget=0.6, **options).plan(*workload.args)
+    assert plan.problem is not None and plan.replay is not None
+    rows = rows_of(str(plan))
+    plain = course_of(plan, Schedule())
+    assert rows["before"] == (
+        f"{format_bytes(max(plain.device))}, {said(plain.seconds)}, nothing moved or "
+        "computed again (modelled)"
+    )
+    found = re.fullmatch(
+        r"(.*) of copies, (\d+)% of it beside compute \(modelled\)", rows["overlap"]
+    )
+    assert found is not None and 0 <= int(found[2]) <= 100
+    link = plan.problem.link
+    size = {t.value: t.nbytes * t.times for t in plan.problem.tensors}
+    total = sum(link.alone(size[s.value], link.d2h) for s in plan.schedule.stores)
+    total += sum(link.alone(size[f.value], link.h2d) for f in plan.schedule.fetches)
+    assert found[1] == said(total)
 
 
 def test_an_untouched_step():

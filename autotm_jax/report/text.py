@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
-from ..solve import Formulation
+from ..solve import Formulation, Schedule
+from .course import course_of
 from .loops import loop_notes
+from .wording import said
 
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ def summary(plan: Plan) -> str:
     elif plan.realised is not None:
         rows.append(("device", f"{format_bytes(plan.realised.device_bytes)} compiled"))
     rows += _time_rows(plan)
+    rows += _before_rows(plan)
     if not plan.is_untouched:
         moved, again = len(plan.schedule.moved), len(plan.schedule.recomputes)
         rows += [
@@ -100,6 +103,26 @@ def _time_rows(plan: Plan) -> list[tuple[str, str]]:
     how = "modelled from measured segments" if is_measured else "modelled"
     text = f"{plan.seconds * 1e3:,.2f} ms {how}, {ratio:.3f} x unconstrained"
     return [("step", text)]
+
+
+def _before_rows(plan: Plan) -> list[tuple[str, str]]:
+    # What it is compared to, and how much of the copies is hidden.
+    program, problem, state = plan.program, plan.problem, plan.replay
+    if plan.is_untouched or program is None or problem is None or state is None:
+        return []
+    plain = course_of(plan, Schedule())
+    device = format_bytes(plain.device[plain.peak])
+    before = f"{device}, {said(plain.seconds)}, nothing moved or computed again"
+    rows = [("before", f"{before} (modelled)")]
+    schedule, link = plan.schedule, problem.link
+    copied = [(s.value, link.d2h) for s in schedule.stores]
+    copied += [(f.value, link.h2d) for f in schedule.fetches]
+    if copied:
+        total = sum(link.alone(program.nbytes_of(v), rate) for v, rate in copied)
+        hidden = max(0.0, 1 - (state.makespan - float(state.compute.sum())) / total)
+        taken = f"{said(total)} of copies, {hidden:.0%} of it beside compute"
+        rows.append(("overlap", f"{taken} (modelled)"))
+    return rows
 
 
 def _solver(plan: Plan) -> str:
