@@ -33,12 +33,16 @@ class AppliedPlanner(StatefulPlanner):
         if moves and not carried:
             raise PlanFileError(
                 f"{saved.name} does not fit this step: it has state on the host "
-                "between calls. Donate the state (donate_argnums), and let it move "
-                "(move_state)."
+                "between calls. Donate the state (donate_argnums), let it move "
+                "(move_state), and leave memories and layouts out of in_shardings and "
+                "out_shardings."
             )
         super().__init__(make, carried if moves else {})
-        if moves:
-            self._lets_move()
+        if moves and not self._lets_move():
+            raise PlanFileError(
+                f"{saved.name} does not fit this step: it has state on the host "
+                "between calls, and no host memory may be used. Raise host_budget."
+            )
         self._saved = saved
 
     def first(self) -> Plan:

@@ -28,38 +28,37 @@ def _directory(value: Any) -> Path:
 def _level(value: Any) -> str:
     name = str(value).upper()
     if name not in _LEVELS:
-        raise ValueError(f"one of {', '.join(_LEVELS)}")
+        raise ValueError(name)
     return name
 
 
 def _threads(value: Any) -> int | None:
-    if value is None or value == "":
-        return None
     if isinstance(value, bool) or int(value) < 1 or int(value) != float(value):
-        raise ValueError("a whole number, one or more")
+        raise ValueError(value)
     return int(value)
 
 
 def _seconds(value: Any) -> float:
     if not 0 <= float(value) < float("inf"):
-        raise ValueError("a finite number of seconds that is not less than zero")
+        raise ValueError(value)
     return float(value)
 
 
 def _switch(value: Any) -> bool:
     known = {"0": False, "false": False, "1": True, "true": True}
     if str(value).lower() not in known:
-        raise ValueError("1 or 0")
+        raise ValueError(value)
     return known[str(value).lower()]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
-    """One setting: its environment variable, how it is read, what it is by default."""
+    """One setting: its variable, how it is read, its default, what it has to be."""
 
     variable: str
     read: Callable[[Any], Any]
     default: Callable[[], Any]
+    wanted: str
 
 
 def _usual_directory() -> Path:
@@ -68,12 +67,24 @@ def _usual_directory() -> Path:
 
 
 _SETTINGS = {
-    "cache_directory": _Setting("AUTOTM_JAX_CACHE", _directory, _usual_directory),
-    "log_level": _Setting("AUTOTM_JAX_LOG", _level, lambda: "WARNING"),
-    "measure": _Setting("AUTOTM_JAX_MEASURE", _switch, lambda: True),
-    "solver_threads": _Setting("AUTOTM_JAX_SOLVER_THREADS", _threads, lambda: None),
+    "cache_directory": _Setting(
+        "AUTOTM_JAX_CACHE", _directory, _usual_directory, "the path of a directory"
+    ),
+    "log_level": _Setting(
+        "AUTOTM_JAX_LOG", _level, lambda: "WARNING", f"one of {', '.join(_LEVELS)}"
+    ),
+    "measure": _Setting("AUTOTM_JAX_MEASURE", _switch, lambda: True, "1 or 0"),
+    "solver_threads": _Setting(
+        "AUTOTM_JAX_SOLVER_THREADS",
+        _threads,
+        lambda: None,
+        "a whole number, one or more",
+    ),
     "solver_time_limit": _Setting(
-        "AUTOTM_JAX_SOLVER_TIME_LIMIT", _seconds, lambda: 12.0
+        "AUTOTM_JAX_SOLVER_TIME_LIMIT",
+        _seconds,
+        lambda: 12.0,
+        "a finite number of seconds that is not less than zero",
     ),
 }
 
@@ -100,8 +111,13 @@ class Config:
         order of a step. `autotm_jax.SolverOptions` says both for one step.
     """
 
+    _set: dict[str, Any]
+
     def __init__(self) -> None:
-        self._set: dict[str, Any] = {}
+        object.__setattr__(self, "_set", {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.update(name, value)
 
     def __getattr__(self, name: str) -> Any:
         setting = _SETTINGS.get(name)
@@ -144,11 +160,8 @@ class Config:
 def _read(name: str, setting: _Setting, value: Any) -> Any:
     try:
         return setting.read(value)
-    except (TypeError, ValueError) as error:
-        said = str(error) if isinstance(error, ValueError) else ""
-        is_ours = said.startswith(("one of", "a ", "1 or"))
-        wanted = said if is_ours else "a number"
-        raise ConfigError(f"{name} is {value!r}. Give {wanted}.") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ConfigError(f"{name} is {value!r}. Give {setting.wanted}.") from error
 
 
 def _unknown(name: str) -> str:
@@ -159,7 +172,10 @@ def _set_level(level: str) -> None:
     # What the program has set up for its own logs stands.
     LOGGER.setLevel(level)
     if not LOGGER.handlers and not logging.getLogger().handlers:
-        LOGGER.addHandler(logging.StreamHandler())
+        handler = logging.StreamHandler()
+        # Until the program sets up one of its own.
+        handler.addFilter(lambda record: not logging.getLogger().handlers)
+        LOGGER.addHandler(handler)
 
 
 config = Config()

@@ -31,7 +31,8 @@ class GivenShardings:
     """
 
     def __init__(self, options: Mapping[str, Any]):
-        self._in, self._out = (options.get(name) for name in OPTIONS)
+        given, self._out = (options.get(name) for name in OPTIONS)
+        self._in = tuple(given) if isinstance(given, list) else given
         self._known: dict[Any, list[Sharding | None]] = {}
 
     def __bool__(self) -> bool:
@@ -138,9 +139,20 @@ def _is_place(leaf: Any) -> bool:
 
 
 def _each(prefix: Any, tree: Any) -> list[Sharding | None]:
-    """For each leaf of a pytree what a prefix of it says."""
-    every = jax.tree.broadcast(prefix, tree, is_leaf=_is_none)
-    return [_resolved(x) for x in jax.tree.leaves(every, is_leaf=_is_none)]
+    """For each leaf of a pytree what a prefix of it says.
+
+    Nothing if it is none, or names axes of no mesh: JAX says so better.
+    """
+    out: list[Any] = []
+
+    def said(place: Any, part: Any) -> None:
+        out.extend([_resolved(place)] * len(jax.tree.leaves(part)))
+
+    try:
+        jax.tree.map(said, prefix, tree, is_leaf=_is_none)
+    except ValueError:
+        return [None] * len(jax.tree.leaves(tree))
+    return out
 
 
 def _is_none(node: Any) -> bool:

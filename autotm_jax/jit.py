@@ -71,7 +71,7 @@ def jit(
         described machine (see `autotm_jax.target`).
     - `measure`: whether the step's segments and the copies are timed on the device,
         once, or priced by the description of the nearest machine. By default they are
-        timed where the device is here, unless `AUTOTM_JAX_MEASURE=0` is set.
+        timed where the device is here, unless `autotm_jax.config` says not to.
     - `solver`: limits of the solver.
     - `formulation`: which boolean program decides: `"joint"`, or one of AutoTM's, which
         do not recompute: `"static"` (every value has one place for life),
@@ -97,7 +97,8 @@ def jit(
     - `TypeError`: if `fun` is not callable, `solver` is no `SolverOptions`, `plan` is
         no `Plan`, or `move_state` is no `bool`.
     - `InfeasibleBudget`: at the first call, if no plan meets the budget.
-    - `PlanFileError`: at the first call, if `plan` is not one of this step.
+    - `PlanFileError`: at the first call, if `plan` is not one of this step; at once if
+        it is none.
     """
     saved = None if plan is None else _saved(plan)
     if saved is not None and budget is None:

@@ -219,7 +219,10 @@ class Plan:
         try:
             text = Path(path).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise PlanFileError(f"{path} could not be read ({error}).") from error
+            raise PlanFileError(
+                f"{path} could not be read ({error}). Name a file that Plan.save has "
+                "written."
+            ) from error
         saved = loaded(text, str(path))
         known = dict(saved.predicted)
         note = f"loaded from {saved.name}, and not applied yet"

@@ -100,7 +100,9 @@ def _digest(program: Program, segment: Segment) -> str:
 
 
 def _variant(program: Program, pick: Pick) -> str:
-    # Nothing, if the segment has no such variant.
+    # Nothing, if there is no such variant.
+    if not 0 <= pick.segment < len(program.segments):
+        return ""
     branches = program.segments[pick.segment].body.branches
     known = 1 <= pick.variant <= len(branches)
     return branches[pick.variant - 1].title if known else ""
@@ -229,9 +231,19 @@ def _saved(entry: Mapping[str, Any], text: str, name: str) -> Saved:
     if program is None:
         return Saved(text, name, budget, None, None, *said, predicted)
     found = read_found(entry["schedule"])
-    if found is None:
+    if found is None or not _is_sound(found):
         raise ValueError("the schedule is none")
     return Saved(text, name, budget, found, _outline(program), *said, predicted)
+
+
+def _is_sound(found: Found) -> bool:
+    schedule = found.schedule
+    copies = schedule.stores, schedule.fetches, schedule.streams
+    items = itertools.chain(*copies, schedule.recomputes, schedule.picks)
+    numbers = itertools.chain.from_iterable(map(dataclasses.astuple, items))
+    figures = found.objective, found.bound
+    are_figures = all(isinstance(n, (int, float)) for n in figures)
+    return are_figures and all(isinstance(n, int) for n in numbers)
 
 
 def _outline(entry: Any) -> Outline:

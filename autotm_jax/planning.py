@@ -183,19 +183,31 @@ class Planner:
         found, outline = saved.found, saved.outline
         budget = self._budget_bytes()
         if found is None or outline is None:
+            nbytes = self._plain.to_run()
+            if budget is not None and nbytes > budget:
+                raise PlanFileError(
+                    f"{saved.name} leaves the step as it is, which takes "
+                    f"{format_bytes(nbytes)}: more than the budget of "
+                    f"{format_bytes(budget)}. Plan the step again."
+                )
             note = f"{saved.name} leaves the step as it is"
-            machine = self.request.target.machine
-            return Plan(budget, Status.UNTOUCHED, note=note, machine=machine)
+            return dataclasses.replace(self._untouched(budget), note=note)
         candidate = self._candidate(outline.order, outline.parts)
         picks = found.schedule.picks
         here = Outline.of(candidate.program, outline.formulation, picks)
         differs = outline.difference(here)
         if differs:
+            now = compat.JAX_VERSION
+            versions = f" (it was made with JAX {saved.jax}, and this is {now})"
             raise PlanFileError(
-                f"{saved.name} does not fit this step: {differs} (it was made with JAX "
-                f"{saved.jax}, and this is {compat.JAX_VERSION}). Plan the step again."
+                f"{saved.name} does not fit this step: {differs}"
+                f"{'' if saved.jax == now else versions}. Plan the step again."
             )
-        for fault in replay(candidate.problem, found.schedule).faults:
+        try:
+            faults = replay(candidate.problem, found.schedule).faults
+        except (IndexError, ValueError) as error:
+            faults = (f"It names what there is not ({error}).",)
+        for fault in faults:
             raise PlanFileError(
                 f"{saved.name} does not fit this step. {fault} Plan the step again."
             )

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -122,7 +122,7 @@ class Step:
         self._entries: dict[int, _Entry] = {}
         self._untouched_jits: dict[int, Any] = {}
         self._has_noted_moves = False
-        self._lock = threading.RLock()
+        self._lock, self._planner = threading.RLock(), 0
 
     def __repr__(self) -> str:
         _, budget, *_ = self._given
@@ -146,9 +146,10 @@ class Step:
             return self._plain(*args, **kwargs)
 
     def _called(self, args: Any, kwargs: Any) -> Any:
+        planned = self._planned  # first: another thread may be planning
         if self._divides and not self._arguments.are_placed(args):
             raise _NotPlanned
-        return self._planned(*args, **kwargs)
+        return planned(*args, **kwargs)
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:
         """The plan for arguments of these shapes, without compiling it.
@@ -166,7 +167,7 @@ class Step:
 
         - `InfeasibleBudget`: if no plan meets the budget.
         """
-        with self._lock:
+        with self._planning():
             request = self._request()
             args, kwargs = self._arguments.on(request.target, args, kwargs)
             args, kwargs = self._typed(args, kwargs)
@@ -238,9 +239,23 @@ class Step:
         with self._lock:
             jitted: Any = self._plain
             jitted.clear_cache()
-            self._planned = _unplanned
+            self._planned, self._divides = _unplanned, False
             self._entries.clear()
             self._untouched_jits.clear()
+
+    @contextlib.contextmanager
+    def _planning(self) -> Iterator[None]:
+        """Only one thread plans."""
+        with self._lock:
+            before, self._planner = self._planner, threading.get_ident()
+            try:
+                yield
+            finally:
+                self._planner = before
+
+    @property
+    def _is_planning_here(self) -> bool:
+        return self._planner == threading.get_ident()
 
     @property
     def _moves_state(self) -> bool:
@@ -285,7 +300,8 @@ class Step:
         """Runs under the trace of the planned jit."""
         traced = self._traced(args, kwargs)
         entry = self._entries.get(id(traced.jaxpr))
-        if entry is None:
+        # What is not final yet is for the thread that plans: others wait for it.
+        if entry is None or not (entry.is_final or self._is_planning_here):
             raise _NotPlanned
         leaves = jax.tree.leaves((args, kwargs))
         flat = [leaf for leaf in leaves if isinstance(leaf, Tracer)]
@@ -424,7 +440,7 @@ class Step:
     def _realise_traced(
         self, args: Any, kwargs: Any, may_run: bool, is_call: bool
     ) -> tuple[Any, Any]:
-        with self._lock:
+        with self._planning():
             request = self._request()
             if may_run and not request.target.is_present:
                 raise TargetError(
@@ -452,6 +468,7 @@ class Step:
                     self._planned = self._untouched_jits[key]
                 if plan.on_host and self._applies and not self._divides:
                     self._divides = True
+                    self._untouched_jits.clear()  # made for the other way
                     self._planned = self._new_jit(request)
                 # Before anything is moved, what the last plan had moved is let go.
                 given = args, kwargs

@@ -72,7 +72,9 @@ class Sweep:
         plain = self.baselines[0].seconds
         for point in (*self.points, *self.baselines):
             if point.device_bytes is None:
-                rows.append((point.name, "cannot be met", "", ""))
+                is_planned = point.plan is not None or point in self.baselines
+                reason = "not analysed" if is_planned else "cannot be met"
+                rows.append((point.name, reason, "", ""))
                 continue
             size, seconds = format_bytes(point.device_bytes), point.seconds
             time = "not analysed" if seconds is None else f"{seconds * 1e3:,.2f} ms"
@@ -134,10 +136,10 @@ def sweep(
 
     - as `autotm_jax.jit`, but for `InfeasibleBudget`.
     """
-    steps = {budget: jit(fun, budget=budget, **options) for budget in budgets}
+    steps = [(budget, jit(fun, budget=budget, **options)) for budget in budgets]
     say = progress or (lambda text: None)
     points = []
-    for budget, step in steps.items():
+    for budget, step in steps:
         say(f"budget {_name(budget)}")
         points.append(_planned(step, args, _name(budget)))
     every = []
@@ -174,8 +176,10 @@ def _without_a_limit(points: Sequence[Point], plain: Point) -> float | None:
 def _baseline(
     name: str, function: Callable[..., Any], args: Sequence[Any], options: Any
 ) -> Point:
-    nbytes = jit(function, budget=1.0, **options).plan(*args).device_bytes
-    assert nbytes is not None
+    untouched = jit(function, budget=1.0, **options).plan(*args)
+    nbytes = untouched.device_bytes
+    if nbytes is None:
+        return Point(name, None, None, reason=untouched.note)
     # To be priced, it has to be planned for something it does not meet by itself.
     for budget in (int(_A_LITTLE_LESS * nbytes), "min"):
         try:

@@ -67,7 +67,9 @@ def test_the_environment_and_the_program(
     [
         ("solver_threads", 0, "Give a whole number, one or more."),
         ("solver_threads", 1.5, "Give a whole number, one or more."),
-        ("solver_threads", "many", "Give a number."),
+        ("solver_threads", "many", "Give a whole number, one or more."),
+        ("solver_threads", float("inf"), "Give a whole number, one or more."),
+        ("cache_directory", 3, "Give the path of a directory."),
         (
             "solver_time_limit",
             -1,
@@ -87,7 +89,9 @@ def test_a_variable_that_says_nonsense(config: Config, monkeypatch: pytest.Monke
     monkeypatch.setenv("AUTOTM_JAX_SOLVER_THREADS", "none")
     with pytest.raises(autotm.ConfigError) as caught:
         _ = config.solver_threads
-    assert str(caught.value) == ("AUTOTM_JAX_SOLVER_THREADS is 'none'. Give a number.")
+    assert str(caught.value) == (
+        "AUTOTM_JAX_SOLVER_THREADS is 'none'. Give a whole number, one or more."
+    )
 
 
 def test_settings_that_there_are_not(config: Config):
@@ -98,6 +102,10 @@ def test_settings_that_there_are_not(config: Config):
     with pytest.raises(autotm.ConfigError) as caught:
         config.update("colour", "red")
     assert str(caught.value) == text
+    with pytest.raises(autotm.ConfigError):
+        config.colour = "red"
+    config.solver_threads = "2"
+    assert config.solver_threads == 2
     with pytest.raises(AttributeError) as missing:
         _ = config.colour
     assert str(missing.value) == text

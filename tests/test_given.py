@@ -110,6 +110,22 @@ def test_specs_are_those_of_the_mesh_that_is_set():
             assert result.sharding.is_equivalent_to(placed.sharding, 1)
 
 
+def test_what_is_none_in_a_tree():
+    said = given(in_shardings=[{"w": rows(), "o": None}, None])
+    args = {"w": np.ones(4), "o": None}, [None, jnp.ones(3)]
+    placed = said.arguments(args)
+    assert placed[0]["w"].sharding == rows() and placed[0]["o"] is None
+    assert placed[1][1] is args[1][1]
+    step = given(out_shardings=rows()).held(lambda x: (x, None))
+    assert step(jnp.ones(4))[1] is None
+
+
+def test_what_jax_refuses_is_left_to_jax():
+    for said in (given(in_shardings=(rows(),)), given(in_shardings=(P("no"), None))):
+        args = jnp.ones(4), jnp.ones(4)
+        assert said.described(args) == args
+
+
 def test_results_are_held_where_they_are_said_to_be():
     def step(x: Any) -> Any:
         return {"a": x + 1, "b": x * 2}

@@ -274,3 +274,24 @@ def test_a_state_that_is_elsewhere_than_its_shardings_say():
     wrong = spread((weights, moments), over)
     with pytest.raises(ValueError, match="and in_shardings says"):
         step(wrong, np.array(x))
+
+
+def test_a_step_that_fits_beside_one_whose_state_moves(own_cache: Any):
+    # Both have shardings: those of the one are up to JAX, those of the other are not.
+    rows = NamedSharding(mesh(data=4), P("data"))
+    (weights, moments), x = chain(8, 128)
+    step = autotm.jit(
+        train_step(plain_loss),
+        budget="350KiB",
+        donate_argnums=0,
+        in_shardings=rows,
+        solver=autotm.SolverOptions(time_limit=2),
+    )
+    small = jax.tree.map(lambda a: np.array(a[:4, :4]), (weights, moments))
+    step.plan(small, np.array(x[:, :4]))
+    large = jax.tree.map(np.array, (weights, moments))
+    for _ in range(2):
+        large, _ = step(large, np.array(x))
+        small, _ = step(small, np.array(x[:, :4]))
+    assert step.plan(large, np.array(x)).on_host
+    assert step.plan(small, np.array(x[:, :4])).is_untouched

@@ -80,6 +80,24 @@ def test_what_it_says():
     ]
 
 
+def test_equal_budgets_are_points_each():
+    found = autotm.sweep(jnp.sin, (SHAPE,), ["1GiB", "1GiB"])
+    assert len(found.points) == 2
+
+
+def test_a_step_that_cannot_be_planned():
+    def counting(x: Any) -> Any:
+        counter = jax.new_ref(x)
+        counter[...] += 1
+        return counter[...]
+
+    with pytest.warns(autotm.AutoTMWarning, match="mutable arrays"):
+        found = autotm.sweep(counting, (SHAPE,), ["1GiB"])
+    assert found.points[0].device_bytes is None
+    assert found.baselines[0].reason.startswith("it reads and writes mutable arrays")
+    assert str(found).count("not analysed") == 2
+
+
 def test_a_bad_budget_is_an_error_at_once():
     with pytest.raises(autotm.BudgetError, match="'bananas'"):
         autotm.sweep(step, (WEIGHTS, SHAPE), ["1GiB", "bananas"])

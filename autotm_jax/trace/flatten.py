@@ -187,7 +187,10 @@ def _is_for_one_device(eqn: jex_core.JaxprEqn) -> bool:
     # There is nothing to send then. JAX writes it wherever a mesh is known, also one of
     # a single device.
     said = [v for v in eqn.params.values() if isinstance(v, Sharding)]
-    return bool(said) and all(compat.device_count(s) == 1 for s in said)
+    has_layout = eqn.params.get("layout") is not None
+    return (
+        bool(said) and not has_layout and all(compat.device_count(s) == 1 for s in said)
+    )
 
 
 class _Flattening:
