@@ -2,8 +2,10 @@ import dataclasses
 import itertools
 import math
 
+import cvxpy as cp
 import pytest
 
+from autotm_jax.errors import SolverError
 from autotm_jax.solve import (
     Fetch,
     JointProgram,
@@ -150,3 +152,12 @@ def test_a_variant_takes_its_part_of_the_host():
         other = dataclasses.replace(found, picks=(Pick(2, 1),))
         assert bool(replay(bound, other).faults) == (picked == 2)
         assert (Ledger(bound, other).excess() > 0) == (picked == 2)
+
+
+def test_without_a_solver(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cp, "installed_solvers", lambda: ["CLARABEL"])
+    with pytest.raises(SolverError) as caught:
+        JointProgram(random_problem(3)).relaxation(limit_of(3))
+    assert str(caught.value) == (
+        "No solver: CVXPY does not find HiGHS. Install it with `pip install highspy`."
+    )

@@ -1,0 +1,19 @@
+"""Arguments in the host memory of a device that is not here."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from autotm_jax.compile import mark_on_host
+
+
+def test_what_the_step_does_not_put_there_is_not_there():
+    lowered = jax.jit(lambda x: x + 1).lower(jnp.ones(3))
+    mark_on_host(lowered, 0)
+    with pytest.raises(RuntimeError) as caught:
+        mark_on_host(lowered, 1)
+    assert str(caught.value) == (
+        "0 arguments of the lowered step are on the host, where 1 were planned to be"
+    )
