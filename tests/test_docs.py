@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import io
 import re
 import subprocess
 import sys
@@ -23,6 +25,9 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINES = re.MULTILINE | re.DOTALL
+_PLAN = re.compile(r"^Plan\n(?:  .*\n)+", re.MULTILINE)
+_OPTIONAL = ("note", "overlap", "state", "loop", "runs by")
 _ENTRY = re.compile(r"^::: (\S+)$", re.MULTILINE)
 # What a page would load from elsewhere. Links to other pages are no such thing.
 _LOADED = re.compile(r"<(?:script|img|iframe)[^>]*\ssrc=\"?(?:https?:)?//|@import")
@@ -45,13 +50,27 @@ def as_test(page: Path) -> Any:
     return pytest.param(page, id=page.stem, marks=[needs_cuda_plugin] * is_absent)
 
 
+def rows(plan: str) -> list[str]:
+    """What the lines of a printed plan are called, but for those that may be absent.
+
+    Another version of JAX may have another plan.
+    """
+    found = re.findall(r"^  (\S+(?: \S+)*)  +\S", plan, re.MULTILINE)
+    return [name for name in found if name not in _OPTIONAL]
+
+
 @pytest.mark.parametrize("page", [as_test(page) for page in PAGES if blocks(page)])
 def test_a_page_runs(page: Path):
     namespace: dict[str, Any] = {"__name__": page.stem}
-    with warnings.catch_warnings():
+    printed = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
         warnings.simplefilter("ignore", autotm.AutoTMWarning)
         for block in blocks(page):
             exec(compile(block, str(page), "exec", dont_inherit=True), namespace)
+    # Plans that the page shows have the lines that plans have.
+    shown = re.findall(r"^```text\n(Plan\n.*?)^```$", page.read_text(), _LINES)
+    known = [rows(text) for text in _PLAN.findall(printed.getvalue())]
+    assert all(rows(text) in known for text in shown)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
