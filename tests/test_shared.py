@@ -10,7 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+import pytest
+
+from autotm_jax import shared
+from autotm_jax.candidate import Candidate
 
 
 ROOT = Path(__file__).parent.parent
@@ -103,3 +108,29 @@ def test_processes_that_ask_for_different_plans_are_told(tmp_path: Path):
         assert said["error"].startswith(
             "Process 1 would run this step by another plan than process 0."
         )
+
+
+def test_other_processes_are_told_why_the_first_could_not_plan(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    said: list[Any] = []
+
+    def told(mine: Any) -> Any:  # as from process to process: what the first says
+        if jax.process_index() == 0:
+            said.append(json.loads(json.dumps(mine)))
+        return said[-1]
+
+    def fail(self: Candidate, limit: int, *rest: Any) -> Any:
+        assert jax.process_index() == 0  # only the first one searches
+        raise ValueError("x" * limit)
+
+    monkeypatch.setattr(shared, "_told", told)
+    monkeypatch.setattr(Candidate, "within", fail)
+    candidate = object.__new__(shared.SharedCandidate)
+    for limit, letters in ((3, "xxx"), (1000, "x" * (300 - len("ValueError: ")))):
+        for process in (0, 1):
+            monkeypatch.setattr(jax, "process_index", lambda number=process: number)
+            with pytest.raises(RuntimeError) as caught:
+                candidate.within(limit)
+            text = f"the first process could not plan (ValueError: {letters})"
+            assert str(caught.value) == text
