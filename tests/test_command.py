@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,8 @@ def chain() -> Any:
 
 
 CHAIN = f"{HERE}:chain"
+
+_COMMANDS = ("plan", "sweep", "report", "profile", "machine", "cache")
 
 
 @pytest.mark.parametrize(
@@ -191,6 +194,28 @@ def test_the_help_has_examples(capsys: pytest.CaptureFixture[str]):
     said = capsys.readouterr().out
     assert "autotm sweep my_module:workload --budgets 20GiB,10GiB,min" in said
     assert "3 if no plan meets the budget" in said
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_the_help_of_each_command_ends_with_examples_and_its_exit_status(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as caught:
+        command.main([name, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    _, _, end = said.partition("\nexamples:\n")
+    examples, _, exits = end.partition("\nexit status: ")
+    lines = [line for line in examples.splitlines() if line.startswith("  ")]
+    assert lines
+    for line in lines:
+        before, _, arguments = line.partition(f"autotm {name}")
+        assert not before.strip() or "=" in before
+        options = command._parser().parse_args([name, *shlex.split(arguments)])
+        assert callable(options.run)
+    assert exits.startswith("0 if done, ") and "130 if interrupted" in exits
+    assert ("3 if no plan meets the budget" in exits) == (name in ("plan", "report"))
+    assert max(map(len, end.splitlines())) <= 88
 
 
 def test_profile(own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -23,6 +23,16 @@ exit status: 0 if done, 1 for an error that is told, 2 for a command line that i
 understood, 3 if no plan meets the budget, 130 if interrupted.
 """
 
+_EXIT_OF_SWEEP = """\
+exit status: 0 if done, also if some of the budgets cannot be met, 1 for an error that
+is told, 2 for a command line that is not understood, 130 if interrupted.
+"""
+
+_EXIT_OF_REST = """\
+exit status: 0 if done, 1 for an error that is told, 2 for a command line that is not
+understood, 130 if interrupted.
+"""
+
 _EXAMPLES = """\
 examples:
   autotm plan my_module:workload --budget 6GiB --target h100-sxm
@@ -31,9 +41,53 @@ examples:
 
 my_module:workload is a function without arguments that returns a step and a tuple of
 its arguments, of which arrays may be jax.ShapeDtypeStructs. Something with .step, .args
-and .donate_argnums does, too.
+and .donate_argnums does, too. autotm COMMAND --help has more examples.
 
 """
+
+_EXAMPLES_OF = {
+    "plan": """\
+examples:
+  autotm plan my_module:workload --budget 6GiB --target h100-sxm
+  autotm plan my_module:workload --budget 0.5 --explain
+  autotm plan my_module:workload --budget 6GiB --save plan.json --plot memory.png
+  autotm plan my_module:workload --budget min --target h100-sxm --compile --json -
+
+""",
+    "sweep": """\
+examples:
+  autotm sweep my_module:workload --budgets 20GiB,10GiB,min --target h100-sxm
+  autotm sweep my_module:workload --budgets 0.8,0.5,0.3 --plot pareto.png
+
+""",
+    "report": """\
+examples:
+  autotm report my_module:workload --budget 6GiB --output plan.html
+  autotm report my_module:workload --budget min --target h100-sxm --keep-state
+
+""",
+    "profile": """\
+examples:
+  autotm profile my_module:workload
+  autotm profile my_module:workload --all --json timings.json
+
+What was timed is kept in the cache, where plans find it.
+
+""",
+    "machine": """\
+examples:
+  autotm machine
+  autotm machine --json -
+
+""",
+    "cache": """\
+examples:
+  autotm cache info
+  autotm cache clear
+  AUTOTM_JAX_CACHE=/scratch/autotm autotm cache info --json -
+
+""",
+}
 
 _STEP = (
     "something with .step and .args, a pair of a function and its arguments, or a "
@@ -80,7 +134,17 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    plan = commands.add_parser("plan", help="plan a step for a budget")
+
+    def command(name: str, what: str, exits: str = _EXIT) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=what,
+            description=f"{what[0].upper()}{what[1:]}.",
+            epilog=_EXAMPLES_OF[name] + exits,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    plan = command("plan", "plan a step for a budget")
     _of_step(plan)
     _of_budget(plan)
     plan.add_argument(
@@ -91,19 +155,19 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--plot", metavar="FILE", help="draw memory and time over it")
     plan.add_argument("--trace", metavar="FILE", help="write a trace for Perfetto")
     plan.set_defaults(run=show_plan)
-    several = commands.add_parser("sweep", help="time against memory")
+    several = command("sweep", "plan a step for several budgets", _EXIT_OF_SWEEP)
     _of_step(several)
     several.add_argument(
         "--budgets", type=_list, required=True, metavar="BYTES,...", help=_BUDGET
     )
     several.add_argument("--plot", metavar="FILE", help="draw time against memory")
     several.set_defaults(run=show_sweep)
-    report = commands.add_parser("report", help="write a page about a plan")
+    report = command("report", "write a page about a plan")
     _of_step(report)
     _of_budget(report)
     report.add_argument("--output", metavar="FILE", default="report.html")
     report.set_defaults(run=show_report)
-    ahead = commands.add_parser("profile", help="time a step's segments ahead of time")
+    ahead = command("profile", "time a step's segments ahead of time", _EXIT_OF_REST)
     ahead.add_argument("step", metavar="MODULE:NAME", help=_STEP)
     ahead.add_argument(
         "--all",
@@ -114,13 +178,13 @@ def _parser() -> argparse.ArgumentParser:
         "--equations", action="store_true", help="each kind of equation alone, as well"
     )
     ahead.set_defaults(run=show_profile)
-    here = commands.add_parser("machine", help="measure the default device")
+    here = command("machine", "measure the device that is here", _EXIT_OF_REST)
     here.set_defaults(run=show_machine)
-    kept = commands.add_parser("cache", help="what is kept between processes")
+    kept = command("cache", "show or remove what is kept", _EXIT_OF_REST)
     kept.add_argument("what", choices=("info", "clear"))
     kept.set_defaults(run=show_cache)
-    for command in (plan, several, report, ahead, here, kept):
-        command.add_argument(
+    for each in (plan, several, report, ahead, here, kept):
+        each.add_argument(
             "--json", metavar="FILE", help="write the figures; - prints only them"
         )
     return parser
