@@ -22,6 +22,7 @@ from .compiling import needs_cuda_plugin
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 PAGES = sorted(DOCS.glob("*.md"))
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -43,11 +44,30 @@ def blocks(page: Path) -> list[str]:
     ]
 
 
-def as_test(page: Path) -> Any:
-    """The page as a parameter of a test; for an absent GPU it takes the plugin."""
-    code = "".join(blocks(page))
+def as_test(what: Any, code: str, name: str) -> Any:
+    """The parameter of a test that runs code; for an absent GPU it takes the plugin."""
     is_absent = any(f'"{name}"' in code for name in autotm.known_machines())
-    return pytest.param(page, id=page.stem, marks=[needs_cuda_plugin] * is_absent)
+    return pytest.param(what, id=name, marks=[needs_cuda_plugin] * is_absent)
+
+
+# The first block of the README is a program of its own. The others are excerpts, in
+# which these names stand for what the reader has, as the text below that block says.
+READERS = """
+import jax, jax.numpy as jnp, autotm_jax as autotm
+
+def train_step(state, batch):
+    loss, grads = jax.value_and_grad(evaluate)(state, batch)
+    return jax.tree.map(lambda w, g: w - 1e-3 * g, state, grads), loss
+
+def evaluate(state, batch):
+    for weight in state:
+        batch = jnp.tanh(batch @ weight)
+    return jnp.mean(batch**2)
+
+params, batch = [jnp.eye(64) for _ in range(6)], jnp.ones((512, 64))
+state, batches = params, [batch, batch]
+step = autotm.jit(train_step, budget=0.8, donate_argnums=0)
+"""
 
 
 def rows(plan: str) -> list[str]:
@@ -59,7 +79,10 @@ def rows(plan: str) -> list[str]:
     return [name for name in found if name not in _OPTIONAL]
 
 
-@pytest.mark.parametrize("page", [as_test(page) for page in PAGES if blocks(page)])
+@pytest.mark.parametrize(
+    "page",
+    [as_test(page, "".join(blocks(page)), page.stem) for page in PAGES if blocks(page)],
+)
 def test_a_page_runs(page: Path):
     namespace: dict[str, Any] = {"__name__": page.stem}
     printed = io.StringIO()
@@ -71,6 +94,23 @@ def test_a_page_runs(page: Path):
     shown = re.findall(r"^```text\n(Plan\n.*?)^```$", page.read_text(), _LINES)
     known = [rows(text) for text in _PLAN.findall(printed.getvalue())]
     assert all(rows(text) in known for text in shown)
+
+
+@pytest.mark.parametrize(
+    "block", [as_test(block, block, str(n)) for n, block in enumerate(blocks(README))]
+)
+def test_a_block_of_the_readme_runs(
+    block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # some write files
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    is_program = "def train_step" in block
+    assert is_program == (block == blocks(README)[0])
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore", autotm.AutoTMWarning)
+        if not is_program:
+            exec(READERS, namespace)
+        exec(compile(block, str(README), "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
