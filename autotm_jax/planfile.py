@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -198,7 +199,7 @@ def loaded(text: str, name: str) -> Saved:
     """
     try:
         entry = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanFileError(
             f"{name} is no plan, as it is no JSON ({error})."
         ) from error
@@ -225,8 +226,11 @@ def _saved(entry: Mapping[str, Any], text: str, name: str) -> Saved:
     budget, program = entry["budget"], entry["program"]
     predicted = {key: entry["predicted"][key] for key in _FIGURES}
     numbers = budget, *predicted.values()
-    if not all(n is None or isinstance(n, (int, float)) for n in numbers):
+    are_numbers = all(n is None or isinstance(n, (int, float)) for n in numbers)
+    if not are_numbers or predicted["host_bytes"] is None:
         raise ValueError("a figure is no number")
+    if not (budget is None or 0 < budget < math.inf):
+        raise ValueError("the budget is none")
     said = str(entry["note"]), str(entry["machine"]), str(entry["jax"])
     if program is None:
         return Saved(text, name, budget, None, None, *said, predicted)
@@ -243,7 +247,8 @@ def _is_sound(found: Found) -> bool:
     numbers = itertools.chain.from_iterable(map(dataclasses.astuple, items))
     figures = found.objective, found.bound
     are_figures = all(isinstance(n, (int, float)) for n in figures)
-    return are_figures and all(isinstance(n, int) for n in numbers)
+    are_texts = all(isinstance(text, str) for text in (found.note, found.solver))
+    return are_figures and are_texts and all(isinstance(n, int) for n in numbers)
 
 
 def _outline(entry: Any) -> Outline:

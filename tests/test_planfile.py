@@ -208,6 +208,7 @@ def changed(path: Path, **entries: Any) -> None:
 def test_files_that_are_no_plans(path: Path, tmp_path: Path):
     for text, said in (
         ("{", f"{path} is no plan, as it is no JSON (Expecting"),
+        ("[" * 100_000, f"{path} is no plan, as it is no JSON (maximum recursion"),
         ("[]", f"{path} is no plan: it does not say that its format is 'autotm-jax"),
         ('{"format": 1}', f"{path} is no plan: it does not say that its format is"),
     ):
@@ -283,10 +284,18 @@ def test_a_schedule_that_is_damaged(change: dict[str, Any], path: Path):
         {"program": 3},
         {"predicted": {}},
         {"budget": "much"},
+        {"budget": float("inf")},
+        {"budget": -1},
+        {"predicted": {"host_bytes": None}},
+        {"schedule": {"note": 3}},
+        {"schedule": {"solver": True}},
     ],
 )
 def test_damaged_files(entries: dict[str, Any], path: Path):
-    changed(path, **entries)
+    before = json.loads(path.read_text())
+    for name, change in entries.items():
+        is_part = isinstance(change, dict) and change
+        changed(path, **{name: {**before[name], **change} if is_part else change})
     with pytest.raises(PlanFileError) as caught:
         Plan.load(path)
     assert str(caught.value).startswith(f"{path} is a damaged plan (")
