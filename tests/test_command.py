@@ -40,11 +40,22 @@ def make() -> Any:
     return Workload
 
 
+class Single(Workload):
+    """One argument is donated."""
+
+    donate_argnums = 0  # pyright: ignore
+
+
+def fails() -> Any:
+    raise ValueError("from the workload")
+
+
 NUMBER = 3
+BARE = (jnp.sin, 3)
 HERE = "tests.test_command"
 
 
-@pytest.mark.parametrize("name", ["PAIR", "Workload", "make"])
+@pytest.mark.parametrize("name", ["PAIR", "Workload", "Single", "make"])
 def test_a_step_by_name(name: str):
     found = command.find_step(f"{HERE}:{name}")
     assert callable(found.step)
@@ -59,6 +70,11 @@ def test_a_step_by_name(name: str):
         ("no_such_module:x", "'no_such_module:x' was not found (No module named "),
         (f"{HERE}:missing", f"'{HERE}:missing' was not found (module "),
         (f"{HERE}:Workload.step", "could not be called without arguments ("),
+        (
+            f"{HERE}:BARE",
+            f"The arguments of '{HERE}:BARE' are a int. Give a tuple of them, also if "
+            "there is one.",
+        ),
         (
             f"{HERE}:NUMBER",
             f"'{HERE}:NUMBER' is a int. Name something with .step and .args, a pair of "
@@ -91,6 +107,7 @@ _COMMANDS = ("plan", "sweep", "report", "profile", "machine", "cache")
         ("import no_such_library", "(No module named 'no_such_library')."),
         ("1 / 0", "(ZeroDivisionError: division by zero)."),
         ("def f(:", "(SyntaxError: invalid syntax"),
+        ("import sys; sys.exit('not here')", "(SystemExit: not here)."),
     ],
 )
 def test_what_a_module_raises_is_shown(
@@ -106,7 +123,18 @@ def test_what_a_module_raises_is_shown(
     assert command.main(["plan", "a_broken_module:step", "--budget", "min"]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said and "a_broken_module.py" in said
+    assert "named.py" not in said  # only lines of the user's
     assert f"autotm: a_broken_module could not be imported {text}" in said
+
+
+def test_what_a_workload_raises_is_shown(capsys: pytest.CaptureFixture[str]):
+    assert command.main(["plan", f"{HERE}:fails", "--budget", "min"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback") and "in fails\n" in said
+    assert "named.py" not in said
+    assert said.endswith(
+        f"\nautotm: {HERE}:fails could not be called (ValueError: from the workload).\n"
+    )
 
 
 def test_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -39,7 +39,8 @@ def find_step(name: str) -> Named:
 
     **Raises:**
 
-    - `UsageError`: if it is none of these. What the module itself raises is printed.
+    - `UsageError`: if it is none of these. What the module or the function itself
+        raises is printed.
     """
     module, colon, attribute = name.partition(":")
     if not colon or not attribute:
@@ -59,15 +60,29 @@ def find_step(name: str) -> Named:
             raise UsageError(
                 f"{name!r} could not be called without arguments ({error})."
             ) from error
-        found = found()
+        try:
+            found = found()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything
+            _show(error)
+            raise UsageError(f"{name} could not be called ({_said(error)}).") from error
     if hasattr(found, "step") and hasattr(found, "args"):
-        donated = tuple(getattr(found, "donate_argnums", ()))
-        return Named(found.step, tuple(found.args), donated)
+        donated = getattr(found, "donate_argnums", ())
+        numbers = (donated,) if isinstance(donated, int) else tuple(donated)
+        return Named(found.step, _arguments(found.args, name), numbers)
     if isinstance(found, tuple) and len(found) == 2 and callable(found[0]):
-        return Named(found[0], tuple(found[1]), ())
+        return Named(found[0], _arguments(found[1], name), ())
     raise UsageError(
         f"{name!r} is a {type(found).__name__}. Name something with .step and .args, "
         "a pair of a function and its arguments, or a function that returns one."
+    )
+
+
+def _arguments(args: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(args, (tuple, list)):
+        return tuple(args)
+    raise UsageError(
+        f"The arguments of {name!r} are a {type(args).__name__}. Give a tuple of them, "
+        "also if there is one."
     )
 
 
@@ -81,15 +96,23 @@ def _imported(module: str, name: str) -> Any:
             raise UsageError(f"{name!r} was not found ({error}).") from error
         _show(error)
         raise UsageError(f"{module} could not be imported ({error}).") from error
-    except Exception as error:  # noqa: BLE001 - a module may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - it may raise anything
+        # One that ends the process is a script, say, that has no `if __name__`.
         _show(error)
-        text = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{module} could not be imported ({text}).") from error
+        raise UsageError(f"{module} could not be imported ({_said(error)}).") from error
 
 
-def _show(error: Exception) -> None:
-    # From the module's own lines on.
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _show(error: BaseException) -> None:
+    # From the lines of the user on.
     trace = error.__traceback__
-    while trace is not None and "importlib" in trace.tb_frame.f_code.co_filename:
+    while trace is not None and _is_between(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     traceback.print_exception(error.with_traceback(trace))
+
+
+def _is_between(file: str) -> bool:
+    return file == __file__ or "importlib" in file
