@@ -15,11 +15,25 @@ def layer_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
     return ((x32 - mean) * lax.rsqrt(variance + 1e-5)).astype(x.dtype) * scale
 
 
-def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """A two-dimensional convolution with "SAME" padding."""
+def conv(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME"
+) -> jax.Array:
+    """A two-dimensional convolution."""
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def max_pool(x: jax.Array, size: int, stride: int, padding: str = "SAME") -> jax.Array:
+    """The largest of each `size` x `size` pixels."""
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, padding)
+
+
+def mean_pool(x: jax.Array, size: int, stride: int, padding: str = "SAME") -> jax.Array:
+    """The mean of each `size` x `size` pixels; those of the padding are zeros."""
+    window, strides = (1, size, size, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, 0.0, lax.add, window, strides, padding) / size**2
 
 
 def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

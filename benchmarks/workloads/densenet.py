@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from ._layers import batch_norm, conv, cross_entropy
+from ._images import labelled_images
+from ._layers import batch_norm, conv, cross_entropy, max_pool, mean_pool
 from ._optimizers import SGD, Optimizer
 from ._parameters import ones, weight, zeros
 from ._workload import Workload, training
@@ -27,9 +27,11 @@ _BOTTLENECK = 4  # a layer's inner channels over those it adds
 class Config:
     """**Arguments:**
 
-    - `blocks`: how many layers each dense block has; between two blocks the channels
-        and the resolution are halved.
+    - `blocks`: how many layers each dense block has; between two blocks the resolution
+        is halved.
     - `growth`: the channels that a layer adds; the stem makes twice as many.
+    - `transition`: the channels that a block hands to the next one, or `None` for half
+        of those it made.
     - `size`: of the images, in pixels a side.
     - `classes`, `batch`: the other sizes.
     - `optimizer`: owns the state.
@@ -37,6 +39,7 @@ class Config:
 
     blocks: tuple[int, ...] = (6, 12, 64, 48)
     growth: int = 32
+    transition: int | None = None
     size: int = 224
     classes: int = 1000
     batch: int = 32
@@ -54,8 +57,9 @@ def parameters(config: Config) -> dict[str, Any]:
     transitions = []
     for index, count in enumerate(config.blocks):
         if index > 0:
-            transitions.append(_unit(1, channels, channels // 2))
-            channels //= 2
+            outputs = config.transition or channels // 2
+            transitions.append(_unit(1, channels, outputs))
+            channels = outputs
         block = []
         for _ in range(count):
             block.append(_layer(channels, config.growth))
@@ -73,22 +77,18 @@ def parameters(config: Config) -> dict[str, Any]:
 
 def batch(config: Config, key: jax.Array) -> dict[str, jax.Array]:
     """Random images and labels."""
-    images_key, labels_key = jax.random.split(key)
-    shape = config.batch, config.size, config.size, 3
-    return {
-        "images": jax.random.normal(images_key, shape),
-        "labels": jax.random.randint(labels_key, (config.batch,), 0, config.classes),
-    }
+    return labelled_images(key, config.batch, config.size, config.classes)
 
 
 def loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
     """The mean cross-entropy of the labels."""
     stem = params["stem"]
     x = _normal(stem, conv(batch["images"], stem["kernel"], 2))
-    x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+    x = max_pool(x, 3, 2)
     for index, block in enumerate(params["blocks"]):
         if index > 0:
-            x = _halve(_apply_unit(params["transitions"][index - 1], x))
+            x = _apply_unit(params["transitions"][index - 1], x)
+            x = mean_pool(x, 2, 2, "VALID")
         for layer in block:
             y = _apply_unit(layer["spread"], _apply_unit(layer["narrow"], x))
             x = jnp.concatenate([x, y], -1)
@@ -128,9 +128,3 @@ def _apply_unit(params: Any, x: jax.Array) -> jax.Array:
 def _layer(inputs: int, growth: int) -> dict[str, Any]:
     inner = _BOTTLENECK * growth
     return {"narrow": _unit(1, inputs, inner), "spread": _unit(3, inner, growth)}
-
-
-def _halve(x: jax.Array) -> jax.Array:
-    # The mean of each 2 x 2 pixels.
-    window = (1, 2, 2, 1)
-    return lax.reduce_window(x, 0.0, lax.add, window, window, "VALID") / 4

@@ -1,20 +1,20 @@
 """ResNet-50: bottleneck blocks with batch normalisation, in float32.
 
-The stride of a block sits on its 3x3 convolution ("v1.5"), the normalisation uses the
-batch's own statistics (and keeps no running ones), images are NHWC. With plain SGD, a
-batch of 64 and images of 224 x 224, a plain `jax.jit` compiled for an H100 takes
-5,668 MiB of temporaries. (NCHW takes 5,443, the stride on the first 1x1 5,398.)
+The stride of a block sits on its 3x3 convolution ("v1.5") unless the configuration puts
+it on the last one, the normalisation uses the batch's own statistics (and keeps no
+running ones), images are NHWC. With plain SGD, a batch of 64 and images of 224 x 224, a
+plain `jax.jit` compiled for an H100 takes 5,668 MiB of temporaries. (NCHW takes 5,443,
+the stride on the first 1x1 5,398.)
 """
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
-from ._layers import batch_norm, conv, cross_entropy
+from ._images import labelled_images
+from ._layers import batch_norm, conv, cross_entropy, max_pool
 from ._optimizers import SGD, Optimizer
 from ._parameters import ones, weight, zeros
 from ._workload import Workload, training
@@ -29,6 +29,8 @@ class Config:
 
     - `blocks`: how many blocks each stage has; each stage doubles the channels.
     - `width`: the channels of the stem, and inner ones of the first stage.
+    - `strided`: which convolution of a stage's first block halves the resolution: the
+        `"spatial"` one of 3x3, or the 1x1 that comes last, to `"expand"` the channels.
     - `size`: of the images, in pixels a side.
     - `classes`, `batch`: the other sizes.
     - `optimizer`: owns the state.
@@ -36,6 +38,7 @@ class Config:
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
+    strided: Literal["spatial", "expand"] = "spatial"
     size: int = 224
     classes: int = 1000
     batch: int = 64
@@ -69,21 +72,17 @@ def parameters(config: Config) -> dict[str, Any]:
 
 def batch(config: Config, key: jax.Array) -> dict[str, jax.Array]:
     """Random images and labels."""
-    images_key, labels_key = jax.random.split(key)
-    shape = config.batch, config.size, config.size, 3
-    return {
-        "images": jax.random.normal(images_key, shape),
-        "labels": jax.random.randint(labels_key, (config.batch,), 0, config.classes),
-    }
+    return labelled_images(key, config.batch, config.size, config.classes)
 
 
-def loss(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+def loss(params: Any, batch: dict[str, jax.Array], config: Config) -> jax.Array:
     """The mean cross-entropy of the labels."""
     x = jax.nn.relu(_apply_unit(params["stem"], batch["images"], 2))
-    x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+    x = max_pool(x, 3, 2)
     for index, stage in enumerate(params["stages"]):
         for number, block in enumerate(stage):
-            x = _apply_block(block, x, stride=2 if index > 0 and number == 0 else 1)
+            stride = 2 if index > 0 and number == 0 else 1
+            x = _apply_block(block, x, **{config.strided: stride})
     logits = x.mean((1, 2)) @ params["head"] + params["head_bias"]
     return cross_entropy(logits, batch["labels"])
 
@@ -93,7 +92,7 @@ def workload(config: Config, name: str = "resnet") -> Workload:
     return training(
         name,
         parameters(config),
-        loss,
+        functools.partial(loss, config=config),
         functools.partial(batch, config),
         config.optimizer,
     )
@@ -123,10 +122,13 @@ def _block(inputs: int, inner: int, projected: bool) -> dict[str, Any]:
     return block | {"project": _unit(1, inputs, outputs)} if projected else block
 
 
-def _apply_block(params: Any, x: jax.Array, stride: int) -> jax.Array:
+def _apply_block(
+    params: Any, x: jax.Array, spatial: int = 1, expand: int = 1
+) -> jax.Array:
+    # With the strides of two of its convolutions.
     y = jax.nn.relu(_apply_unit(params["reduce"], x))
-    y = jax.nn.relu(_apply_unit(params["spatial"], y, stride))
-    y = _apply_unit(params["expand"], y)
+    y = jax.nn.relu(_apply_unit(params["spatial"], y, spatial))
+    y = _apply_unit(params["expand"], y, expand)
     if "project" in params:
-        x = _apply_unit(params["project"], x, stride)
+        x = _apply_unit(params["project"], x, spatial * expand)
     return jax.nn.relu(x + y)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._images import labelled_images
 from ._layers import attention, cross_entropy, layer_norm
 from ._optimizers import Adam, Optimizer
 from ._parameters import embedding, ones, weight, zeros
@@ -82,12 +83,7 @@ def parameters(config: Config) -> dict[str, Any]:
 
 def batch(config: Config, key: jax.Array) -> dict[str, jax.Array]:
     """Random images and labels."""
-    images_key, labels_key = jax.random.split(key)
-    shape = config.batch, config.size, config.size, 3
-    return {
-        "images": jax.random.normal(images_key, shape, config.dtype),
-        "labels": jax.random.randint(labels_key, (config.batch,), 0, config.classes),
-    }
+    return labelled_images(key, config.batch, config.size, config.classes, config.dtype)
 
 
 def loss(params: Any, batch: dict[str, jax.Array], config: Config) -> jax.Array:
