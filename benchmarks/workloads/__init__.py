@@ -4,7 +4,8 @@ Every step has the same form, `step(state, batch) -> (state, loss)`, is written 
 plain `jax.numpy` on pytrees of parameters, is unrolled (no scan over layers), and
 donates its state. A name ending in `-tiny` is the same model, small enough to compile
 and run on a CPU in seconds; one ending in `-small` takes tenths of a second per step
-there, which is long enough to be timed.
+there, which is long enough to be timed. Names that begin with `autotm-` are those of
+the AutoTM paper's networks; `autotm.NETWORKS` has them at the batches of the paper.
 
 !!! Example
 
@@ -21,7 +22,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from . import densenet, dlrm, gpt, llama, mlp, resnet, unet, vit
+from . import autotm, densenet, dlrm, gpt, inception, llama, mlp, resnet, unet, vgg, vit
 from ._workload import Workload as Workload
 
 
@@ -58,6 +59,12 @@ _REGISTRY: dict[str, tuple[Callable[[Any, str], Workload], Any]] = {
     "densenet-tiny": (densenet.workload, densenet.TINY),
     "dlrm": (dlrm.workload, dlrm.Config()),
     "dlrm-tiny": (dlrm.workload, dlrm.TINY),
+    "inception-tiny": (inception.workload, inception.TINY),
+    "vgg-tiny": (vgg.workload, vgg.TINY),
+    **{
+        f"autotm-{name}": (network.build, network.config)
+        for name, network in autotm.NETWORKS.items()
+    },
 }
 
 
