@@ -1,8 +1,10 @@
+import io
 import json
 import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 import autotm_jax as autotm
 from autotm_jax import command
-from autotm_jax.command import here, steps
+from autotm_jax.command import here, output, steps
 from autotm_jax.machine import describe
 from autotm_jax.profile import cache, transfers
 from autotm_jax.profile.timing import Timing
@@ -122,7 +124,9 @@ def test_what_a_module_raises_is_shown(
     monkeypatch.delitem(sys.modules, "a_broken_module", raising=False)
     assert command.main(["plan", "a_broken_module:step", "--budget", "min"]) == 1
     said = capsys.readouterr().err
-    assert "Traceback" in said and "a_broken_module.py" in said
+    assert "a_broken_module.py" in said
+    # What is no Python has a line, and nothing that led there.
+    assert said.startswith("Traceback") == ("SyntaxError" not in text)
     assert "named.py" not in said  # only lines of the user's
     assert f"autotm: a_broken_module could not be imported {text}" in said
 
@@ -202,6 +206,42 @@ def test_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert command.main(["report", CHAIN, *options, "--output", str(where)]) == 0
     assert capsys.readouterr().out == f"The report is in {where}.\n"
     assert where.read_text().startswith("<!doctype html>")
+
+
+def test_warnings_are_told_as_errors_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def warn_twice(options: Any) -> None:
+        for _ in range(2):
+            autotm.errors.warn("something is odd.")
+
+    monkeypatch.setattr(command, "show_cache", warn_twice)
+    assert command.main(["cache", "info"]) == 0
+    assert capsys.readouterr().err == "autotm: warning: something is odd.\n"
+
+
+class Terminal(io.StringIO):
+    """What is written to standard error, if that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_takes_a_second_says_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(output, "_A_SECOND", 0.1)
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    with output.busy("waiting"):
+        pass
+    assert shown.getvalue().strip() == ""  # it was over before
+    with output.busy("waiting", 2) as next_one:
+        next_one("the first")
+        time.sleep(0.7)
+        next_one("the second")
+        time.sleep(0.7)
+    said = shown.getvalue()
+    assert "the first: 0/2 00:00" in said and "the second: 1/2 00:" in said
+    assert "2/2" not in said  # it never was
 
 
 def test_files_that_cannot_be_written(

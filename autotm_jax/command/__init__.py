@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import jax
@@ -15,6 +16,7 @@ from .here import show_cache, show_machine
 from .named import Named as Named
 from .named import UsageError as UsageError
 from .named import find_step as find_step
+from .output import warned
 from .steps import show_plan, show_profile, show_report, show_sweep
 
 
@@ -112,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Nothing runs: JAX need not look for the devices that are here.
         jax.config.update("jax_platforms", "cpu")
     try:
-        options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = warned
+            options.run(options)
     except (UsageError, AutoTMError) as error:
         print(f"autotm: {error}", file=sys.stderr)
         return 3 if isinstance(error, InfeasibleBudget) else 1

@@ -10,20 +10,21 @@ import jax
 from ..budget import format_bytes
 from ..machine import PINNED_CAP, Machine, pinned_bytes
 from ..profile import cache, machine, measure_transfers
-from .output import say, write_json
+from .output import busy, say, write_json
 
 
 def show_machine(options: argparse.Namespace) -> None:
     """Prints the default device, every figure with its source."""
-    found = machine()
+    with busy("measuring"):
+        found = machine()
+        copies = measure_transfers() if found.has_host_memory else None
     device = jax.local_devices()[0]
     kinds = ", ".join(m.kind for m in device.addressable_memories())
     lines = [describe(found), f"memory kinds: {kinds}"]
     if device.platform != "cpu":
         said = format_bytes(pinned_bytes())
         lines.append(f"pinned host memory that JAX lends: {said} ({PINNED_CAP})")
-    has_host = found.has_host_memory
-    lines.append(str(measure_transfers()) if has_host else "no host memory to move to")
+    lines.append(str(copies or "no host memory to move to"))
     say("\n".join(lines), options.json)
     if options.json:
         write_json(dataclasses.asdict(found), options.json)

@@ -6,13 +6,19 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from ..errors import AutoTMWarning
 from .named import UsageError
+
+
+# Nothing is said of what is over by then; from then on, it is said how long it takes.
+_A_SECOND, _TICK = 1.0, 0.5
 
 
 def write_json(found: Any, where: str) -> None:
@@ -42,26 +48,48 @@ def say(text: str, json_to: str | None) -> None:
 
 
 @contextlib.contextmanager
-def busy(what: str, total: int | None = None) -> Iterator[tqdm[Any]]:
+def busy(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
     """A line on standard error that counts seconds, and steps if there are some.
 
-    Nothing is shown unless standard error is a terminal.
+    It comes after a second, and only if standard error is a terminal. What it yields
+    is called with the name of each step before that begins.
     """
     counted = "{n_fmt}/{total_fmt} " if total else ""
-    form = "{desc} " + counted + "{elapsed}"
+    form = "{desc}: " + counted + "{elapsed}"
     with tqdm(
-        total=total, desc=what, bar_format=form, leave=False, disable=None
+        total=total, bar_format=form, leave=False, disable=None, delay=_A_SECOND
     ) as bar:
-        over = threading.Event()
+        bar.set_description_str(what, refresh=False)
+        over, begun = threading.Event(), []
 
         def tick() -> None:
-            while not over.wait(0.5):
+            pause = _A_SECOND
+            while not over.wait(pause):
                 bar.refresh()
+                pause = _TICK
+
+        def begin(name: str) -> None:
+            bar.set_description_str(name, refresh=False)
+            bar.update(len(begun) - bar.n)
+            begun.append(name)
 
         ticking = threading.Thread(target=tick, daemon=True)
         ticking.start()
         try:
-            yield bar
+            yield begin
         finally:
             over.set()
             ticking.join()
+
+
+def warned(
+    message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
+    """As `warnings.showwarning`, but a sentence for what this package says."""
+    if issubclass(category, AutoTMWarning):
+        print(f"autotm: warning: {message}", file=sys.stderr)
+    else:
+        _usual(message, category, *where, **more)
+
+
+_usual = warnings.showwarning

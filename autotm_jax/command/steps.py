@@ -18,7 +18,8 @@ from .output import busy, say, write_json
 
 def show_plan(options: argparse.Namespace) -> None:
     """Prints the plan of a step, and what else was asked for."""
-    named = find_step(options.step)
+    with busy("importing"):
+        named = find_step(options.step)
     step = jit(named.step, budget=options.budget, **_options(named, options))
     with busy("planning"):
         plan = step.plan(*named.args)
@@ -28,22 +29,27 @@ def show_plan(options: argparse.Namespace) -> None:
         plan = step.plan(*named.args)
     if options.save:
         plan.save(options.save)
-    if options.plot:
-        plan.plot(options.plot)
-    if options.trace:
-        plan.save_trace(options.trace)
-    say(plan.explain() if options.explain else str(plan), options.json)
+    with busy("drawing"):
+        if options.plot:
+            plan.plot(options.plot)
+        if options.trace:
+            plan.save_trace(options.trace)
+    with busy("explaining"):
+        said = plan.explain() if options.explain else str(plan)
+    say(said, options.json)
     if options.json:
         write_json(figures(plan), options.json)
 
 
 def show_report(options: argparse.Namespace) -> None:
     """Writes the page about a plan."""
-    named = find_step(options.step)
+    with busy("importing"):
+        named = find_step(options.step)
     step = jit(named.step, budget=options.budget, **_options(named, options))
     with busy("planning"):
         plan = step.plan(*named.args)
-    plan.report(options.output)
+    with busy("writing"):
+        plan.report(options.output)
     say(f"The report is in {options.output}.", options.json)
     if options.json:
         write_json(figures(plan), options.json)
@@ -51,16 +57,12 @@ def show_report(options: argparse.Namespace) -> None:
 
 def show_sweep(options: argparse.Namespace) -> None:
     """Prints time against memory."""
-    named = find_step(options.step)
+    with busy("importing"):
+        named = find_step(options.step)
     budgets = options.budgets
-    with busy("planning", len(budgets) + 1) as bar:
-
-        def count(text: str) -> None:
-            bar.set_description(text)
-            bar.update()
-
+    with busy("planning", len(budgets) + 1) as begin:
         known = _options(named, options)
-        found = sweep(named.step, named.args, budgets, progress=count, **known)
+        found = sweep(named.step, named.args, budgets, progress=begin, **known)
     if options.plot:
         found.plot(options.plot)
     say(str(found), options.json)
@@ -70,13 +72,16 @@ def show_sweep(options: argparse.Namespace) -> None:
 
 def show_profile(options: argparse.Namespace) -> None:
     """Times the segments of a step, and prints how long they take."""
-    named = find_step(options.step)
-    program = program_of(named.step, named.args, named.donate_argnums)
+    with busy("importing"):
+        named = find_step(options.step)
+    with busy("tracing"):
+        program = program_of(named.step, named.args, named.donate_argnums)
     bodies = [s.body for s in program.segments]
     if options.equations:
         bodies += single_equations(program)
     found = profile(program, bodies, all_configurations=options.all)
-    _, whole = calibrate(named.step, named.args, named.donate_argnums)
+    with busy("timing the step"):
+        _, whole = calibrate(named.step, named.args, named.donate_argnums)
     say(f"{found}\n{whole}", options.json)
     if options.json:
         rows = [
