@@ -161,15 +161,34 @@ def test_a_program_is_offered_what_it_can_decide(formulation: Formulation):
         assert found.status in (Status.POLICY, Status.GREEDY)
 
 
+@pytest.mark.parametrize("reason", ["", "HiGHS crashed"])
+def test_a_greedy_plan_is_warned_of(reason: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autotm_jax.placing.best_policy", lambda *_: None)
+    program = program_of(chain_step, *chain_arguments())
+    one = Candidate(program, HERE, 2**62, SolverOptions(time_limit=3))
+    one.__dict__["_placement"] = Nothing([], reason)
+    state = replay(one.problem, offload_everything(one.problem))
+    with pytest.warns(autotm.AutoTMWarning) as caught:
+        found = one.within(state.device_peak)
+    assert found is not None and found.status is Status.GREEDY
+    because = f" ({reason})" if reason else ""
+    assert str(caught[0].message) == (
+        f"The solver returned no sound plan within 3 s{because}, so a greedy plan is "
+        "used. A longer time limit may give a faster step: "
+        "autotm.jit(..., solver=autotm.SolverOptions(time_limit=60))."
+    )
+
+
 class Nothing:
     """A program that finds nothing in its time."""
 
-    def __init__(self, asked: list[float]):
-        self.asked = asked
+    def __init__(self, asked: list[float], reason: str = ""):
+        self.asked, self.reason = asked, reason
 
     def fastest(self, limit: float, options: SolverOptions) -> Solution:
         self.asked.append(limit)
-        return Solution(Status.TIME_LIMIT, None, float("inf"), 0.0, 0.0)
+        inf = float("inf")
+        return Solution(Status.TIME_LIMIT, None, inf, 0.0, 0.0, self.reason)
 
 
 def test_no_part_of_a_loop_runs_once():

@@ -7,8 +7,10 @@ import importlib
 import inspect
 import io
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ from typing import Any
 import pytest
 
 import autotm_jax as autotm
+from autotm_jax import command
+from autotm_jax.profile import transfers
+from autotm_jax.profile.timing import Timing
 
 from .compiling import needs_cuda_plugin
 
@@ -111,6 +116,57 @@ def test_a_block_of_the_readme_runs(
         if not is_program:
             exec(READERS, namespace)
         exec(compile(block, str(README), "exec", dont_inherit=True), namespace)
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the shell that a page shows, without what they are for."""
+    found = re.findall(r"^```(?:sh|bash)\n(.*?)^```$", page.read_text(), _LINES)
+    lines = "".join(found).splitlines()
+    return [line.partition("  #")[0].rstrip() for line in lines]
+
+
+SHOWN = [*dict.fromkeys(line for page in (README, *PAGES) for line in commands(page))]
+
+
+@pytest.mark.parametrize(
+    "line", [as_test(s, " ".join(f'"{t}"' for t in s.split()), s) for s in SHOWN]
+)
+def test_a_line_of_the_shell_does_what_it_says(
+    line: str,
+    own_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    name, *options = shlex.split(line)
+    if name == "make":
+        assert f"\n{options[0]}:" in (ROOT / "Makefile").read_text()
+        return
+    if name == "pip":  # what runs this test was installed so
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        extras = project["optional-dependencies"]
+        assert options[:2] == ["install", "-e"]
+        assert options[2] in (".", *(f".[{extra}]" for extra in extras))
+        return
+    assert name == "autotm"
+    (source,) = blocks(DOCS / "command-line.md")
+    monkeypatch.setattr(transfers, "_time", lambda d, n: Timing(n / 1e9, 0, 7, 0, 1))
+    if "--target" not in options:  # it is here, and small
+        source = source.replace("4096", "64").replace("16_384", "1024")
+    (tmp_path / "my_module.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", autotm.AutoTMWarning)
+        assert command.main(options) == 0
+    said = capsys.readouterr().out
+    # What the page shows below has the same rows.
+    text = (DOCS / "command-line.md").read_text()
+    shown = re.search(rf"{re.escape(line)}\n```\n\n```text\n(.*?)^```$", text, _LINES)
+    if shown is not None:
+        first = [row.split()[0] for row in shown.group(1).splitlines()]
+        assert [row.split()[0] for row in said.splitlines()] == first
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
