@@ -2,6 +2,9 @@
 
 import importlib.metadata
 
+# Before anything of jaxlib: JAX tells XLA not to log what is no warning.
+import jax as _jax  # noqa: F401
+
 from .compile import device_bytes as device_bytes
 from .compile import host_bytes as host_bytes
 from .config import Config as Config

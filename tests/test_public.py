@@ -1,7 +1,9 @@
 import dataclasses
 import inspect
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +98,16 @@ assert not bridge._backends, list(bridge._backends)
 def test_importing_initialises_no_backend():
     done = subprocess.run([sys.executable, "-c", _IMPORT], timeout=120)
     assert done.returncode == 0
+
+
+def test_nothing_is_printed_by_default(tmp_path: Path):
+    # Imported before JAX, as sorted imports are.
+    code = (
+        "import autotm_jax, jax, jax.numpy as jnp; "
+        "autotm_jax.jit(lambda x: (x @ x).sum(), budget='1GiB')(jnp.ones((8, 8)))"
+    )
+    own = {"JAX_PLATFORMS": "cpu", "AUTOTM_JAX_CACHE": str(tmp_path)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, env=kept | own, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
