@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 import autotm_jax as autotm
 from autotm_jax import Plan, Status
 from autotm_jax.budget import format_bytes
-from autotm_jax.report.course import Course, Lane, course_of
+from autotm_jax.report.course import Course, Lane, Role, course_of
 from autotm_jax.report.page import contents, page
 from autotm_jax.solve import Schedule
 from autotm_jax.trace import short_source
@@ -61,6 +61,7 @@ def test_the_data_is_that_of_the_course(plan: Plan, course: Course):
     assert found["before"]["device"] == list(before.device)
     assert found["device"] == list(course.device)
     assert found["host"] == list(course.host)
+    assert found["workspace"] == list(course.workspace)
     assert found["peak"] == course.peak
     assert tuple(texts[n] for n in found["segments"]) == course.segments
     assert found["phases"] == [[p.value, a, b] for p, a, b in course.phases]
@@ -72,13 +73,13 @@ def test_the_data_is_that_of_the_course(plan: Plan, course: Course):
         assert (lane, nbytes, waits) == (span.lane.value, span.nbytes, span.waits)
         assert (begin, end) == (round(span.begin * 1e9), round(span.end * 1e9))
     for row, held in zip(found["held"], course.held, strict=True):
-        value, nbytes, aval, source, short, way, layer, is_argument, spans = row
+        value, nbytes, aval, source, short, way, layer, role, spans = row
         assert (value, nbytes, layer) == (held.value, held.nbytes, held.layer)
         assert (texts[aval], texts[source]) == (held.aval, held.source)
         assert found["ways"][way] == held.way.value
-        assert is_argument == held.is_argument
+        assert role == held.role.value
         assert spans == [list(span) for span in held.spans]
-        if not held.is_argument:
+        if held.role is not Role.ARGUMENT:
             assert texts[short] == short_source(held.source)
     assert len(set(texts)) == len(texts)
 
@@ -259,6 +260,10 @@ def test_pointing_shows_what_is_alive(shown: Shown, course: Course):
         for row, held in zip(rows, alive, strict=False):
             assert row.startswith(f"{format_bytes(held.nbytes)} {held.aval} ")
             assert row.endswith(held.way.value)
+        taken = format_bytes(course.workspace[segment])
+        said = f"{taken} workspace of {course.segments[segment]}"
+        own = [e.text.strip() for e in shown.all("#workspace tr")]
+        assert own == [said] * bool(course.workspace[segment])
 
 
 def test_keys_move_and_pin(shown: Shown):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -64,18 +65,29 @@ class Span:
     waits: bool = False
 
 
+class Role(enum.Enum):
+    """What a value is to a step."""
+
+    ARGUMENT = "argument"
+    RESULT = "result"
+    TEMPORARY = "temporary"
+
+
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """A value that a plan decides about, or an argument, and when it is on the device.
+    """A value that has a place of its own, and when it is on the device.
+
+    That is an argument, a result that takes no argument's place, or a value that a plan
+    decides about.
 
     - `value`: its number in the program.
     - `nbytes`: on the device, in each of the spans.
     - `aval`, `source`: shape and dtype, and the user's line that made it. Of a value
         that goes from loop to loop, one of all iterations and the stack of all of them
-        are two.
+        are two, and so are the old and the new one of state that is updated.
     - `way`: what was decided.
     - `layer`: of the model, if it shows layers.
-    - `is_argument`: whether it is there before the step.
+    - `role`: what it is to the step.
     - `spans`: segments `[first, end)` in which it is on the device.
     """
 
@@ -85,7 +97,7 @@ class Held:
     source: str
     way: Way
     layer: int | None
-    is_argument: bool
+    role: Role
     spans: tuple[tuple[int, int], ...]
 
     def is_at(self, segment: int) -> bool:
@@ -100,16 +112,20 @@ class Course:
     - `begins`: seconds at which each segment begins, and at which the last one ends.
     - `device`, `host`: bytes at each segment; arguments and results are among them.
     - `always`: of the device bytes, those of arguments and results that stay there.
+    - `workspace`: of the device bytes, those that each segment takes for itself; 0
+        where a result takes an operand's place. What is left beyond these and `held`
+        are values too small to plan.
     - `segments`: what each does.
     - `phases`: parts of the step with segments `[first, end)`; none if it shows none.
     - `spans`: what the lanes do.
-    - `held`: the arguments, and the values that are decided about, the largest first.
+    - `held`: the values that have a place of their own, the largest first.
     """
 
     begins: tuple[float, ...]
     device: tuple[int, ...]
     host: tuple[int, ...]
     always: int
+    workspace: tuple[int, ...]
     segments: tuple[str, ...]
     phases: tuple[tuple[Phase, int, int], ...]
     spans: tuple[Span, ...]
@@ -157,19 +173,32 @@ def course_of(plan: Plan, schedule: Schedule | None = None) -> Course:
     results, aliased = program.result_bytes()
     outside = program.argument_bytes() + results - aliased - problem.carried_bytes
     begins = _begins(state)
+    held = _held(program, problem, schedule, state)
     return Course(
         begins,
         tuple(int(n) + outside for n in state.device),
         tuple(int(n) for n in state.host),
         outside,
+        _workspace(problem, state),
         tuple(program.title(s) for s in program.segments),
         tuple(_phases(program)),
         (
             *_compute(program, state, begins),
             *_copies(program, problem, schedule, state.waits, begins),
         ),
-        _held(program, problem, schedule, state),
+        held,
     )
+
+
+def _workspace(problem: Problem, state: Replay) -> tuple[int, ...]:
+    # What is neither a value that is decided about nor one too small for that.
+    sizes = {tensor.value: tensor.nbytes for tensor in problem.tensors}
+    stacks = {tensor.value: tensor.stacked for tensor in problem.tensors}
+    taken = state.device - problem.resident - state.carried
+    for known, spans in ((sizes, state.stays), (stacks, state.stacks)):
+        for value, first, end in spans:
+            taken[first:end] -= known[value]
+    return tuple(int(max(0, nbytes)) for nbytes in taken)
 
 
 def _begins(state: Replay) -> tuple[float, ...]:
@@ -250,14 +279,18 @@ def _held(
     always = ((0, problem.segments),)
 
     def held(
-        index: int, way: Way, when: Sequence[tuple[int, int]], count: int = 1
+        index: int,
+        way: Way,
+        when: Sequence[tuple[int, int]],
+        count: int = 1,
+        role: Role | None = None,
     ) -> Held:
         value = program.values[index]
         aval = value.aval.str_short(short_dtypes=True)
         aval = f"{count} x {aval}" if count > 1 else aval
         said = aval, value.source, way, layers.get(index)
-        nbytes, is_argument = count * value.nbytes, index in arguments
-        return Held(index, nbytes, *said, is_argument, tuple(sorted(when)))
+        role = role or (Role.ARGUMENT if index in arguments else Role.TEMPORARY)
+        return Held(index, count * value.nbytes, *said, role, tuple(sorted(when)))
 
     arguments = frozenset(program.arguments)
     out = []
@@ -265,13 +298,31 @@ def _held(
         index = tensor.value
         way = known[index in moved, index in again]
         stays = tensor.carried is not None and way is Way.STAYS
-        out.append(held(index, way, always if stays else spans.get(index, ())))
+        for when in [always] if stays else _apart(spans.get(index, ())):
+            out.append(held(index, way, when))
         if tensor.crossing is not None and index in stacks:
             out.append(held(index, way, stacks[index], tensor.crossing.count))
     decided = {tensor.value for tensor in problem.tensors}
     for index in arguments - decided:
         out.append(held(index, Way.STAYS, always))
+    results = Counter(r for r in program.results if isinstance(r, int))
+    results.subtract(result for result, _ in program.aliases)
+    for index in results.elements():
+        out.append(held(index, Way.STAYS, always, role=Role.RESULT))
     return tuple(sorted(out, key=lambda held: (-held.nbytes, held.value)))
+
+
+def _apart(spans: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    # While state is updated, there are the old and the new one.
+    apart: list[list[tuple[int, int]]] = [[]]
+    for span in sorted(spans):
+        free = (found for found in apart if not found or found[-1][1] <= span[0])
+        found = next(free, None)
+        if found is None:
+            apart.append([span])
+        else:
+            found.append(span)
+    return apart
 
 
 def _by_value(

@@ -201,10 +201,13 @@ class _Explained:
             f"{format_bytes(taken)}. The largest values there:",
             *largest(self.program, alive, stacks, ways),
         ]
-        if rest > 0:
-            lines.append(
-                f"   and {format_bytes(rest)} of workspace and values too small to plan"
-            )
+        workspace = min(rest, int(self.state.workspace[worst]))
+        if workspace > 0:
+            title = self.program.title(self.program.segments[worst])
+            lines.append(f"   and {format_bytes(workspace)} of workspace of {title}")
+        if rest > workspace:
+            small = format_bytes(rest - workspace)
+            lines.append(f"   and {small} of values too small to plan")
         return lines
 
     def _margin(self) -> list[str]:

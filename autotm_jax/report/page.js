@@ -10,13 +10,12 @@ const FLIGHTS = 3;
 const UNITS = [["GiB", 2 ** 30, 2], ["MiB", 2 ** 20, 1], ["KiB", 2 ** 10, 1]];
 
 const values = data.held.map(
-  ([value, nbytes, aval, source, short, way, layer, argument, spans]) => ({
-    value, nbytes, layer,
+  ([value, nbytes, aval, source, short, way, layer, role, spans]) => ({
+    value, nbytes, layer, role,
     aval: data.texts[aval],
     source: data.texts[source],
     short: data.texts[short],
     way: data.ways[way],
-    argument: argument === 1,
     spans: merged(spans),
   }),
 );
@@ -283,6 +282,14 @@ function aliveRow(value) {
   return row;
 }
 
+function workspaceRow(segment) {
+  const row = make("tr", ""), what = make("td", "workspace of ");
+  const nbytes = data.workspace[segment];
+  what.append(make("span", data.texts[data.segments[segment]], "quiet"));
+  row.append(make("td", bytes(nbytes), "number"), what, make("td", ""));
+  return nbytes ? [row] : [];
+}
+
 function fillPanel() {
   const k = state.segment;
   const phases = data.phases.filter(([, ...span]) => isIn(span, k));
@@ -305,6 +312,7 @@ function fillPanel() {
   element("alive-title").textContent =
     `The largest ${largest.length} of ${plural(alive.length, "value")} alive:`;
   element("alive").replaceChildren(...largest.map(aliveRow));
+  element("workspace").replaceChildren(...workspaceRow(k));
   element("chart").setAttribute("aria-valuenow", k);
   element("chart").setAttribute("aria-valuetext", `${title}: ${does}`);
 }
@@ -371,7 +379,7 @@ const columns = [
   { name: "Layer", key: "layer", text: (row) => rangesText(row.layers) },
   { name: "Decision", key: "way", text: (row) => row.way },
   { name: "On the device", key: "first", text: spansText },
-  { name: "Argument", key: "argument", text: (row) => (row.argument ? "yes" : "no") },
+  { name: "Role", key: "role", text: (row) => row.role },
 ].filter(({ key }) => key !== "layer" || values.some(({ layer }) => layer !== null));
 
 function spansText({ spans, count, first, end }) {
@@ -413,9 +421,9 @@ function common(texts) {
 function grouped(chosen) {
   const groups = new Map();
   for (const value of chosen) {
-    const { nbytes, aval, way, argument } = value;
+    const { nbytes, aval, way, role } = value;
     const source = value.source.replace(INDEX, "[*]");
-    const key = [nbytes, aval, source, way, argument].join("\n");
+    const key = [nbytes, aval, source, way, role].join("\n");
     groups.set(key, [...(groups.get(key) ?? []), value]);
   }
   return [...groups].map(([key, members]) => rowOf(members, key));
@@ -430,7 +438,7 @@ function isChosen(value, words) {
 
 function compare(a, b) {
   const x = a[state.sort], y = b[state.sort];
-  const order = typeof x === "string" ? x.localeCompare(y) : (x > y) - (x < y);
+  const order = (x > y) - (x < y);
   return (state.falling ? -order : order) || b.total - a.total;
 }
 
@@ -491,7 +499,7 @@ function fillTable() {
 
 function sortBy(column) {
   // What is large is asked for first, and names from A on.
-  const falling = ["count", "nbytes", "total", "argument"].includes(column.key);
+  const falling = ["count", "nbytes", "total"].includes(column.key);
   state.falling = state.sort === column.key ? !state.falling : falling;
   state.sort = column.key;
   fillTable();

@@ -86,13 +86,14 @@ def contents(plan: Plan) -> dict[str, Any]:
     - `budget`: bytes or nothing.
     - `texts`: all others are positions in it.
     - `segments`: texts of what they do.
-    - `begins`, `device`, `host`, `always`, `peak`, `phases`: as in a `Course`.
+    - `begins`, `device`, `host`, `always`, `workspace`, `peak`, `phases`: as in a
+        `Course`.
     - `before`: `begins` and `device` with nothing moved or computed again.
     - `compute`: when it begins and ends.
     - `copies`: lane, text, begin, end, bytes, whether all wait.
     - `ways`: what can be decided.
     - `held`: value, bytes, texts of aval, source and short source, position in `ways`,
-        layer, whether it is an argument, and segments `[first, end)`.
+        layer, role, and segments `[first, end)`.
 
     **Raises:**
 
@@ -112,6 +113,7 @@ def contents(plan: Plan) -> dict[str, Any]:
         "device": course.device,
         "host": course.host,
         "always": course.always,
+        "workspace": course.workspace,
         "peak": course.peak,
         "phases": [(phase.value, *segments) for phase, *segments in course.phases],
         "before": {"begins": _nanoseconds(before.begins), "device": before.device},
@@ -177,7 +179,7 @@ def _held(held: Held, texts: Texts) -> list[Any]:
         texts(short_source(held.source)),
         _WAYS.index(held.way),
         held.layer,
-        int(held.is_argument),
+        held.role.value,
         held.spans,
     ]
 
