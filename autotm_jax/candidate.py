@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from .budget import format_bytes
 from .changes import as_emitted
+from .config import LOGGER
 from .found import SEARCH, Found, read_found, written
 from .placing import AGAIN, Placing
 from .plan import Plan
@@ -85,6 +87,14 @@ class Candidate(Placing):
         """
         options = dataclasses.replace(self._solver, gap=max(gap, self._solver.gap))
         found = self._search(limit, slack, options)
+        LOGGER.debug(
+            "Searched (%s) within %s of temporaries: %s.",
+            self._formulation.value,
+            format_bytes(limit),
+            "nothing was found"
+            if found is None
+            else f"{found.status.value}, {found.objective * 1e3:.2f} ms",
+        )
         if found is None:
             return None
         self._found.append((self.allocation(found.schedule), found))

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, warn
 
 
 LOGGER = logging.getLogger("autotm_jax")
-"""Says what is planned and compiled, at level INFO. Nothing is shown by default."""
+"""Says what is planned and compiled at level INFO, and at DEBUG what is searched on
+the way. Nothing is shown by default."""
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -38,7 +39,7 @@ def _threads(value: Any) -> int | None:
     return int(value)
 
 
-def _seconds(value: Any) -> float:
+def _finite(value: Any) -> float:
     if not 0 <= float(value) < float("inf"):
         raise ValueError(value)
     return float(value)
@@ -74,6 +75,13 @@ _SETTINGS = {
         "AUTOTM_JAX_LOG", _level, lambda: "WARNING", f"one of {', '.join(_LEVELS)}"
     ),
     "measure": _Setting("AUTOTM_JAX_MEASURE", _switch, lambda: True, "1 or 0"),
+    "progress": _Setting("AUTOTM_JAX_PROGRESS", _switch, lambda: True, "1 or 0"),
+    "solver_gap": _Setting(
+        "AUTOTM_JAX_SOLVER_GAP",
+        _finite,
+        lambda: 0.01,
+        "a finite number that is not less than zero",
+    ),
     "solver_threads": _Setting(
         "AUTOTM_JAX_SOLVER_THREADS",
         _threads,
@@ -82,7 +90,7 @@ _SETTINGS = {
     ),
     "solver_time_limit": _Setting(
         "AUTOTM_JAX_SOLVER_TIME_LIMIT",
-        _seconds,
+        _finite,
         lambda: 12.0,
         "a finite number of seconds that is not less than zero",
     ),
@@ -102,13 +110,18 @@ class Config:
     - `cache_directory` (`AUTOTM_JAX_CACHE`): where costs and plans are kept between
         processes.
     - `log_level` (`AUTOTM_JAX_LOG`): from which level on the logger `autotm_jax` says
-        what it does; `"INFO"` for what is planned and compiled.
+        what it does; `"INFO"` for what is planned and compiled, `"DEBUG"` for each
+        search on the way.
     - `measure` (`AUTOTM_JAX_MEASURE`): whether steps are timed on a device that is
         here.
+    - `progress` (`AUTOTM_JAX_PROGRESS`): whether what takes long shows a progress bar
+        where standard error is a terminal.
+    - `solver_gap` (`AUTOTM_JAX_SOLVER_GAP`): the relative MIP gap at which the solver
+        stops.
     - `solver_threads` (`AUTOTM_JAX_SOLVER_THREADS`): that the solver uses; `None`
         leaves it to the solver.
     - `solver_time_limit` (`AUTOTM_JAX_SOLVER_TIME_LIMIT`): seconds of search for one
-        order of a step. `autotm_jax.SolverOptions` says both for one step.
+        order of a step. `autotm_jax.SolverOptions` says all three for one step.
     """
 
     _set: dict[str, Any]
@@ -180,5 +193,26 @@ def _set_level(level: str) -> None:
 
 config = Config()
 
+
+def hides_progress(progress: bool | None = None) -> bool | None:
+    """What tqdm is told: whether to hide a bar.
+
+    **Arguments:**
+
+    - `progress`: whether a bar is wanted; `None` for what `config` says.
+
+    **Returns:**
+
+    `None` to hide it unless standard error is a terminal.
+    """
+    if progress is None:
+        return None if config.progress else True
+    return not progress
+
+
 if os.environ.get("AUTOTM_JAX_LOG"):
-    _set_level(config.log_level)
+    try:
+        _set_level(config.log_level)
+    except ConfigError as error:
+        # An import that fails helps nobody.
+        warn(f"{error} Until then it is WARNING.")

@@ -148,8 +148,11 @@ def jit(
 
 
 def _usual_solver() -> SolverOptions:
-    limit, threads = config.solver_time_limit, config.solver_threads
-    return SolverOptions(time_limit=limit, threads=threads)
+    return SolverOptions(
+        time_limit=config.solver_time_limit,
+        gap=config.solver_gap,
+        threads=config.solver_threads,
+    )
 
 
 def _saved(plan: Any) -> Saved:

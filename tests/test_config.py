@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def test_what_is_usual(config: Config, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert config.cache_directory == Path("/somewhere/autotm-jax")
     assert config.log_level == "WARNING" and config.measure is True
-    assert config.solver_threads is None
+    assert config.progress is True and config.solver_threads is None
+    assert config.solver_gap == autotm.SolverOptions().gap
     assert config.solver_time_limit == autotm.SolverOptions().time_limit
 
 
@@ -39,6 +41,8 @@ def test_what_is_usual(config: Config, monkeypatch: pytest.MonkeyPatch):
         ("cache_directory", "AUTOTM_JAX_CACHE", "~/x", Path.home() / "x"),
         ("log_level", "AUTOTM_JAX_LOG", "info", "INFO"),
         ("measure", "AUTOTM_JAX_MEASURE", "0", False),
+        ("progress", "AUTOTM_JAX_PROGRESS", "0", False),
+        ("solver_gap", "AUTOTM_JAX_SOLVER_GAP", "0.05", 0.05),
         ("solver_threads", "AUTOTM_JAX_SOLVER_THREADS", "3", 3),
         ("solver_time_limit", "AUTOTM_JAX_SOLVER_TIME_LIMIT", "1.5", 1.5),
     ],
@@ -77,6 +81,8 @@ def test_the_environment_and_the_program(
         ),
         ("log_level", "loud", "Give one of DEBUG, INFO, WARNING, ERROR, CRITICAL."),
         ("measure", "maybe", "Give 1 or 0."),
+        ("progress", 2, "Give 1 or 0."),
+        ("solver_gap", "nan", "Give a finite number that is not less than zero."),
     ],
 )
 def test_values_that_are_none(name: str, value: Any, text: str, config: Config):
@@ -97,7 +103,7 @@ def test_a_variable_that_says_nonsense(config: Config, monkeypatch: pytest.Monke
 def test_settings_that_there_are_not(config: Config):
     text = (
         "There is no setting 'colour'. There are cache_directory, log_level, measure, "
-        "solver_threads, solver_time_limit."
+        "progress, solver_gap, solver_threads, solver_time_limit."
     )
     with pytest.raises(autotm.ConfigError) as caught:
         config.update("colour", "red")
@@ -136,6 +142,34 @@ def test_what_is_logged(caplog: pytest.LogCaptureFixture):
     assert said[0].startswith("Planning autotm_jax.jit(<function chain at")
     assert said[1].startswith("Planned:\nPlan\n  budget")
     assert said[2].startswith("Plan 1 of autotm_jax.jit(<function chain at")
+
+
+def test_each_search_is_logged_for_those_who_debug(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, restored: None
+):
+    autotm.config.update("cache_directory", tmp_path)
+    with caplog.at_level(logging.DEBUG, "autotm_jax"):
+        autotm.jit(chain_step, budget="100KiB").plan(*chain_arguments())
+        with pytest.raises(autotm.InfeasibleBudget):
+            autotm.jit(chain_step, budget="60KiB").plan(*chain_arguments())
+    said = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG]
+    number = r"[\d.]+ KiB"
+    found = (
+        rf"Searched \(joint\) within {number} of temporaries: solved .*, [\d.]+ ms\."
+    )
+    assert re.fullmatch(found, said[0])
+    assert said[-1].endswith("of temporaries: nothing was found.")
+
+
+def test_a_level_that_does_not_exist_does_not_stop_the_import():
+    env = {**os.environ, "AUTOTM_JAX_LOG": "loud"}
+    run = [sys.executable, "-m", "autotm_jax", "--help"]
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=True)
+    text = (
+        "AUTOTM_JAX_LOG is 'loud'. Give one of DEBUG, INFO, WARNING, ERROR, CRITICAL."
+    )
+    assert f"AutoTMWarning: {text} Until then it is WARNING." in done.stderr
+    assert done.stdout.startswith("usage: autotm")
 
 
 @pytest.mark.parametrize(("level", "is_shown"), [("", False), ("INFO", True)])

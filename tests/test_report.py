@@ -2,6 +2,7 @@ import dataclasses
 import importlib.metadata
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -123,14 +124,50 @@ def test_an_untouched_step():
         (
             Plan(2**30, Status.UNTOUCHED, realised=autotm.Realised(2**20, 0, None, 1)),
             "Plan\n"
-            "  budget  1.00 GiB\n"
-            "  status  plain jax.jit fits the budget: nothing is changed\n"
-            "  device  1.0 MiB compiled",
+            "  budget   1.00 GiB\n"
+            "  status   plain jax.jit fits the budget: nothing is changed\n"
+            "  device   1.0 MiB compiled\n"
+            "  promise  kept: 1,023.0 MiB below the budget",
         ),
     ],
 )
 def test_word_for_word(plan: Plan, text: str):
     assert str(plan) == text
+
+
+@pytest.mark.parametrize(
+    ("budget", "taken", "copies", "rounds", "text"),
+    [
+        (2**30, 2**29, 12, 1, "kept: 512.0 MiB below the budget, 12 copies in the"),
+        (2**30, 2**31, None, 1, "not kept: 1.00 GiB above the budget"),
+        (2**30, 2**30, 12, 3, "kept: 0 B below the budget, 12 copies in the"),
+        (None, 2**30, None, 1, "kept"),
+    ],
+)
+def test_whether_the_promise_was_kept(
+    budget: int | None, taken: int, copies: int | None, rounds: int, text: str
+):
+    plan = autotm.jit(chain_step, budget="100KiB").plan(*chain_arguments())
+    assert "promise" not in rows_of(str(plan)) and plan.schedule.copies
+    realised = autotm.Realised(taken, 0, copies, rounds)
+    plan = dataclasses.replace(plan, budget=budget, realised=realised)
+    text += " executable" if text.endswith("in the") else ""
+    text += f", {rounds} plans compiled" if rounds > 1 else ""
+    assert rows_of(str(plan))["promise"] == text
+
+
+def test_files_are_named_from_the_current_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    plan = autotm.jit(chain_step, budget="100KiB").plan(*chain_arguments())
+    place = Path(__file__).parent
+    for here, shown in (
+        (place, " steps.py:"),
+        (place.parent, " tests/steps.py:"),
+        (tmp_path, f" {place}/steps.py:"),
+    ):
+        monkeypatch.chdir(here)
+        assert shown in str(plan) and shown in plan.explain()
 
 
 def test_sums_of_bytes():

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..config import hides_progress
 from ..errors import AutoTMWarning
 from .named import UsageError
 
@@ -57,7 +58,11 @@ def busy(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]
     counted = "{n_fmt}/{total_fmt} " if total else ""
     form = "{desc}: " + counted + "{elapsed}"
     with tqdm(
-        total=total, bar_format=form, leave=False, disable=None, delay=_A_SECOND
+        total=total,
+        bar_format=form,
+        leave=False,
+        disable=hides_progress(),
+        delay=_A_SECOND,
     ) as bar:
         bar.set_description_str(what, refresh=False)
         over, begun = threading.Event(), []

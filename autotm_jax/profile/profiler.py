@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import compat
+from ..config import hides_progress
 from ..trace import LOCAL, Fragment, Program
 from . import cache
 from .alone import CANNOT_RUN, RETURNED_NAN, Measurement, measure_alone
@@ -198,8 +199,7 @@ def _measure_all(
     progress: bool | None,
     time_limit: float,
 ) -> Iterator[tuple[Task, Measurement]]:
-    # tqdm: `None` hides the bar unless standard error is a terminal.
-    hidden = None if progress is None else not progress
+    hidden = hides_progress(progress)
     label = f"timing segments ({known} cached)"
     if not tasks:
         return

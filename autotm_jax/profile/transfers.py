@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import nnls
 from tqdm import tqdm
 
+from ..config import hides_progress
 from . import cache
 from .alone import free_bytes
 from .profiler import device_name, stored_here
@@ -138,7 +139,7 @@ def measure_transfers(
     if known is not None:
         return known
     tasks = [(direction, n) for direction in directions for n in fitting]
-    hidden = None if progress is None else not progress
+    hidden = hides_progress(progress)
     timings: dict[str, dict[int, Timing]] = {d: {} for d in directions}
     with cache.alone(device_name()):
         for direction, nbytes in tqdm(

@@ -26,7 +26,7 @@ from ..solve import (
 )
 from .layers import layers_of
 from .peak import largest
-from .wording import ranges, said, span_of_sizes, span_of_times
+from .wording import near, ranges, said, span_of_sizes, span_of_times
 
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def explanation(plan: Plan) -> str:
             lines += ["", *_Explained.of(plan.analysed()).peak()]
     else:
         lines = _Explained.of(plan).lines()
-    return "\n".join(["Why this plan", *(f"  {line}".rstrip() for line in lines)])
+    lines = [f"  {line}".rstrip() for line in lines]
+    return near("\n".join(["Why this plan", *lines]))
 
 
 def _untouched(plan: Plan) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..budget import format_bytes
 from ..solve import replay
 from ..trace import Kind
+from .wording import near
 
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def tightest_point(program: Program, problem: Problem, schedule: Schedule) -> st
         )
         lines += largest(program, inside)
     every = "\n".join(lines)
-    return (
+    return near(
         f"The largest values alive at the tightest point, segment {worst} of "
         f"{problem.segments}{_said(program, equations)}:\n{every}"
     )

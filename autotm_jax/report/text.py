@@ -9,7 +9,7 @@ from ..budget import format_bytes
 from ..solve import Formulation, Schedule
 from .course import course_of
 from .loops import loop_notes
-from .wording import said
+from .wording import near, said
 
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def summary(plan: Plan) -> str:
         rows += [("device", device), ("host", host)]
     elif plan.realised is not None:
         rows.append(("device", f"{format_bytes(plan.realised.device_bytes)} compiled"))
+    rows += _promise_rows(plan)
     rows += _time_rows(plan)
     rows += _before_rows(plan)
     if not plan.is_untouched:
@@ -73,7 +74,7 @@ def summary(plan: Plan) -> str:
     rows += [("loop", note) for note in loop_notes(plan.program)]
     width = max(len(name) for name, _ in rows)
     lines = ["Plan", *(f"  {name:<{width}}  {text}" for name, text in rows)]
-    return "\n".join(lines + _classes(plan))
+    return near("\n".join(lines + _classes(plan)))
 
 
 def _values(plan: Plan, count: int, nbytes: int) -> str:
@@ -93,6 +94,24 @@ def _budget(plan: Plan) -> str:
     if plan.budget is not None:
         return format_bytes(plan.budget)
     return "none known" if plan.is_untouched else '"min"'
+
+
+def _promise_rows(plan: Plan) -> list[tuple[str, str]]:
+    # Whether XLA kept it.
+    found = plan.realised
+    if found is None:
+        return []
+    said = []
+    left = None if plan.budget is None else plan.budget - found.device_bytes
+    if left is not None:
+        side = "below" if left >= 0 else "above"
+        said.append(f"{format_bytes(abs(left))} {side} the budget")
+    if found.copies is not None and plan.schedule.copies:
+        said.append(f"{found.copies} copies in the executable")
+    if found.rounds > 1:
+        said.append(f"{found.rounds} plans compiled")
+    kept = "not kept" if left is not None and left < 0 else "kept"
+    return [("promise", ": ".join(filter(None, (kept, ", ".join(said)))))]
 
 
 def _time_rows(plan: Plan) -> list[tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from ..budget import format_bytes
 
@@ -52,6 +54,11 @@ def _between(low: str, high: str) -> str:
         return low
     number, unit = low.split()
     return f"{number if unit == high.split()[1] else low} to {high}"
+
+
+def near(text: str) -> str:
+    """A text in which files under the current directory are named from there."""
+    return text.replace(f"{Path.cwd()}{os.sep}", "")
 
 
 def ranges(what: str, numbers: Sequence[int], among: Sequence[int]) -> str:
