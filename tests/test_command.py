@@ -244,15 +244,39 @@ def test_what_takes_a_second_says_so(monkeypatch: pytest.MonkeyPatch):
     assert "2/2" not in said  # it never was
 
 
-def test_files_that_cannot_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cache info --json",
+        "plan nowhere:step --budget min --json",
+        "plan nowhere:step --budget min --save",
+        "plan nowhere:step --budget min --plot",
+        "plan nowhere:step --budget min --trace",
+        "sweep nowhere:step --budgets min --plot",
+        "report nowhere:step --budget min --output",
+    ],
+)
+def test_files_that_cannot_be_written_are_told_first(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    where = tmp_path / "missing" / "cache.json"
-    assert command.main(["cache", "info", "--json", str(where)]) == 1
-    assert capsys.readouterr().err == (
-        f"autotm: {where} could not be written (No such file or directory). Name a "
-        "file in a directory that exists and may be written to.\n"
-    )
+    for where, why in (
+        (tmp_path / "missing" / "x.png", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
+        assert command.main([*line.split(), str(where)]) == 1
+        assert capsys.readouterr().err == (
+            f"autotm: {where} could not be written ({why}). Name a file in a directory "
+            "that exists and may be written to.\n"
+        )
+
+
+def test_files_are_tried_and_left_as_they_are(tmp_path: Path):
+    there, fresh = tmp_path / "there", tmp_path / "fresh"
+    there.write_text("kept")
+    for where in (there, fresh):
+        options = ["plan", "nowhere:step", "--budget", "min", "--save", str(where)]
+        assert command.main(options) == 1  # there is no such module
+    assert there.read_text() == "kept" and not fresh.exists()
 
 
 def test_the_help_has_examples(capsys: pytest.CaptureFixture[str]):

@@ -16,7 +16,7 @@ from .here import show_cache, show_machine
 from .named import Named as Named
 from .named import UsageError as UsageError
 from .named import find_step as find_step
-from .output import warned
+from .output import check_files, warned
 from .steps import show_plan, show_profile, show_report, show_sweep
 
 
@@ -116,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = warned
+            check_files(options)
             options.run(options)
     except (UsageError, AutoTMError) as error:
         print(f"autotm: {error}", file=sys.stderr)

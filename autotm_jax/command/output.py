@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -22,6 +23,29 @@ from .named import UsageError
 _A_SECOND, _TICK = 1.0, 0.5
 
 
+# Options that name a file to write.
+_FILES = ("json", "save", "plot", "trace", "output")
+
+
+def check_files(options: argparse.Namespace) -> None:
+    """Before anything that takes long: can all files be written that options name?
+
+    **Raises:**
+
+    - `UsageError`: if one of them cannot.
+    """
+    named = [getattr(options, name, None) for name in _FILES]
+    for where in named:
+        if where in (None, "-"):
+            continue
+        path = Path(where)
+        with _written(path):
+            was_there = path.exists()
+            path.open("ab").close()
+            if not was_there:
+                path.unlink()
+
+
 def write_json(found: Any, where: str) -> None:
     """Writes JSON to a file, or to standard output for `"-"`.
 
@@ -33,11 +57,17 @@ def write_json(found: Any, where: str) -> None:
     if where == "-":
         sys.stdout.write(text)
         return
-    try:
+    with _written(Path(where)):
         Path(where).write_text(text)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UsageError(
-            f"{where} could not be written ({error.strerror}). Name a file in a "
+            f"{path} could not be written ({error.strerror}). Name a file in a "
             "directory that exists and may be written to."
         ) from error
 
