@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import cvxpy as cp
+import highspy
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -198,6 +199,13 @@ def test_what_highs_refuses_is_a_sentence(real):
         assert outcome.status == "kSolveError" and outcome.x is None
         assert outcome.failure == "ValueError: HiGHS refuses the option presolv='on'."
     assert real.solve(knapsack(), 20.0).status == "kOptimal"
+
+
+def test_a_problem_that_highs_refuses_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    refused = lambda solver, model: highspy.HighsStatus.kError  # noqa: E731
+    monkeypatch.setattr(highspy.Highs, "passModel", refused)
+    with pytest.raises(ValueError, match=r"^HiGHS refuses the problem\.$"):
+        highs.solve(knapsack(), lambda *said: None)
 
 
 def test_a_process_that_is_slow_to_start_is_not_waited_for(worker, monkeypatch):
