@@ -3,6 +3,12 @@
 Everything here is modelled. This package knows nothing of JAX.
 """
 
+from .engine import Engines as Engines
+from .engine import Lane as Lane
+from .engine import Run as Run
+from .engine import Span as Span
+from .engine import Task as Task
+from .engine import run_tasks as run_tasks
 from .kernels import (
     Kernel as Kernel,
 )
@@ -10,3 +16,6 @@ from .kernels import (
     Memories as Memories,
 )
 from .outcome import Outcome as Outcome
+from .playing import Simulation as Simulation
+from .playing import engines_of as engines_of
+from .playing import simulate as simulate
