@@ -127,10 +127,10 @@ def seconds(program: Program, fragment: Fragment, machine: Machine) -> float:
     """
     equations = [program.equations[i] for i in fragment.equations]
     kernels = [e for e in equations if e.kind is Kind.KERNEL]
-    time = sum(_kernel_seconds(program, e, machine) for e in kernels)
-    passes = _passes(program, fragment, equations)
-    traffic = sum(_nbytes(program, values) for values in passes)
-    launches = max(1, len(kernels) + len(passes))
+    time = sum(kernel_seconds(program, e, machine) for e in kernels)
+    fused = passes(program, fragment, equations)
+    traffic = sum(_nbytes(program, values) for values in fused)
+    launches = max(1, len(kernels) + len(fused))
     time += traffic / machine.device_bandwidth + launches * machine.launch_overhead
     sent = sum(exchanged_bytes(program, e) for e in equations)
     return time + sent / machine.mesh_bandwidth
@@ -149,10 +149,10 @@ class _Work:
         return self.equation.outputs
 
 
-def _passes(
+def passes(
     program: Program, fragment: Fragment, equations: list[Equation]
 ) -> list[set[int]]:
-    """The values that each fused kernel of a fragment reads and writes.
+    """The values that each fused kernel of a fragment reads and writes, in order.
 
     Fused work runs in one pass over its roots, together with the reductions that read
     the same; what hangs on the result of a reduction or of a kernel has to wait for
@@ -175,11 +175,11 @@ def _passes(
         if written:
             works.append(_Work(equation, sources, depth))
     _join(program, works)
-    passes: dict[int, set[int]] = {}
+    found: dict[int, set[int]] = {}
     for work in works:
         if work.equation.kind is not Kind.KERNEL:
-            passes.setdefault(work.at, set()).update(work.sources, work.outputs)
-    return list(passes.values())
+            found.setdefault(work.at, set()).update(work.sources, work.outputs)
+    return [found[at] for at in sorted(found)]
 
 
 def _join(program: Program, works: list[_Work]) -> None:
@@ -207,7 +207,8 @@ def _is_view(equation: Equation) -> bool:
     return name in ("reshape", "squeeze", "transpose", "broadcast_in_dim", "split")
 
 
-def _kernel_seconds(program: Program, equation: Equation, machine: Machine) -> float:
+def kernel_seconds(program: Program, equation: Equation, machine: Machine) -> float:
+    """Modelled time of a heavy operation by itself."""
     values = (*equation.operands, *equation.outputs)
     dtype = (
         program.values[equation.operands[0]].aval.dtype if equation.operands else "f"

@@ -195,16 +195,15 @@ class _Replayer:
                 by_tensor[at].add(stream.at)
                 by_segment[stream.at].add(at)
         for segment, host in by_segment.items():
-            known = self.problem.configurations.get(segment, ())
-            found = [c for c in known if c.host == host]
-            if not found:
+            found = self.problem.streamed(segment, host)
+            if found is None:
                 values = sorted(self.problem.tensors[i].value for i in host)
                 self.faults.append(
                     f"Segment {segment} cannot run with {values} on the host."
                 )
                 continue
-            self.again[segment] += found[0].seconds
-            self.staged[segment] += found[0].staging
+            self.again[segment] += found.seconds
+            self.staged[segment] += found.staging
         return by_tensor
 
     def _known(self, value: int, what: str) -> int | None:

@@ -165,15 +165,15 @@ class Ledger:
         if segment == tensor.maker:
             was_there = index not in self._streamed[segment]
             self._born[segment] += -tensor.nbytes if was_there else tensor.nbytes
-        known = self.problem.configurations.get(segment, ())
         for sign in (-1, 1):
             host = self._streamed[segment]
             if host:
-                found = [c for c in known if c.host == host]
-                self.faults += 0 if found else sign
-                for configuration in found:
-                    self._again[segment] += sign * configuration.seconds
-                    self._workspace[segment] += sign * configuration.staging
+                found = self.problem.streamed(segment, host)
+                if found is None:
+                    self.faults += sign
+                else:
+                    self._again[segment] += sign * found.seconds
+                    self._workspace[segment] += sign * found.staging
             if sign < 0:
                 self._streamed[segment] = host ^ {index}
 

@@ -8,7 +8,7 @@
     variants    a segment runs by one variant a(k, e)
     configurations
                 a segment runs by one IO configuration c(k, q), the one with those
-                tensors on the host that are there
+                tensors on the host that are there; if it is divided, each part does
 
 d(t, k), whether t is on the device at k, is a sum of columns, as the columns of a
 tensor that are taken form a path. So is whether t is streamed at k, and with
@@ -274,8 +274,8 @@ class Model:
     def _choices(self) -> list[Any]:
         rows: list[Any] = []
         for vector, at in (
-            (self._a, [k for k, _, _ in self._variants]),
-            (self._c, [k for k, _ in self._configurations]),
+            (self._a, [(k, 0) for k, _, _ in self._variants]),
+            (self._c, [(k, c.part) for k, c in self._configurations]),
         ):
             if vector is None:
                 continue
@@ -283,7 +283,8 @@ class Model:
             one = sp.csr_array(
                 (np.ones(len(at)), ([place[k] for k in at], range(len(at))))
             )
-            # None of them: the default variant, or everything on the device.
+            # None of them: the default variant, or everything on the device. Of each
+            # part of a segment that is divided.
             rows += [one @ vector <= 1]
             if not self._is_boolean:
                 rows.append(vector >= 0)

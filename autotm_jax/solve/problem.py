@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -230,11 +230,15 @@ class Configuration:
     - `seconds`: time beyond that of the kernel with everything on the device. Where
         kernels read device memory only, that of streaming in and out.
     - `staging`: device bytes that the streamed tensors take while the kernel runs.
+    - `part`: of a kernel whose tensors are divided, the part that `host` is of. A part
+        adds its seconds and its staging whatever the others do, so that the kernel has
+        a configuration for each choice of one, or none, from every part.
     """
 
     host: frozenset[int]
     seconds: float
     staging: int
+    part: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,6 +353,32 @@ class Problem:
             for k, seconds in enumerate(self.compute)
         )
 
+    def streamed(self, segment: int, host: Collection[int]) -> Configuration | None:
+        """What it takes to run a segment with these tensors on the host.
+
+        **Arguments:**
+
+        - `segment`: which.
+        - `host`: tensors, by position.
+
+        **Returns:**
+
+        A `Configuration`, added up over the parts; `None` if there is none.
+        """
+        known = self.configurations.get(segment, ())
+        whole = next((c for c in known if c.host == host), None)
+        if whole is not None:
+            return whole
+        part = {t: c.part for c in known for t in c.host}
+        wanted: dict[int | None, set[int]] = {}
+        for tensor in host:
+            wanted.setdefault(part.get(tensor), set()).add(tensor)
+        found = [c for c in known if c.host == wanted.get(c.part)]
+        if len(found) < len(wanted):
+            return None
+        seconds, staging = sum(c.seconds for c in found), sum(c.staging for c in found)
+        return Configuration(frozenset(host), seconds, staging)
+
     def floor(self) -> int:
         """A lower bound of the device bytes of every plan.
 
@@ -364,8 +394,9 @@ class Problem:
             for segment in {*tensor.touches, *made} - gone:
                 here[segment] += tensor.nbytes
         for segment, known in self.configurations.items():
-            saved = (
-                sum(self.tensors[i].nbytes for i in c.host) - c.staging for c in known
-            )
-            here[segment] -= max(0, *saved, 0)
+            saved: dict[int, int] = {}
+            for c in known:
+                without = sum(self.tensors[i].nbytes for i in c.host) - c.staging
+                saved[c.part] = max(saved.get(c.part, 0), without)
+            here[segment] -= sum(saved.values())
         return int(here.max(initial=0))
