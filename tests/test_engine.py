@@ -185,14 +185,3 @@ def test_tasks_that_make_no_sense(task: Task, message: str):
     with pytest.raises(ValueError) as caught:
         run_tasks([task], PLAIN)
     assert str(caught.value) == message
-
-
-def test_engines_that_make_no_sense():
-    with pytest.raises(ValueError) as caught:
-        Engines(0.0, 1.0)
-    assert str(caught.value) == (
-        "Copies pass at 0.0 bytes per second (d2h): give a number greater than zero."
-    )
-    with pytest.raises(ValueError) as caught:
-        Engines(1.0, 1.0, latency=-1.0)
-    assert str(caught.value) == "The latency is -1.0: give zero or more."

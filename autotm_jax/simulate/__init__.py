@@ -3,8 +3,6 @@
 Everything here is modelled. This package knows nothing of JAX.
 """
 
-from .engine import Engines as Engines
-from .engine import Lane as Lane
 from .engine import Run as Run
 from .engine import Span as Span
 from .engine import Task as Task
@@ -15,6 +13,8 @@ from .kernels import (
 from .kernels import (
     Memories as Memories,
 )
+from .lanes import Engines as Engines
+from .lanes import Lane as Lane
 from .outcome import Outcome as Outcome
 from .playing import Simulation as Simulation
 from .playing import engines_of as engines_of

@@ -15,7 +15,8 @@ import dataclasses
 from collections import defaultdict
 
 from ..solve import Fetch, Link, Problem, Replay, Schedule, Store, replay
-from .engine import Engines, Lane, Run, Task, run_tasks
+from .engine import Run, Task, run_tasks
+from .lanes import Engines, Lane
 from .outcome import Outcome
 
 
