@@ -8,7 +8,10 @@ import itertools
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import autotm_jax as autotm
@@ -34,6 +37,34 @@ def test_a_trace_is_written(name: str, tmp_path: Path):
     assert [e["args"]["bytes"] for e in counted] == list(course.device)
     (process,) = (e for e in found["traceEvents"] if e["name"] == "process_name")
     assert process["args"]["name"] == "autotm-jax, modelled: h100-sxm"
+
+
+def kinds(trace: dict[str, Any], phases: str) -> dict[tuple[str, str], type]:
+    """By phase and key of its events, whether the values are numbers or what else."""
+    number = {int: float}
+    return {
+        (event["ph"], key): number.get(type(value), type(value))
+        for event in trace["traceEvents"]
+        if event.get("ph", "") in phases
+        for key, value in event.items()
+    }
+
+
+def test_the_events_are_as_those_that_jax_writes_for_perfetto(tmp_path: Path):
+    with jax.profiler.trace(tmp_path, create_perfetto_trace=True):
+        jnp.ones(3).block_until_ready()
+    (written,) = tmp_path.rglob("perfetto_trace.json.gz")
+    theirs = json.loads(gzip.decompress(written.read_bytes()))
+    path = tmp_path / "step.json"
+    plan_of("min").save_trace(path)
+    ours = json.loads(path.read_text())
+    assert ours.keys() == theirs.keys()
+    # Spans and the names of tracks; theirs has no counters.
+    known = kinds(theirs, "MX")
+    assert {phase for phase, _ in known} == {"M", "X"}
+    assert kinds(ours, "MX").items() <= known.items()
+    named = {e["name"] for e in ours["traceEvents"] if e["ph"] == "M"}
+    assert named >= {"process_name", "thread_name"}
 
 
 def test_nothing_overlaps_on_a_track():
