@@ -1,49 +1,117 @@
 """Kernels over two memories: time by a roofline, wherever the operands are.
 
 AutoTM times its kernels in every IO configuration on DRAM and Optane. Here the time is
-modelled: arithmetic runs beside memory traffic, and the traffic of the memories adds
-up.
+modelled. A segment is a few passes over memory, one after the other: in each of them
+arithmetic runs beside memory traffic, and the traffic of the two memories adds up.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Iterator, Mapping
+
+from .memories import Memories
 
 
 @dataclasses.dataclass(frozen=True)
-class Memories:
-    """Bytes per second of the two memories, as kernels see them.
+class Pass:
+    """What runs in one go over memory.
 
-    - `fast`: reads and writes of the fast one.
-    - `slow_read`, `slow_write`: of the slow one.
+    - `seconds`: of arithmetic, if memory took no time.
+    - `reads`, `writes`: bytes by tensor, as positions in `Problem.tensors`.
+    - `other_reads`, `other_writes`: bytes of what is never slow: arguments, results,
+        and values too small to decide about.
     """
 
-    fast: float
-    slow_read: float
-    slow_write: float
+    seconds: float
+    reads: Mapping[int, int]
+    writes: Mapping[int, int]
+    other_reads: int = 0
+    other_writes: int = 0
+
+    @property
+    def tensors(self) -> frozenset[int]:
+        """What it reads or writes of the tensors."""
+        return frozenset((*self.reads, *self.writes))
+
+    def traffic(self, memories: Memories, slow: Collection[int] = ()) -> float:
+        """Seconds that it reads and writes."""
+        into = sum(n for t, n in self.reads.items() if t in slow)
+        out = sum(n for t, n in self.writes.items() if t in slow)
+        reads = self.other_reads + sum(self.reads.values()) - into
+        writes = self.other_writes + sum(self.writes.values()) - out
+        fast = reads / memories.fast_read + writes / memories.fast_write
+        return fast + into / memories.slow_read + out / memories.slow_write
+
+    def time(self, memories: Memories, slow: Collection[int] = ()) -> float:
+        """Seconds with some of its tensors in slow memory."""
+        return max(self.seconds, self.traffic(memories, slow))
+
+    def is_separable(self, memories: Memories) -> bool:
+        """Whether each tensor adds the same, wherever the others are.
+
+        Either memory is what it waits for even with all of them in the fast one, or
+        arithmetic is with all of them in the slow one.
+        """
+        slowest = self.traffic(memories, self.tensors)
+        return self.traffic(memories) >= self.seconds or slowest <= self.seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
     """What a segment does, apart from where its values are.
 
-    - `seconds`: of arithmetic and launches, if memory took no time.
-    - `reads`, `writes`: bytes by tensor, as positions in `Problem.tensors`.
-    - `others`: bytes read and written of what is never slow: arguments, results, and
-        values too small to decide about.
+    - `passes`: one after the other.
+    - `seconds`: of launches.
     """
 
-    seconds: float
-    reads: Mapping[int, int]
-    writes: Mapping[int, int]
-    others: int = 0
+    passes: tuple[Pass, ...]
+    seconds: float = 0.0
 
     def time(self, memories: Memories, slow: Collection[int] = ()) -> float:
         """Seconds with some of its tensors in slow memory."""
-        into = sum(n for t, n in self.reads.items() if t in slow)
-        out = sum(n for t, n in self.writes.items() if t in slow)
-        fast = self.others + sum((*self.reads.values(), *self.writes.values()))
-        traffic = (fast - into - out) / memories.fast
-        traffic += into / memories.slow_read + out / memories.slow_write
-        return max(self.seconds, traffic)
+        return self.seconds + sum(p.time(memories, slow) for p in self.passes)
+
+    @property
+    def tensors(self) -> frozenset[int]:
+        """What it reads or writes of the tensors."""
+        return frozenset().union(*(p.tensors for p in self.passes))
+
+    def nbytes(self, among: Collection[int] | None = None) -> int:
+        """Bytes that it reads and writes of its tensors, or of some of them."""
+        moved = (
+            item for p in self.passes for d in (p.reads, p.writes) for item in d.items()
+        )
+        return sum(n for t, n in moved if among is None or t in among)
+
+    def groups(self, memories: Memories) -> list[tuple[int, ...]]:
+        """Its tensors, divided so that groups add to its time independently."""
+        groups = [{t} for t in sorted(self.tensors)]
+        for step in self.passes:
+            if not step.is_separable(memories):
+                touched = [g for g in groups if g & step.tensors]
+                groups = [g for g in groups if not g & step.tensors]
+                groups.append(set().union(*touched))
+        return sorted(tuple(sorted(g)) for g in groups)
+
+
+def placements(group: tuple[int, ...], most: int) -> Iterator[frozenset[int]]:
+    """Which tensors of a group may be slow together, besides none.
+
+    **Arguments:**
+
+    - `group`: tensors.
+    - `most`: the cap. All of them together are always among those that are left, and
+        what else is left are those with the fewest tensors.
+
+    **Returns:**
+
+    Sets of tensors.
+    """
+    sizes = range(1, len(group))
+    smaller = itertools.chain.from_iterable(
+        itertools.combinations(group, n) for n in sizes
+    )
+    yield from map(frozenset, itertools.islice(smaller, most - 1))
+    yield frozenset(group)
