@@ -1,0 +1,102 @@
+"""`python -m benchmarks.paper`: the experiments of the AutoTM paper.
+
+All of them, or those that are named. Each prints its tables in Markdown next to what
+the paper says, and writes `NAME.json` and `NAME.png` into a folder. Nothing is run or
+measured but the solver: everything is simulated on the described machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Each module registers what it has, in the order in which it runs.
+from . import kernels, ratios, large, cost, inception, solving  # noqa: F401, I001
+from .registry import EXPERIMENTS
+from .report import Report
+from .study import Study
+
+
+def run(names: Sequence[str], quick: bool, out: Path) -> dict[str, Report]:
+    """Runs experiments, one after the other.
+
+    **Arguments:**
+
+    - `names`: of `EXPERIMENTS`; all of them if there is none.
+    - `quick`: whether their small form is wanted.
+    - `out`: the folder to write into.
+
+    **Returns:**
+
+    The reports by name.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        taken = time.perf_counter() - start
+        print(f"[{taken:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+    study = Study(quick, say)
+    reports: dict[str, Report] = {}
+    for name in EXPERIMENTS:
+        if names and name not in names:
+            continue
+        say(f"{name} begins")
+        report = reports[name] = EXPERIMENTS[name](study)
+        print(report.markdown(name), end="\n\n", flush=True)
+        _write(name, report, out)
+    say(f"written to {out}")
+    return reports
+
+
+def _write(name: str, report: Report, out: Path) -> None:
+    (out / f"{name}.json").write_text(json.dumps(report.as_json(name), indent=1) + "\n")
+    if report.draw is None:
+        return
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print(f"No {name}.png: matplotlib is not installed.", file=sys.stderr)
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    report.draw(figure)
+    figure.savefig(out / f"{name}.png", dpi=150)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paper",
+        description="The experiments of the AutoTM paper, simulated.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(EXPERIMENTS)}"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer networks and cases: in a minute"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/paper"), help="where files are written"
+    )
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.names if name not in EXPERIMENTS]
+    if unknown:
+        parser.error(
+            f"no experiment {unknown[0]!r}: there are {', '.join(EXPERIMENTS)}"
+        )
+    run(given.names, given.quick, given.out)
+
+
+if __name__ == "__main__":
+    main()
