@@ -49,6 +49,15 @@ def test_arithmetic_hides_traffic_within_a_pass_only():
     assert kernel.nbytes({1}) == 2 * 50
 
 
+def test_without_overlap_everything_adds_up():
+    kernel = Kernel((dataclasses.replace(STEP, seconds=9.0), STEP), seconds=0.5)
+    apart = kernel.without_overlap()
+    assert apart.time(ROUND) == 0.5 + (9 + 3) + (3 + 3)
+    assert apart.time(ROUND, {0}) == 0.5 + (9 + 7) + (3 + 7)
+    assert apart.groups(ROUND) == [(0,), (1,)]
+    assert apart.nbytes() == kernel.nbytes()
+
+
 def test_tensors_are_together_where_arithmetic_hides_some_of_them():
     hides = dataclasses.replace(STEP, seconds=5.0)
     never = dataclasses.replace(STEP, seconds=11.0)

@@ -85,6 +85,14 @@ class Kernel:
         )
         return sum(n for t, n in moved if among is None or t in among)
 
+    def without_overlap(self) -> Kernel:
+        """The same if arithmetic waited for memory, and memory for arithmetic."""
+        passes: list[Pass] = []
+        for step in self.passes:
+            passes.append(Pass(step.seconds, {}, {}))
+            passes.append(dataclasses.replace(step, seconds=0.0))
+        return Kernel(tuple(passes), self.seconds)
+
     def groups(self, memories: Memories) -> list[tuple[int, ...]]:
         """Its tensors, divided so that groups add to its time independently."""
         groups = [{t} for t in sorted(self.tensors)]

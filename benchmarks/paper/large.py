@@ -7,7 +7,7 @@ from typing import Any
 
 from .registry import experiment
 from .report import Cell, Report, Table
-from .study import GB, STORES, Study
+from .study import GB, Study
 
 
 # GB of intermediate values, by comments in the authors' code.
@@ -24,11 +24,11 @@ def large(study: Study) -> Report:
     """Static and synchronous plans against 2LM with the same DRAM."""
     tables: list[Table] = []
     drawn: list[tuple[Cell, ...]] = []
-    for memories, stores in STORES.items():
+    for setting in study.settings:
         speed: list[tuple[Cell, ...]] = []
         moved: list[tuple[Cell, ...]] = []
         for name, limit in study.large.items():
-            case = study.posed(name, True, memories)
+            case = study.posed(name, True, setting)
             found = {
                 "2LM": study.memory_mode(case, limit),
                 "static": study.static(case, limit),
@@ -48,7 +48,7 @@ def large(study: Study) -> Report:
         drawn = drawn or speed
         tables += [
             Table(
-                f"Speed-up over 2LM, {stores} stores, simulated",
+                f"Speed-up over 2LM, {setting.name}, simulated",
                 (
                     "network",
                     "values, GB",
@@ -62,7 +62,7 @@ def large(study: Study) -> Report:
                 tuple(speed),
             ),
             Table(
-                f"What moves, {stores} stores, simulated",
+                f"What moves, {setting.name}, simulated",
                 (
                     "network",
                     "way",
@@ -79,7 +79,7 @@ def large(study: Study) -> Report:
         "simulated speed-up over 2LM",
         "over 2x faster than 2LM with synchronous moves, on working sets over 650 GB.",
         "2LM is modelled, without the tags that hardware looks up before each write. "
-        "Its kernels find everything in DRAM, so that the two assumptions about stores "
+        "Its kernels find everything in DRAM, so that assumptions about stores "
         "differ in what Optane takes of write-backs only: 2.8 or 7.9 GB/s. That "
         "decides how much there is to gain. VGG-416 waits for arithmetic: a roofline "
         "with perfect overlap leaves no placement much to gain there.",

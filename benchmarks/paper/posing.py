@@ -65,6 +65,11 @@ class Posed:
         )
         return dataclasses.replace(self, problem=problem, memories=memories)
 
+    def without_overlap(self) -> Posed:
+        """The same step if arithmetic did not run beside memory traffic."""
+        kernels = tuple(kernel.without_overlap() for kernel in self.kernels)
+        return dataclasses.replace(self, kernels=kernels).on(self.memories)
+
     def limit(self, ratio: float) -> int:
         """Bytes of fast memory, if there is `ratio` times as much slow memory."""
         return int(self.peak / (ratio + 1))

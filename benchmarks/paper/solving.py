@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .registry import experiment
 from .report import Cell, Report, Table
-from .study import GB, STORES, Study
+from .study import GB, Study
 
 
 @experiment("solving")
@@ -18,7 +18,7 @@ def solving(study: Study) -> Report:
     rows: list[tuple[Cell, ...]] = [
         (
             found.network,
-            STORES[case.memories],
+            study.settings_of[case].name,
             found.formulation.value,
             found.limit / GB,
             case.problem.segments,
@@ -51,7 +51,7 @@ def solving(study: Study) -> Report:
                 "Solve times",
                 (
                     "network",
-                    "stores",
+                    "kernels",
                     "formulation",
                     "DRAM, GB",
                     "segments",

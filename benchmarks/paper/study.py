@@ -42,8 +42,29 @@ LARGE = {
 }
 """The networks of the paper's large experiments, with the bytes of DRAM there."""
 
-STORES = {OPTANE: "ordinary", STREAMING_STORES: "streaming"}
-"""Both memories, and how kernels write to slow memory there."""
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is assumed of kernels.
+
+    - `name`: what tables call it.
+    - `memories`: what they reach.
+    - `overlaps`: whether arithmetic runs beside memory traffic.
+    """
+
+    name: str
+    memories: Memories
+    overlaps: bool = True
+
+
+DEFAULT = Setting("ordinary stores", OPTANE)
+
+SETTINGS = (
+    DEFAULT,
+    Setting("streaming stores", STREAMING_STORES),
+    Setting("ordinary stores, no overlap", OPTANE, False),
+)
+"""What is not known for sure, and what else it could be."""
 
 _OPTIONS = SolverOptions(time_limit=20.0)
 
@@ -82,7 +103,13 @@ class Study:
     def __init__(self, quick: bool = False, say: Callable[[str], None] = print):
         self.quick = quick
         self.say = say
+        self.settings_of: dict[Posed, Setting] = {}
         self.solved: dict[tuple[Posed, Formulation, float], Solved] = {}
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """What to assume of kernels."""
+        return SETTINGS[:2] if self.quick else SETTINGS
 
     @property
     def conventional(self) -> tuple[str, ...]:
@@ -96,20 +123,24 @@ class Study:
         return {name: LARGE[name] for name in names}
 
     def posed(
-        self, name: str, large: bool = False, memories: Memories = OPTANE
+        self, name: str, large: bool = False, setting: Setting = DEFAULT
     ) -> Posed:
         """A network's problem at the paper's batch."""
-        return self._posed(name, large, memories)
+        return self._posed(name, large, setting)
 
     @functools.cache  # noqa: B019 - a study lives as long as the command
-    def _posed(self, name: str, large: bool, memories: Memories) -> Posed:
-        if memories != OPTANE:
-            return self._posed(name, large, OPTANE).on(memories)
-        network = NETWORKS[name]
-        batch = network.large if large else network.conventional
-        assert batch is not None
-        self.say(f"posing {name} at batch {batch}")
-        return posed(network.workload(batch), memories)
+    def _posed(self, name: str, large: bool, setting: Setting) -> Posed:
+        if setting == DEFAULT:
+            network = NETWORKS[name]
+            batch = network.large if large else network.conventional
+            assert batch is not None
+            self.say(f"posing {name} at batch {batch}")
+            found = posed(network.workload(batch), setting.memories)
+        else:
+            found = self._posed(name, large, DEFAULT).on(setting.memories)
+            found = found if setting.overlaps else found.without_overlap()
+        self.settings_of[found] = setting
+        return found
 
     @functools.cache  # noqa: B019
     def _program(

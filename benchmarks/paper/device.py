@@ -1,0 +1,158 @@
+"""The placement problem of a network on a GPU whose kernels read its own memory only.
+
+Nothing is compiled: times are a roofline's, and a segment's workspace is what its fused
+work hands to its kernels. As in AutoTM, arguments and results stay on the device, and
+what they take is off the limit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from autotm_jax import compat
+from autotm_jax.formulate import formulate
+from autotm_jax.machine import Machine, describe
+from autotm_jax.profile import Cost, Costs
+from autotm_jax.profile.roofline import seconds
+from autotm_jax.profile.workspace import estimate
+from autotm_jax.solve import Problem, Schedule, replay
+from autotm_jax.trace import Fragment, Program
+
+from ..posing import traced
+from ..workloads import Workload
+
+
+MACHINE = describe("rtx-2080-ti")
+
+OVERHEAD = 800_000_000
+"""Bytes of the device that no step gets, by the authors' code: what CUDA takes."""
+
+CONVOLUTION = "conv_general_dilated"
+
+CONTRACTIONS = (CONVOLUTION, "dot_general")
+"""Primitives whose results `jax.checkpoint_policies.dots_saveable` keeps."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnDevice:
+    """A step on a GPU.
+
+    - `name`: of the workload.
+    - `problem`: its limit is what the overhead, arguments and results leave.
+    - `peak`: the most bytes of values and workspace at a time if nothing moves.
+    - `convolutions`: segments that convolve, forward and backward.
+    - `contractions`: tensors that contractions make, as positions in
+        `problem.tensors`.
+    - `backward`: the first segment of the backward pass.
+    """
+
+    name: str
+    problem: Problem
+    peak: int
+    convolutions: frozenset[int]
+    contractions: frozenset[int]
+    backward: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing has to move."""
+        return self.peak <= self.problem.device_limit
+
+    @property
+    def moved_only(self) -> Problem:
+        """The problem as AutoTM has it: nothing is computed again."""
+        tensors = tuple(
+            dataclasses.replace(tensor, recipe=None, optional=())
+            for tensor in self.problem.tensors
+        )
+        return dataclasses.replace(self.problem, tensors=tensors)
+
+
+def on_device(
+    workload: Workload,
+    machine: Machine = MACHINE,
+    nbytes: int = MACHINE.device_bytes - OVERHEAD,
+) -> OnDevice:
+    """Poses the problem of a workload on a GPU.
+
+    **Arguments:**
+
+    - `workload`: a step without loops.
+    - `machine`: arithmetic, memory, and the link to the host.
+    - `nbytes`: what the device has for arguments, results and everything else.
+
+    **Returns:**
+
+    The step `OnDevice`.
+    """
+    program = traced(workload)
+    assert not program.loops
+    results, aliased = program.result_bytes()
+    limit = nbytes - program.argument_bytes() - (results - aliased)
+    host = machine.host_bytes or 2**62
+    problem = formulate(program, _costs(program, machine), machine, limit, host)
+    made = _of(program, [t.value for t in problem.tensors], CONTRACTIONS)
+    return OnDevice(
+        workload.name,
+        problem,
+        replay(problem, Schedule()).device_peak,
+        frozenset(
+            segment.index
+            for segment in program.segments
+            if any(_is_convolution(program, i) for i in segment.body.equations)
+        ),
+        made,
+        min(
+            segment.index
+            for segment in program.segments
+            if any(_is_transposed(program, i) for i in segment.body.equations)
+        ),
+    )
+
+
+def _costs(program: Program, machine: Machine) -> Costs:
+    modelled: dict[str, float] = {}
+
+    def time(fragment: Fragment) -> float:
+        if fragment.signature not in modelled:
+            modelled[fragment.signature] = seconds(program, fragment, machine)
+        return modelled[fragment.signature]
+
+    def cost(fragment: Fragment) -> Cost:
+        return Cost(time(fragment), estimate(program, fragment).nbytes)
+
+    bodies = [segment.body for segment in program.segments]
+    return Costs(
+        tuple(map(cost, bodies)),
+        {value: cost(again) for value, again in program.recomputations.items()},
+        {
+            (value, at): max(0.0, time(joined) - time(bodies[at]))
+            for (value, at), joined in program.joined.items()
+        },
+        f"roofline of {machine.name}, modelled",
+        "estimated",
+    )
+
+
+def _of(
+    program: Program, values: Collection[int], primitives: Collection[str]
+) -> frozenset[int]:
+    """Those of the values, by position, that such a primitive makes."""
+
+    def is_made(value: int) -> bool:
+        producer = program.values[value].producer
+        if producer is None:
+            return False
+        return program.equations[producer].eqn.primitive.name in primitives
+
+    return frozenset(i for i, value in enumerate(values) if is_made(value))
+
+
+def _is_convolution(program: Program, equation: int) -> bool:
+    return program.equations[equation].eqn.primitive.name == CONVOLUTION
+
+
+def _is_transposed(program: Program, equation: int) -> bool:
+    # JAX names what it transposes.
+    return "transpose(" in compat.name_stack(program.equations[equation].eqn)
