@@ -70,5 +70,6 @@ def _draw(figure: Any, rows: Sequence[tuple[Any, ...]]) -> None:
         at = [x + 0.4 * (i - 0.5) for x in range(len(rows))]
         axes.bar(at, [row[4 + i] for row in rows], 0.4, label=name)
     axes.set_xticks(range(len(rows)), labels, fontsize=7)
+    axes.set_xlabel("input, weights, output")
     axes.set_ylabel("performance relative to all in DRAM\n(simulated)")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
