@@ -14,8 +14,9 @@ import pytest
 
 import autotm_jax as autotm
 from autotm_jax import Plan
-from autotm_jax.report.course import Course, Lane, Phase, Role, course_of
-from autotm_jax.solve import Schedule, Way, replay
+from autotm_jax.report.course import Course, Phase, Role, course_of
+from autotm_jax.simulate import Lane, simulate
+from autotm_jax.solve import Fetch, Schedule, Way, replay
 from autotm_jax.trace import short_source
 from benchmarks.workloads import gpt
 
@@ -39,16 +40,17 @@ def plan(request: pytest.FixtureRequest) -> Plan:
     return plan_of(*request.param)
 
 
-def test_it_takes_as_long_as_the_plan(plan: Plan):
+def test_it_takes_as_long_as_the_plan_simulated(plan: Plan):
     course = course_of(plan)
-    assert course.seconds == pytest.approx(plan.seconds)
+    assert plan.problem is not None
+    assert course.modelled == pytest.approx(plan.seconds)
+    assert course.seconds == simulate(plan.problem, plan.schedule).seconds
     assert all(a <= b for a, b in itertools.pairwise(course.begins))
     assert len(course.begins) == len(course.segments) + 1
     compute = [s for s in course.spans if s.lane is Lane.COMPUTE]
     assert len(compute) == len(course.segments)
     for k, span in enumerate(compute):
-        assert course.begins[k] <= span.begin <= span.end
-        assert span.end <= course.begins[k + 1] * (1 + 1e-9)
+        assert course.begins[k] <= span.begin <= span.end <= course.begins[k + 1]
 
 
 def test_its_memory_is_that_of_the_replay(plan: Plan):
@@ -59,7 +61,7 @@ def test_its_memory_is_that_of_the_replay(plan: Plan):
     assert course.host == tuple(plan.replay.host)
     assert course.device[course.peak] == max(course.device)
     plain = course_of(plan, Schedule())
-    assert plain.seconds == pytest.approx(replay(plan.problem, Schedule()).makespan)
+    assert plain.modelled == pytest.approx(replay(plan.problem, Schedule()).makespan)
     assert max(plain.device) > max(course.device) and not any(plain.host)
     assert all(held.way is Way.STAYS for held in plain.held)
 
@@ -71,7 +73,9 @@ def test_every_copy_has_a_span(plan: Plan):
         (Lane.H2D, plan.schedule.fetches),
     ):
         spans = [s for s in course.spans if s.lane is lane]
-        assert len(spans) == len(copies) > 0
+        # In loops, those for the first iterations are on their own.
+        ahead = sum(isinstance(c, Fetch) and c.is_ahead for c in copies)
+        assert 0 < len(copies) <= len(spans) <= len(copies) + ahead
         latest = course.seconds * (1 + 1e-9)
         assert all(0 <= s.begin <= s.end <= latest for s in spans)
         assert all(s.nbytes > 0 for s in spans)

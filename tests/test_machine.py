@@ -24,6 +24,7 @@ SOLD = {
     "h100-sxm": 80,
     "h200-sxm": 141,
     "optane-host": 192,
+    "rtx-2080-ti": 11,
     "rtx-4090": 24,
 }
 
@@ -74,7 +75,8 @@ def test_optane_is_larger_slower_and_cheaper_than_dram():
 def test_an_unknown_machine():
     text = (
         "There is no machine 'h100'. The machines described are: a100-sxm-80gb, b200, "
-        "cpu, gh200, h100-pcie, h100-sxm, h200-sxm, optane-host, rtx-4090."
+        "cpu, gh200, h100-pcie, h100-sxm, h200-sxm, optane-host, rtx-2080-ti, "
+        "rtx-4090."
     )
     with pytest.raises(TargetError, match=re.escape(text)):
         describe("h100")

@@ -16,8 +16,9 @@ from selenium.webdriver.common.keys import Keys
 import autotm_jax as autotm
 from autotm_jax import Plan, Status
 from autotm_jax.budget import format_bytes
-from autotm_jax.report.course import Course, Lane, Role, course_of
+from autotm_jax.report.course import Course, Role, course_of
 from autotm_jax.report.page import contents, page
+from autotm_jax.simulate import Lane
 from autotm_jax.solve import Schedule
 from autotm_jax.trace import short_source
 

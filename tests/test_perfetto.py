@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import pytest
 
 import autotm_jax as autotm
-from autotm_jax.report.course import Lane, Span, course_of
+from autotm_jax.report.course import Span, course_of
 from autotm_jax.report.perfetto import events
+from autotm_jax.simulate import Lane
 
 from .test_course import plan_of
 
@@ -36,7 +37,7 @@ def test_a_trace_is_written(name: str, tmp_path: Path):
     counted = [e for e in found["traceEvents"] if e["name"] == "device memory"]
     assert [e["args"]["bytes"] for e in counted] == list(course.device)
     (process,) = (e for e in found["traceEvents"] if e["name"] == "process_name")
-    assert process["args"]["name"] == "autotm-jax, modelled: h100-sxm"
+    assert process["args"]["name"] == "autotm-jax, simulated: h100-sxm"
 
 
 def kinds(trace: dict[str, Any], phases: str) -> dict[tuple[str, str], type]:
@@ -79,13 +80,14 @@ def test_nothing_overlaps_on_a_track():
             assert end <= begin * (1 + 1e-9)
 
 
-def test_what_is_in_flight_together_gets_two_tracks():
+def test_copies_say_how_much_they_move_and_who_waits():
     course = course_of(plan_of("min"))
-    spans = [Span(Lane.D2H, "a", 0, 2, 8), Span(Lane.D2H, "b", 1, 3, 8, waits=True)]
+    spans = [Span(Lane.D2H, "a", 0, 2, 8), Span(Lane.H2D, "b", 1, 3, 8, waits=True)]
     course = dataclasses.replace(course, spans=tuple(spans))
     found = [e for e in events(course, "h100") if e["ph"] == "X"]
-    assert [e["tid"] for e in found] == [1, 2]
-    assert found[1]["args"] == {"bytes": 8, "all wait": True}
+    assert [e["tid"] for e in found] == [2, 3]
+    assert [e["args"]["all wait"] for e in found] == [False, True]
+    assert {e["args"]["bytes"] for e in found} == {8}
 
 
 def test_a_path_that_cannot_be_written(tmp_path: Path):

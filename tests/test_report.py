@@ -14,6 +14,7 @@ from autotm_jax import Plan, Status
 from autotm_jax.budget import format_bytes
 from autotm_jax.report.course import course_of
 from autotm_jax.report.wording import said
+from autotm_jax.simulate import simulate
 from autotm_jax.solve import Pick, Schedule
 
 from .steps import TINY, chain_arguments, chain_step, get
@@ -87,9 +88,13 @@ def test_what_it_is_compared_to():
     plan = autotm.jit(workload.step, budget=0.6, **options).plan(*workload.args)
     assert plan.problem is not None and plan.replay is not None
     rows = rows_of(str(plan))
+    played = simulate(plan.problem, plan.schedule)
+    assert rows["simulated"] == (
+        f"{said(played.seconds)}, event by event on two copy engines"
+    )
     plain = course_of(plan, Schedule())
     assert rows["before"] == (
-        f"{format_bytes(max(plain.device))}, {said(plain.seconds)}, nothing moved or "
+        f"{format_bytes(max(plain.device))}, {said(plain.modelled)}, nothing moved or "
         "computed again (modelled)"
     )
     found = re.fullmatch(

@@ -51,7 +51,10 @@ def test_xla_compiles_for_every_such_gpu(name: str):
 
 
 def test_an_unknown_one_lists_the_known():
-    text = f"There is no machine 'tpu'. The machines described are: {ALL}rtx-4090."
+    text = (
+        "There is no machine 'tpu'. The machines described are: "
+        f"{ALL}rtx-2080-ti, rtx-4090."
+    )
     with pytest.raises(TargetError, match=re.escape(text)):
         autotm.target("tpu")
     with pytest.raises(TargetError, match=re.escape(text)):
@@ -62,14 +65,14 @@ def test_an_unknown_one_lists_the_known():
 def test_a_bad_type(bad: Any):
     text = (
         f"target is {bad!r}, a {type(bad).__name__}. Give the name of a machine "
-        f"({ALL}rtx-4090), a Target, or None."
+        f"({ALL}rtx-2080-ti, rtx-4090), a Target, or None."
     )
     with pytest.raises(TargetError, match=re.escape(text)):
         autotm.target(bad)
 
 
 def test_the_machines_for_cost_models_only():
-    assert MODELS == ["cpu", "gh200", "optane-host", "rtx-4090"]
+    assert MODELS == ["cpu", "gh200", "optane-host", "rtx-2080-ti", "rtx-4090"]
 
 
 @pytest.mark.parametrize("name", MODELS)

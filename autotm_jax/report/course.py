@@ -1,8 +1,9 @@
 """The course of a step as a plan has it: memory over time, and what runs when.
 
-All that draws a plan draws this. Times and bytes are modelled, as the plan's are. What
-a loop does in all of its iterations is drawn segment by segment, as if each segment ran
-all of its iterations before the next one.
+All that draws a plan draws this. Bytes are the plan's; what runs when is simulated,
+event by event, on a compute stream and two copy engines. What a loop does in all of its
+iterations is drawn segment by segment, as if each segment ran all of its iterations
+before the next one.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import dataclasses
 import enum
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .. import compat
 from ..errors import ReportError
-from ..solve import Replay, Schedule, Way, replay
+from ..simulate import Lane, Simulation, simulate
+from ..solve import Fetch, Replay, Schedule, Store, Way
 from .layers import layers_of
 
 
@@ -28,14 +30,6 @@ if TYPE_CHECKING:
 
 # A value that is left alone for so many segments may tell of a layer.
 _LASTING = 3
-
-
-class Lane(enum.Enum):
-    """What of a machine is busy."""
-
-    COMPUTE = "compute"
-    D2H = "D2H"
-    H2D = "H2D"
 
 
 class Phase(enum.Enum):
@@ -109,7 +103,10 @@ class Held:
 class Course:
     """The course of a step.
 
-    - `begins`: seconds at which each segment begins, and at which the last one ends.
+    - `begins`: seconds at which each segment begins, or begins to wait for copies, and
+        at which everything has ended.
+    - `modelled`: seconds of the step as the solver has them, which spreads copies over
+        what runs beside them.
     - `device`, `host`: bytes at each segment; arguments and results are among them.
     - `always`: of the device bytes, those of arguments and results that stay there.
     - `workspace`: of the device bytes, those that each segment takes for itself; 0
@@ -122,6 +119,7 @@ class Course:
     """
 
     begins: tuple[float, ...]
+    modelled: float
     device: tuple[int, ...]
     host: tuple[int, ...]
     always: int
@@ -133,7 +131,7 @@ class Course:
 
     @property
     def seconds(self) -> float:
-        """Of the whole step."""
+        """Of the whole step, simulated."""
         return self.begins[-1]
 
     @property
@@ -169,23 +167,21 @@ def course_of(plan: Plan, schedule: Schedule | None = None) -> Course:
     if not problem.segments:
         raise ReportError("There is nothing to draw: the step computes nothing.")
     schedule = plan.schedule if schedule is None else schedule
-    state = replay(problem, schedule)
+    simulation = simulate(problem, schedule)
+    state = simulation.replay
     results, aliased = program.result_bytes()
     outside = program.argument_bytes() + results - aliased - problem.carried_bytes
-    begins = _begins(state)
     held = _held(program, problem, schedule, state)
     return Course(
-        begins,
+        _begins(simulation),
+        simulation.modelled,
         tuple(int(n) + outside for n in state.device),
         tuple(int(n) for n in state.host),
         outside,
         _workspace(problem, state),
         tuple(program.title(s) for s in program.segments),
         tuple(_phases(program)),
-        (
-            *_compute(program, state, begins),
-            *_copies(program, problem, schedule, state.waits, begins),
-        ),
+        tuple(_spans(program, simulation)),
         held,
     )
 
@@ -201,11 +197,11 @@ def _workspace(problem: Problem, state: Replay) -> tuple[int, ...]:
     return tuple(int(max(0, nbytes)) for nbytes in taken)
 
 
-def _begins(state: Replay) -> tuple[float, ...]:
-    # What everything waits for is counted where it waits: at the last cut, after all.
-    seconds = state.seconds + state.waits[:-1]
-    seconds[-1] -= sum(state.waits[:-1])
-    return tuple(itertools.accumulate(map(float, seconds), initial=0.0))
+def _begins(simulation: Simulation) -> tuple[float, ...]:
+    # A segment begins where the one before it has ended.
+    found = zip(simulation.parts, simulation.run.spans, strict=True)
+    ends = [float(span.end) for part, span in found if isinstance(part, int)]
+    return 0.0, *ends[:-1], simulation.seconds
 
 
 def _phases(program: Program) -> list[tuple[Phase, int, int]]:
@@ -224,42 +220,16 @@ def _phases(program: Program) -> list[tuple[Phase, int, int]]:
     return [(phase, first, end) for phase, (first, end) in pairs if first < end]
 
 
-def _compute(program: Program, state: Replay, begins: tuple[float, ...]) -> list[Span]:
-    spans = []
-    for segment in program.segments:
-        k = segment.index
-        begin = begins[k] + state.waits[k]
-        end = min(begin + float(state.compute[k]), begins[k + 1])
-        spans.append(Span(Lane.COMPUTE, program.title(segment), begin, end))
-    return spans
-
-
-def _copies(
-    program: Program,
-    problem: Problem,
-    schedule: Schedule,
-    waits: Sequence[float],
-    begins: tuple[float, ...],
-) -> list[Span]:
-    link, last = problem.link, len(begins) - 1
-    every = [(Lane.D2H, link.d2h, item.value, item.window) for item in schedule.stores]
-    every += [
-        (Lane.H2D, link.h2d, item.value, item.window) for item in schedule.fetches
-    ]
-    # From when on a cut has no other copy to wait for.
-    free = [*begins[:-1], begins[-1] - waits[-1]]
-    spans = []
-    for lane, bandwidth, value, (first, end) in every:
-        nbytes, name = program.nbytes_of(value), program.describe(value)
-        if first < end:
-            # In flight from where it may start to where somebody waits for it.
-            spans.append(Span(lane, name, begins[first], begins[end], nbytes))
-            continue
-        cut = min(end, last)
-        begin = free[cut]
-        free[cut] += link.alone(nbytes, bandwidth)
-        spans.append(Span(lane, name, begin, free[cut], nbytes, waits=True))
-    return spans
+def _spans(program: Program, simulation: Simulation) -> Iterator[Span]:
+    found = zip(simulation.tasks, simulation.parts, simulation.run.spans, strict=True)
+    for task, part, span in found:
+        when = float(span.begin), float(span.end)
+        if isinstance(part, int):
+            yield Span(task.lane, program.title(program.segments[part]), *when)
+        elif isinstance(part, (Store, Fetch)):
+            first, end = part.window
+            name, waits = program.describe(part.value), first >= end
+            yield Span(task.lane, name, *when, int(task.work), waits)
 
 
 def _held(

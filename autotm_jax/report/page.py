@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..budget import format_bytes
+from ..simulate import Lane
 from ..solve import Schedule, Way
 from ..trace import short_source
-from .course import Course, Held, Lane, Span, course_of
+from .course import Course, Held, Span, course_of
 from .files import write_file
 from .text import summary
 from .wording import said
@@ -146,9 +147,10 @@ def _figures(plan: Plan, course: Course, before: Course) -> list[tuple[str, str,
         ("Host, modelled", host, f"{host_before} before"),
         (
             f"Step, {how}",
-            said(course.seconds),
-            f"{course.seconds / before.seconds:.3f} x {said(before.seconds)} before",
+            said(course.modelled),
+            f"{course.modelled / before.modelled:.3f} x {said(before.modelled)} before",
         ),
+        ("Step, simulated", said(course.seconds), "as drawn below"),
     ]
     if plan.is_untouched and plan.device_bytes is not None:
         compiled = format_bytes(plan.device_bytes)

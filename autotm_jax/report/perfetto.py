@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .course import Course, Lane, Span, course_of
+from ..simulate import Lane
+from .course import Course, Span, course_of
 from .files import write_file
 
 
@@ -34,7 +34,7 @@ def save_trace(plan: Plan, path: Path) -> None:
 
     **Arguments:**
 
-    - `plan`: what is written. Its times are modelled, and the trace says so.
+    - `plan`: what is written. Its times are simulated, and the trace says so.
     - `path`: compressed if it ends in `.gz`.
 
     **Raises:**
@@ -48,32 +48,18 @@ def save_trace(plan: Plan, path: Path) -> None:
 
 
 def events(course: Course, name: str) -> list[dict[str, Any]]:
-    """Trace events: a track for compute, as many as it takes for copies, and bytes."""
-    found = [_named("process_name", f"autotm-jax, modelled: {name}", 0)]
-    thread = 0
-    for lane, title in _TITLES.items():
-        for row in _rows(s for s in course.spans if s.lane is lane):
-            thread += 1
+    """Trace events: a track for compute, one for copies each way, and bytes."""
+    found = [_named("process_name", f"autotm-jax, simulated: {name}", 0)]
+    for thread, (lane, title) in enumerate(_TITLES.items(), start=1):
+        spans = [span for span in course.spans if span.lane is lane]
+        if spans:
             found.append(_named("thread_name", title, thread))
-            found += [_complete(span, thread) for span in row]
+            found += [_complete(span, thread) for span in spans]
     for k, begin in enumerate(course.begins[:-1]):
         for what, nbytes in (("device", course.device), ("host", course.host)):
             taken = {"bytes": nbytes[k]}
             found.append(_event("C", f"{what} memory", 0, ts=begin * 1e6, args=taken))
     return found
-
-
-def _rows(spans: Iterable[Span]) -> list[list[Span]]:
-    # What is in flight at the same time cannot share a track.
-    rows: list[list[Span]] = []
-    for span in sorted(spans, key=lambda s: (s.begin, s.end)):
-        for row in rows:
-            if row[-1].end <= span.begin:
-                row.append(span)
-                break
-        else:
-            rows.append([span])
-    return rows
 
 
 def _complete(span: Span, thread: int) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..budget import format_bytes
 from ..errors import ReportError
+from ..simulate import Lane
 from ..solve import Schedule
-from .course import Course, Lane, course_of
+from .course import Course, course_of
 from .files import write_file
 from .wording import said
 
@@ -99,11 +100,11 @@ def write_figure(found: Any, path: Path | None) -> Any:
 def plot_plan(plan: Plan, path: Path | None) -> Any:
     """Memory and time over the step: see `Plan.plot`."""
     course, plain = course_of(plan), course_of(plan, Schedule())
-    ratio = course.seconds / plain.seconds
+    ratio = course.modelled / plain.modelled
     budget = '"min"' if plan.budget is None else format_bytes(plan.budget)
     title = (
         f"Budget {budget}: {format_bytes(plan.device_bytes or 0)} instead of "
-        f"{format_bytes(max(plain.device))}, {said(course.seconds)} a step, "
+        f"{format_bytes(max(plain.device))}, {said(course.modelled)} a step, "
         f"{ratio:.2f} x (modelled)"
     )
     drawn, (device, host, lanes) = figure((2.2, 1, 1), title)
@@ -116,7 +117,7 @@ def plot_plan(plan: Plan, path: Path | None) -> Any:
     _memory(host, course.begins, course.host, ORANGE, "on the host")
     host.set_ylabel("host, GiB")
     _lanes(lanes, course)
-    lanes.set_xlabel("time, ms")
+    lanes.set_xlabel("time, ms (simulated)")
     device.set_xlim(0, 1e3 * max(course.seconds, plain.seconds))
     drawn.legend(loc="outside lower center", ncols=5, frameon=False)
     return write_figure(drawn, path)

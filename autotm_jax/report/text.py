@@ -129,10 +129,13 @@ def _before_rows(plan: Plan) -> list[tuple[str, str]]:
     program, problem, state = plan.program, plan.problem, plan.replay
     if plan.is_untouched or program is None or problem is None or state is None:
         return []
-    plain = course_of(plan, Schedule())
+    plain, course = course_of(plan, Schedule()), course_of(plan)
     device = format_bytes(plain.device[plain.peak])
-    before = f"{device}, {said(plain.seconds)}, nothing moved or computed again"
-    rows = [("before", f"{before} (modelled)")]
+    before = f"{device}, {said(plain.modelled)}, nothing moved or computed again"
+    rows = [
+        ("simulated", f"{said(course.seconds)}, event by event on two copy engines"),
+        ("before", f"{before} (modelled)"),
+    ]
     schedule, link = plan.schedule, problem.link
     copied = [(s.value, link.d2h) for s in schedule.stores]
     copied += [(f.value, link.h2d) for f in schedule.fetches]
