@@ -2,7 +2,7 @@
 
 All of them, or those that are named. Each prints its tables in Markdown next to what
 the paper says, and writes `NAME.json` and `NAME.png` into a folder. Nothing is run or
-measured but the solver: everything is simulated on the described machine.
+measured but the solver: everything is simulated on the described machines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Each module registers what it has, in the order in which it runs.
-from . import kernels, ratios, large, cost, inception, solving  # noqa: F401, I001
+from . import kernels, ratios, large, cost, inception, solving, gpu  # noqa: F401, I001
 from .registry import EXPERIMENTS
 from .report import Report
 from .study import Study

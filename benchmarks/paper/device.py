@@ -2,13 +2,15 @@
 
 Nothing is compiled: times are a roofline's, and a segment's workspace is what its fused
 work hands to its kernels. As in AutoTM, arguments and results stay on the device, and
-what they take is off the limit.
+what they take is off the limit. A copy begins when it may: how early XLA would start
+it, as on the GPUs that were measured, is no part of this machine.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+import math
+from collections.abc import Callable
 
 from autotm_jax import compat
 from autotm_jax.formulate import formulate
@@ -23,7 +25,7 @@ from ..posing import traced
 from ..workloads import Workload
 
 
-MACHINE = describe("rtx-2080-ti")
+MACHINE = dataclasses.replace(describe("rtx-2080-ti"), copy_reach=math.inf)
 
 OVERHEAD = 800_000_000
 """Bytes of the device that no step gets, by the authors' code: what CUDA takes."""
@@ -92,22 +94,26 @@ def on_device(
     limit = nbytes - program.argument_bytes() - (results - aliased)
     host = machine.host_bytes or 2**62
     problem = formulate(program, _costs(program, machine), machine, limit, host)
-    made = _of(program, [t.value for t in problem.tensors], CONTRACTIONS)
+    equations = program.equations
+    names = [equation.eqn.primitive.name for equation in equations]
+    makers = [program.values[tensor.value].producer for tensor in problem.tensors]
+
+    def segments(is_one: Callable[[int], bool]) -> list[int]:
+        every = program.segments
+        return [s.index for s in every if any(map(is_one, s.body.equations))]
+
     return OnDevice(
         workload.name,
         problem,
         replay(problem, Schedule()).device_peak,
+        frozenset(segments(lambda i: names[i] == CONVOLUTION)),
         frozenset(
-            segment.index
-            for segment in program.segments
-            if any(_is_convolution(program, i) for i in segment.body.equations)
+            tensor
+            for tensor, maker in enumerate(makers)
+            if maker is not None and names[maker] in CONTRACTIONS
         ),
-        made,
-        min(
-            segment.index
-            for segment in program.segments
-            if any(_is_transposed(program, i) for i in segment.body.equations)
-        ),
+        # JAX names what it transposes.
+        segments(lambda i: "transpose(" in compat.name_stack(equations[i].eqn))[0],
     )
 
 
@@ -133,26 +139,3 @@ def _costs(program: Program, machine: Machine) -> Costs:
         f"roofline of {machine.name}, modelled",
         "estimated",
     )
-
-
-def _of(
-    program: Program, values: Collection[int], primitives: Collection[str]
-) -> frozenset[int]:
-    """Those of the values, by position, that such a primitive makes."""
-
-    def is_made(value: int) -> bool:
-        producer = program.values[value].producer
-        if producer is None:
-            return False
-        return program.equations[producer].eqn.primitive.name in primitives
-
-    return frozenset(i for i, value in enumerate(values) if is_made(value))
-
-
-def _is_convolution(program: Program, equation: int) -> bool:
-    return program.equations[equation].eqn.primitive.name == CONVOLUTION
-
-
-def _is_transposed(program: Program, equation: int) -> bool:
-    # JAX names what it transposes.
-    return "transpose(" in compat.name_stack(program.equations[equation].eqn)
