@@ -33,8 +33,9 @@ SMALL = {
 def test_the_quick_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     reports = run((), True, tmp_path)
     printed = capsys.readouterr()
-    assert list(reports) == list(EXPERIMENTS)
-    assert printed.err.count("begins") == len(reports)
+    # One takes JAX's CUDA plugin.
+    assert {*EXPERIMENTS} - {*reports} <= {"compiled"}
+    assert printed.err.count("begins") == len(EXPERIMENTS)
     for name, report in reports.items():
         assert f"## {name}: {report.title}" in printed.out
         written = json.loads((tmp_path / f"{name}.json").read_text())
@@ -45,7 +46,7 @@ def test_the_quick_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
             assert found["columns"] == list(table.columns)
             assert found["rows"] == [list(row) for row in table.rows]
             assert table.markdown() in printed.out
-            is_measured = name == "solving"
+            is_measured = name in ("solving", "compiled")
             assert is_measured or table.title.endswith("simulated")
         assert (tmp_path / f"{name}.png").exists() == (report.draw is not None)
     speed = reports["ratios"].tables[0]

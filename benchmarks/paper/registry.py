@@ -1,7 +1,8 @@
 """The experiments by name.
 
-An experiment is a function that takes a `Study` and returns a `Report`. Its module
-registers it, and `__main__.py` imports the module.
+An experiment is a function that takes a `Study` and returns a `Report`, or `None` if
+what it takes is not installed. Its module registers it, and `__main__.py` imports the
+module.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ from .report import Report
 from .study import Study
 
 
-Experiment = Callable[[Study], Report]
+Experiment = Callable[[Study], Report | None]
 
 EXPERIMENTS: dict[str, Experiment] = {}
 """By name, in the order in which they run."""
 
+LONG: set[str] = set()
+"""Those whose full form takes so long that it has to be asked for by name."""
 
-def experiment(name: str) -> Callable[[Experiment], Experiment]:
+
+def experiment(
+    name: str, takes_long: bool = False
+) -> Callable[[Experiment], Experiment]:
     """Registers an experiment.
 
     !!! Example
@@ -32,6 +38,7 @@ def experiment(name: str) -> Callable[[Experiment], Experiment]:
     **Arguments:**
 
     - `name`: what the command line calls it.
+    - `takes_long`: whether its full form is run only if it is named.
 
     **Returns:**
 
@@ -41,6 +48,8 @@ def experiment(name: str) -> Callable[[Experiment], Experiment]:
     def register(function: Experiment) -> Experiment:
         assert name not in EXPERIMENTS
         EXPERIMENTS[name] = function
+        if takes_long:
+            LONG.add(name)
         return function
 
     return register
