@@ -22,8 +22,8 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Each module registers what it has, in the order in which it runs.
-from . import kernels, ratios, large, cost, inception, solving  # noqa: F401, I001
-from . import gpu, compiled  # noqa: F401, I001
+from . import kernels, ratios, large, cost, inception, finds  # noqa: F401, I001
+from . import solving, gpu, compiled  # noqa: F401, I001
 from .registry import EXPERIMENTS, LONG
 from .report import Report
 from .study import Study

@@ -41,6 +41,7 @@ class Posed:
     - `kernels`: of the segments.
     - `memories`: where they run.
     - `peak`: the most bytes of values at a time.
+    - `program`: what the values are.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Posed:
     kernels: tuple[Kernel, ...]
     memories: Memories
     peak: int
+    program: Program
 
     def on(self, memories: Memories) -> Posed:
         """The same step with other memories."""
@@ -105,7 +107,8 @@ def posed(
     position = {t.value: i for i, t in enumerate(problem.tensors)}
     kernels = tuple(_kernel(program, s, position, machine) for s in program.segments)
     peak = replay(problem, Schedule()).device_peak
-    return Posed(workload.name, problem, kernels, memories, peak).on(memories)
+    found = Posed(workload.name, problem, kernels, memories, peak, program)
+    return found.on(memories)
 
 
 def configurations(kernel: Kernel, memories: Memories) -> tuple[Configuration, ...]:

@@ -22,6 +22,7 @@ from autotm_jax.solve import (
     PROGRAMS,
     BooleanProgram,
     Formulation,
+    Schedule,
     SolverOptions,
 )
 
@@ -78,6 +79,7 @@ class Solved:
     - `build`, `seconds`: to write it down, once for all limits, and to solve it.
     - `status`, `gap`: what the solver says.
     - `outcome`: the simulated step.
+    - `schedule`: the plan.
     """
 
     network: str
@@ -89,6 +91,7 @@ class Solved:
     status: str
     gap: float
     outcome: Outcome
+    schedule: Schedule
 
 
 class Study:
@@ -176,6 +179,7 @@ class Study:
             found.status.name.lower(),
             found.gap,
             outcome,
+            found.schedule,
         )
 
     def static(self, case: Posed, limit: float) -> Outcome:
