@@ -13,9 +13,10 @@ from autotm_jax.solve import Schedule, replay
 from benchmarks.paper import compiled
 from benchmarks.paper.__main__ import run
 from benchmarks.paper.device import MACHINE, OVERHEAD, on_device
-from benchmarks.paper.gpu import BARS, FREE, MANAGED, PLANS, Case, Tried, held, tables
+from benchmarks.paper.gpu import BARS, held, tables
 from benchmarks.paper.report import Table
 from benchmarks.paper.study import Study
+from benchmarks.paper.ways import FULL, MANAGED, PLANS, WAYS, Case, Tried
 from benchmarks.posing import traced
 from benchmarks.workloads import vgg
 
@@ -23,8 +24,6 @@ from .compiling import needs_cuda_plugin
 
 
 STEP = vgg.workload(vgg.Config(batch=8), "vgg")
-
-WAYS = (MANAGED, *FREE, *(plan.value for plan in PLANS), "oracle")
 
 
 def numbers(table: Table, name: str) -> list[float]:
@@ -38,8 +37,11 @@ def test_the_quick_form(tmp_path: Path):
     report = run(("gpu",), True, tmp_path)["gpu"]
     bars, seconds, gains, moved, needs, solves = report.tables
     assert bars.column("claim") == [claim for claim, _ in BARS]
-    assert bars.column("holds") == ["yes"] * len(BARS)
-    assert bars.column("in") == bars.column("of cases") == [1] * len(BARS)
+    # With faults at full rate, waiting for copies is hardly better.
+    but = [i for i in range(len(BARS)) if i != 3]
+    assert [bars.column("holds")[i] for i in but] == ["yes"] * len(but)
+    assert [bars.column("in")[i] for i in but] == [1] * len(but)
+    assert bars.column("of cases") == [1] * len(BARS)
     assert seconds.column("fits") == ["yes", "no"]
     fitting, tight = (dict(zip(seconds.columns, r, strict=True)) for r in seconds.rows)
     # Where nothing has to move, plans and managed memory are the oracle.
@@ -113,21 +115,18 @@ def case(network: str, seconds: Mapping[str, float | None], note: str = "") -> C
 
 
 def test_bars_are_computed():
-    good = {MANAGED: 4.0, "synchronous": 3.0, "asynchronous": 2.0, "joint": 2.01}
-    bad = {MANAGED: 4.0, "synchronous": 2.0, "asynchronous": 2.0, "joint": 2.03}
-    none = {MANAGED: 4.0, "synchronous": 5.0, "asynchronous": None}
+    managed = {MANAGED: 4.0, FULL: 2.5}
+    good = {**managed, "synchronous": 3.0, "asynchronous": 2.0, "joint": 2.01}
+    bad = {**managed, "synchronous": 2.0, "asynchronous": 2.0, "joint": 2.03}
+    none = {**managed, "synchronous": 5.0, "asynchronous": None}
     found = held([case("a", good), case("b", bad), case("c", none)])
-    assert found.column("holds") == ["no"] * 4
-    assert found.column("in") == [1, 2, 2, 1]
-    assert found.column("not for") == [
-        "b at 7, c at 7",
-        "c at 7",
-        "c at 7",
-        "b at 7, c at 7",
-    ]
+    assert found.column("holds") == ["no"] * len(BARS)
+    assert found.column("in") == [1, 2, 2, 1, 2, 1]
+    both, a, c = "b at 7, c at 7", "a at 7", "c at 7"
+    assert found.column("not for") == [both, c, c, f"{a}, {c}", c, both]
     fine = held([case("a", good)])
-    assert fine.column("holds") == ["yes"] * 4
-    assert fine.column("not for") == ["-"] * 4
+    assert fine.column("holds") == ["yes", "yes", "yes", "no", "yes", "yes"]
+    assert fine.column("not for") == ["-", "-", "-", "a at 7", "-", "-"]
 
 
 def test_what_keeps_no_limit_has_no_speed_up():
