@@ -7,9 +7,10 @@ import pytest
 from autotm_jax.simulate import all_fast, all_slow
 from autotm_jax.solve import Fetch, Schedule, Store, Stream
 from benchmarks.paper.__main__ import run
-from benchmarks.paper.fates import Role, Way, backward_begins, fates, gigabytes, uses
+from benchmarks.paper.fates import Role, Way, backward_begins, fates, gigabytes
 from benchmarks.paper.groups import DEPTH, Group
 from benchmarks.paper.posing import Posed, posed
+from benchmarks.paper.uses import uses
 from benchmarks.workloads import vgg
 
 
@@ -140,4 +141,5 @@ def test_the_quick_form_says_what_moves(tmp_path: Path):
     assert born.rows[0][2] > born.rows[-1][2]  # pyright: ignore
     for row in where.rows:
         assert row[1] >= row[3]  # pyright: ignore  # no more waits in DRAM than it has
+        assert row[6] + row[7] == pytest.approx(100)  # pyright: ignore
     assert (tmp_path / "finds.png").exists()

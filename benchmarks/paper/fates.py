@@ -98,50 +98,6 @@ class Fate:
         return self.touches[0], last + 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """A kernel's pass over a tensor.
-
-    - `nbytes`: that it reads or writes.
-    - `is_write`: which of them.
-    - `is_bound`: whether it waits for arithmetic, with everything in DRAM.
-    - `lost`: seconds, if this tensor is in Optane.
-    - `is_slow`: whether it is, as planned.
-    """
-
-    nbytes: int
-    is_write: bool
-    is_bound: bool
-    lost: float
-    is_slow: bool
-
-
-def uses(case: Posed, schedule: Schedule) -> list[Use]:
-    """All uses of tensors that a plan decides about.
-
-    **Arguments:**
-
-    - `case`: the step.
-    - `schedule`: its plan.
-
-    **Returns:**
-
-    A `Use` for each tensor that a pass of a kernel reads or writes.
-    """
-    memories, out = case.memories, list[Use]()
-    slow = {(stream.at, stream.value) for stream in schedule.streams}
-    for k, kernel in enumerate(case.kernels):
-        for step in kernel.passes:
-            fast = step.time(memories)
-            is_bound = step.seconds >= step.traffic(memories)
-            for is_write, moved in ((False, step.reads), (True, step.writes)):
-                for t, nbytes in moved.items():
-                    lost = step.time(memories, {t}) - fast
-                    is_slow = (k, case.problem.tensors[t].value) in slow
-                    out.append(Use(nbytes, is_write, is_bound, lost, is_slow))
-    return out
-
-
 def fates(case: Posed, schedule: Schedule) -> list[Fate]:
     """What becomes of all tensors that a plan decides about.
 

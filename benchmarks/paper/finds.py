@@ -8,13 +8,14 @@ from typing import Any
 
 from autotm_jax.solve import Formulation
 
-from .fates import Fate, Role, Use, Way, fates, gigabytes, uses
+from .fates import Fate, Role, Way, fates, gigabytes
 from .groups import DEPTH, MADE, PRICE, READ, SIZE, WAITS, Group
 from .lives import draw_lives, draw_parts
 from .posing import Posed
 from .registry import experiment
 from .report import Cell, Report, Table
 from .study import DEFAULT, GB, Setting, Study
+from .uses import Use, uses, uses_table
 
 
 RATIO = 4
@@ -59,7 +60,7 @@ def finds(study: Study) -> Report:
         "copied back. Percent of a step are of its seconds with all of it in DRAM.",
         (
             _classes(plans),
-            _uses(plans),
+            uses_table({name: plan.used for name, plan in plans.items()}),
             _prices(plans),
             _grouped(plans, chosen, "waits in Optane", lambda fate: fate.is_away),
             _grouped(plans, (MADE,), "is born there", lambda f: f.way is Way.BORN),
@@ -100,41 +101,19 @@ def _classes(plans: Mapping[str, Planned]) -> Table:
             if found:
                 size = len(found), gigabytes(found)
                 waits = 100 * _mean(found, lambda fate: fate.waits)
-                rows.append((name, role.value, *size, *_ways(found), waits))
+                price = _mean(found, lambda fate: fate.price)
+                row = *size, *_ways(found), waits, price
+                rows.append((name, role.value, *row))
     return Table(
         "What becomes of tensors, percent of their bytes, simulated",
-        ("network", "tensors", "number", "GB", *_WAYS, "waits, percent of the step"),
-        tuple(rows),
-    )
-
-
-def _uses(plans: Mapping[str, Planned]) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for name, plan in plans.items():
-        for is_write in (True, False):
-            for is_bound in (True, False):
-                found = [
-                    use
-                    for use in plan.used
-                    if use.is_write is is_write and use.is_bound is is_bound
-                ]
-                if not found:
-                    continue
-                size = sum(use.nbytes for use in found) / GB
-                slow = sum(use.nbytes for use in found if use.is_slow) / GB
-                lost = 1e3 * sum(use.lost for use in found) / size
-                what = "written" if is_write else "read"
-                waits = "arithmetic" if is_bound else "memory"
-                rows.append((name, what, waits, size, lost, 100 * slow / size))
-    return Table(
-        "What kernels lose if a tensor is in Optane, simulated",
         (
             "network",
-            "the tensor is",
-            "the kernel waits for",
+            "tensors",
+            "number",
             "GB",
-            "ms per GB",
-            "in Optane as planned, percent",
+            *_WAYS,
+            "waits, percent of the step",
+            "price, ms per GB",
         ),
         tuple(rows),
     )
@@ -142,9 +121,10 @@ def _uses(plans: Mapping[str, Planned]) -> Table:
 
 def _prices(plans: Mapping[str, Planned]) -> Table:
     rows: list[tuple[Cell, ...]] = []
+    decisions = [(way, back) for way in Way for back in (False, True)]
     for name, plan in plans.items():
-        for way in Way:
-            found = [fate for fate in plan.kept if fate.way is way]
+        for way, back in decisions:
+            found = [f for f in plan.kept if f.way is way and f.is_fetched is back]
             if found:
                 means = (
                     _mean(found, lambda fate: fate.born),
@@ -153,7 +133,8 @@ def _prices(plans: Mapping[str, Planned]) -> Table:
                     _mean(found, lambda fate: fate.fetched),
                     _mean(found, lambda fate: fate.price),
                 )
-                rows.append((name, way.value, gigabytes(found), *means))
+                decision = way.value + ", and back" * back
+                rows.append((name, decision, gigabytes(found), *means))
     return Table(
         "What the forward pass leaves: ms per GB by what was decided, simulated",
         (
@@ -210,6 +191,7 @@ def _moments(plans: Mapping[str, Planned]) -> Table:
             gigabytes(away),
             gigabytes(copied),
             _part(copied, lambda fate: fate.leaves == fate.early[-1]),
+            _part(copied, lambda fate: fate.leaves in fate.early[:-1]),
             _part(away, lambda fate: fate.read < 1),
         )
         rows.append((name, *row))
@@ -223,6 +205,7 @@ def _moments(plans: Mapping[str, Planned]) -> Table:
             "in Optane, GB",
             "of that, copied out, GB",
             "right after the last use forward, percent",
+            "after an earlier one, percent",
             "of all in Optane, read there at no cost, percent",
         ),
         tuple(rows),
