@@ -203,7 +203,8 @@ def hides_progress(progress: bool | None = None) -> bool | None:
 
     **Returns:**
 
-    `None` to hide it unless standard error is a terminal.
+    `True` to hide it, `False` to show it, `None` to hide it unless standard error is a
+    terminal.
     """
     if progress is None:
         return None if config.progress else True

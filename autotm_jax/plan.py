@@ -240,7 +240,9 @@ class Plan:
         )
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
-        """Draws memory and time over the step, with and without the plan; modelled.
+        """Draws memory and time over the step, with and without the plan.
+
+        Bytes are modelled, and what runs when is simulated, event by event.
 
         Device memory with the budget, host memory, and the timeline of compute and
         copies. Forward and backward pass are marked where the step shows them.
@@ -273,8 +275,8 @@ class Plan:
 
         **Arguments:**
 
-        - `path`: a file to write, compressed if it ends in `.gz`. Times are modelled,
-            and the trace says so.
+        - `path`: a file to write, compressed if it ends in `.gz`. Times are simulated,
+            event by event, and the trace says so.
 
         **Raises:**
 
@@ -289,7 +291,7 @@ class Plan:
 
         Memory and time over the step, with and without the plan, and for each segment
         what it does and what is alive; and a table of all values, with what was decided
-        about each. Modelled, and the page says so.
+        about each. Bytes are modelled and times simulated, and the page says so.
 
         !!! Example
 

@@ -92,6 +92,30 @@ def replayed(plan: Plan, schedule: Schedule) -> Replay:
     return replay(plan.problem, schedule)
 
 
+def test_what_takes_memory_at_the_peak_adds_up():
+    workload = get("gpt-tiny")
+    plan = autotm.jit(
+        workload.step, budget=0.6, target="h100-sxm", donate_argnums=0
+    ).plan(*workload.args)
+    assert plan.replay is not None and plan.problem is not None
+    assert plan.program is not None
+    state = plan.replay
+    worst = int(state.device.argmax())
+    alive = sum(plan.program.values[v].nbytes for v in state.alive(worst))
+    small, carried = int(plan.problem.resident[worst]), state.carried
+    workspace = int(state.device[worst]) - alive - small - carried
+    said = {
+        "of state that stays there": carried,
+        "of workspace of ": workspace,
+        "of values too small to plan": small,
+    }
+    text = plan.explain()
+    assert carried > 0
+    for what, nbytes in said.items():
+        assert (f"and {format_bytes(nbytes)} {what}" in text) == (nbytes > 0)
+        assert (what in text) == (nbytes > 0)
+
+
 def test_word_for_word():
     # A limit that two of the four values keep.
     plan = layered(FIRST_TWO, device_limit=2.75 * MIB)

@@ -13,7 +13,7 @@ import autotm_jax as autotm
 from autotm_jax import Plan, Status
 from autotm_jax.budget import format_bytes
 from autotm_jax.report.course import course_of
-from autotm_jax.report.wording import said
+from autotm_jax.report.wording import near, said
 from autotm_jax.simulate import simulate
 from autotm_jax.solve import Pick, Schedule
 
@@ -146,7 +146,7 @@ def test_word_for_word(plan: Plan, text: str):
         (2**30, 2**29, 12, 1, "kept: 512.0 MiB below the budget, 12 copies in the"),
         (2**30, 2**31, None, 1, "not kept: 1.00 GiB above the budget"),
         (2**30, 2**30, 12, 3, "kept: 0 B below the budget, 12 copies in the"),
-        (None, 2**30, None, 1, "kept"),
+        (None, 2**30, 12, 1, "kept: 12 copies in the"),
     ],
 )
 def test_whether_the_promise_was_kept(
@@ -159,6 +159,29 @@ def test_whether_the_promise_was_kept(
     text += " executable" if text.endswith("in the") else ""
     text += f", {rounds} plans compiled" if rounds > 1 else ""
     assert rows_of(str(plan))["promise"] == text
+
+
+def test_where_nothing_was_promised_nothing_was_kept():
+    realised = autotm.Realised(2**20, 0, None, 2)
+    for status in (Status.UNSUPPORTED, Status.UNTOUCHED):
+        assert "promise" not in rows_of(str(Plan(None, status, realised=realised)))
+
+
+def test_names_are_shortened_where_a_path_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    inside = f"/home/me{tmp_path}/a.py:1"
+    assert near(f"{tmp_path}/a.py:1 ({tmp_path}/b.py:2) {inside}") == (
+        f"a.py:1 (b.py:2) {inside}"
+    )
+    monkeypatch.chdir("/")
+    assert near("/a.py:1 of https://x") == "/a.py:1 of https://x"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert near(f"{gone}/a.py:1") == f"{gone}/a.py:1"
 
 
 def test_files_are_named_from_the_current_directory(

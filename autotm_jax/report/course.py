@@ -109,9 +109,9 @@ class Course:
         what runs beside them.
     - `device`, `host`: bytes at each segment; arguments and results are among them.
     - `always`: of the device bytes, those of arguments and results that stay there.
-    - `workspace`: of the device bytes, those that each segment takes for itself; 0
-        where a result takes an operand's place. What is left beyond these and `held`
-        are values too small to plan.
+    - `workspace`: of the device bytes, those that each segment takes for itself, or
+        what is computed again or streamed for it; 0 where a result takes an operand's
+        place. What is left beyond these and `held` are values too small to plan.
     - `segments`: what each does.
     - `phases`: parts of the step with segments `[first, end)`; none if it shows none.
     - `spans`: what the lanes do.

@@ -202,13 +202,16 @@ class _Explained:
             f"{format_bytes(taken)}. The largest values there:",
             *largest(self.program, alive, stacks, ways),
         ]
-        workspace = min(rest, int(self.state.workspace[worst]))
+        small, carried = int(self.problem.resident[worst]), self.state.carried
+        workspace = int(rest) - small - carried
+        if carried:
+            lines.append(f"   and {format_bytes(carried)} of state that stays there")
         if workspace > 0:
             title = self.program.title(self.program.segments[worst])
+            # Also of what is computed again, or streamed, for the segment.
             lines.append(f"   and {format_bytes(workspace)} of workspace of {title}")
-        if rest > workspace:
-            small = format_bytes(rest - workspace)
-            lines.append(f"   and {small} of values too small to plan")
+        if small:
+            lines.append(f"   and {format_bytes(small)} of values too small to plan")
         return lines
 
     def _margin(self) -> list[str]:

@@ -301,7 +301,7 @@ function fillPanel() {
   const largest = alive.slice(0, LARGEST);
   const facts = [
     ["begins at", milliseconds(data.begins[k])],
-    ["takes", milliseconds(data.begins[k + 1] - data.begins[k])],
+    ["takes, with waits", milliseconds(data.begins[k + 1] - data.begins[k])],
     ["device", bytes(data.device[k])],
     ["host", bytes(data.host[k])],
   ];

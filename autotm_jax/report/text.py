@@ -97,21 +97,23 @@ def _budget(plan: Plan) -> str:
 
 
 def _promise_rows(plan: Plan) -> list[tuple[str, str]]:
-    # Whether XLA kept it.
+    # Whether XLA kept it. With no budget, only copies were promised.
     found = plan.realised
     if found is None:
         return []
-    said = []
-    left = None if plan.budget is None else plan.budget - found.device_bytes
-    if left is not None:
-        side = "below" if left >= 0 else "above"
+    said, is_kept = [], True
+    if plan.budget is not None:
+        left = plan.budget - found.device_bytes
+        is_kept = left >= 0
+        side = "below" if is_kept else "above"
         said.append(f"{format_bytes(abs(left))} {side} the budget")
     if found.copies is not None and plan.schedule.copies:
         said.append(f"{found.copies} copies in the executable")
+    if not said:
+        return []
     if found.rounds > 1:
         said.append(f"{found.rounds} plans compiled")
-    kept = "not kept" if left is not None and left < 0 else "kept"
-    return [("promise", ": ".join(filter(None, (kept, ", ".join(said)))))]
+    return [("promise", f"{'kept' if is_kept else 'not kept'}: {', '.join(said)}")]
 
 
 def _time_rows(plan: Plan) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -58,7 +59,14 @@ def _between(low: str, high: str) -> str:
 
 def near(text: str) -> str:
     """A text in which files under the current directory are named from there."""
-    return text.replace(f"{Path.cwd()}{os.sep}", "")
+    try:
+        here = str(Path.cwd())
+    except OSError:  # it was removed
+        return text
+    if here == os.sep:
+        return text
+    # Where a path begins, and not in the middle of another one.
+    return re.sub(rf"(?<![\w.{os.sep}-]){re.escape(here + os.sep)}", "", text)
 
 
 def ranges(what: str, numbers: Sequence[int], among: Sequence[int]) -> str:
