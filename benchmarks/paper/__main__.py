@@ -25,7 +25,7 @@ if __name__ == "__main__":
 from . import kernels, ratios, large, cost, inception, finds  # noqa: F401, I001
 from . import solving, gpu, compiled  # noqa: F401, I001
 from .registry import EXPERIMENTS, LONG
-from .report import Report
+from .report import COLOURS, Report
 from .study import Study
 
 
@@ -72,13 +72,16 @@ def _write(name: str, report: Report, out: Path) -> None:
     if report.draw is None:
         return
     try:
+        import matplotlib
+        from cycler import cycler
         from matplotlib.figure import Figure
     except ImportError:
         print(f"No {name}.png: matplotlib is not installed.", file=sys.stderr)
         return
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    report.draw(figure)
-    figure.savefig(out / f"{name}.png", dpi=150)
+    with matplotlib.rc_context({"axes.prop_cycle": cycler(color=COLOURS)}):
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        report.draw(figure)
+        figure.savefig(out / f"{name}.png", dpi=150)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

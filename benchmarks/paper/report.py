@@ -6,8 +6,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from autotm_jax.report.plots import BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
+
 
 Cell = str | int | float | None
+
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, SKY, GREY)
+"""Of lines and bars: Okabe and Ito's, which nearly everyone can tell apart."""
 
 
 @dataclasses.dataclass(frozen=True)
