@@ -14,9 +14,9 @@ from benchmarks.paper import compiled
 from benchmarks.paper.__main__ import run
 from benchmarks.paper.device import MACHINE, OVERHEAD, on_device
 from benchmarks.paper.gpu import BARS, held, tables
-from benchmarks.paper.report import Table
+from benchmarks.paper.report import Cell, Table
 from benchmarks.paper.study import Study
-from benchmarks.paper.ways import FULL, MANAGED, PLANS, WAYS, Case, Tried
+from benchmarks.paper.ways import FREE, FULL, MANAGED, PLANS, WAYS, Case, Tried
 from benchmarks.posing import traced
 from benchmarks.workloads import vgg
 
@@ -121,12 +121,31 @@ def test_bars_are_computed():
     none = {**managed, "synchronous": 5.0, "asynchronous": None}
     found = held([case("a", good), case("b", bad), case("c", none)])
     assert found.column("holds") == ["no"] * len(BARS)
-    assert found.column("in") == [1, 2, 2, 1, 2, 1]
-    both, a, c = "b at 7, c at 7", "a at 7", "c at 7"
-    assert found.column("not for") == [both, c, c, f"{a}, {c}", c, both]
-    fine = held([case("a", good)])
-    assert fine.column("holds") == ["yes", "yes", "yes", "no", "yes", "yes"]
-    assert fine.column("not for") == ["-", "-", "-", "a at 7", "-", "-"]
+    assert found.column("in") == [1, 2, 2, 1, 2, 1, 1]
+    both, a, b, c = "b at 7, c at 7", "a at 7", "b at 7", "c at 7"
+    assert found.column("not for") == [both, c, c, f"{a}, {c}", c, both, f"{a}, {b}"]
+    slow = {**good, **dict.fromkeys(FREE, 2.0)}
+    fine = held([case("a", slow)])
+    assert fine.column("holds") == ["yes", "yes", "yes", "no", "yes", "yes", "yes"]
+    assert fine.column("not for") == ["-", "-", "-", "a at 7", "-", "-", "-"]
+
+
+def test_what_keeps_the_limit_otherwise_is_no_faster():
+    (claim,) = [claim for claim, _ in BARS if "otherwise" in claim]
+
+    def holds(seconds: Mapping[str, float | None], note: str = "") -> Cell:
+        bars = held([case("a", {**dict.fromkeys(FREE, 3.0), **seconds}, note)])
+        return dict(zip(bars.column("claim"), bars.column("holds"), strict=True))[claim]
+
+    assert holds({"joint": 3.03}) == "yes"
+    assert holds({"joint": 3.031}) == "no"
+    assert holds({"joint": 2.0, "XLA's remat": 1.9}) == "no"
+    # One way is faster: that is nothing if it takes more memory than there is.
+    assert holds({"joint": 2.0, "vDNN": 1.0}) == "no"
+    assert holds({"joint": 2.0, "vDNN": 1.0}, "It needs more.") == "yes"
+    nothing = dict.fromkeys(FREE)
+    assert holds({**nothing, "joint": 9.0}) == "yes"
+    assert holds({**nothing, "joint": None}) == "no"
 
 
 def test_what_keeps_no_limit_has_no_speed_up():

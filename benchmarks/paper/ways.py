@@ -1,4 +1,4 @@
-"""A network on a GPU, in all ways: plans, managed memory, vDNN, policies, an oracle.
+"""A network on a GPU, in all ways: plans, managed memory, vDNN, policies and others.
 
 All times but the solver's are simulated.
 """
@@ -18,6 +18,7 @@ from autotm_jax.simulate import (
     oracle,
     simulate,
     vdnn,
+    xla_rematerialisation,
 )
 from autotm_jax.solve import PROGRAMS, Formulation, Schedule, SolverOptions
 
@@ -34,8 +35,8 @@ FULL = "managed at full rate"
 PLANS = (Formulation.SYNCHRONOUS, Formulation.ASYNCHRONOUS, Formulation.JOINT)
 """AutoTM's programs for a GPU, and the one that is ours."""
 
-FREE = ("vDNN", "nothing saveable", "dots saveable")
-"""The ways that look at no limit."""
+FREE = ("vDNN", "nothing saveable", "dots saveable", "XLA's remat")
+"""The ways that may take more: all but the last look at no limit."""
 
 SYNC, ASYNC, JOINT = (plan.value for plan in PLANS)
 ORACLE = "oracle"
@@ -136,6 +137,7 @@ def _played(
         "vDNN": vdnn(problem, step.convolutions, step.backward),
         "nothing saveable": nothing_saveable(problem),
         "dots saveable": dots_saveable(problem, step.contractions),
+        "XLA's remat": xla_rematerialisation(problem),
         **{plan.value: found.outcome for plan, found in tried.items()},
         ORACLE: oracle(problem),
     }
