@@ -4,9 +4,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import autotm_jax as autotm
 from autotm_jax import compat
 from autotm_jax.simulate import Outcome
 from autotm_jax.solve import Schedule, replay
@@ -179,8 +181,57 @@ def test_a_budget_that_cannot_be_kept_is_told():
     assert row["status"] == "InfeasibleBudget"
     assert row["device, GB"] is None
     bars = compiled.held([("vgg", 8, *row.values())])
-    assert bars.column("holds") == ["no", "no"]
-    assert bars.column("not for") == ["vgg at 8"] * 2
+    # Nothing was predicted.
+    assert bars.column("holds") == ["no", "no case"]
+    assert bars.column("of cases") == [1, 0]
+    assert bars.column("not for") == ["vgg at 8", "-"]
+
+
+@needs_cuda_plugin
+def test_what_is_untouched_is_not_predicted():
+    tiny = vgg.workload(vgg.TINY, "tiny")
+    found = compiled.compile_within(tiny, 10**9)
+    row = dict(zip(compiled.COLUMNS[2:], found, strict=True))
+    assert row["status"] == "untouched"
+    assert row["nothing moved, GB"] == row["device, GB"] is not None
+    assert (row["predicted, GB"], row["error, percent"]) == (None, None)
+    bars = compiled.held(
+        [("vgg", 8, *found), row_of("other", 2.5), row_of("far", -3.5)]
+    )
+    assert bars.column("holds") == ["yes", "no"]
+    assert bars.column("in") == [3, 1]
+    assert bars.column("of cases") == [3, 2]
+    assert bars.column("not for") == ["-", "far at 8"]
+
+
+def row_of(network: str, error: float) -> tuple[Cell, ...]:
+    """What was compiled within its budget."""
+    row: dict[str, Cell] = dict.fromkeys(compiled.COLUMNS, 1.0)
+    row |= {"network": network, "batch": 8, "error, percent": error}
+    return tuple(row.values())
+
+
+@pytest.mark.parametrize(
+    ("fails", "seconds"), [("plan", (3.0, None)), ("compile", (3.0, 4.0))]
+)
+def test_seconds_are_those_of_what_failed(
+    fails: str, seconds: tuple[float, float | None], monkeypatch: pytest.MonkeyPatch
+):
+    def fail(at: str) -> None:
+        if at == fails:
+            raise autotm.AutoTMError("It fails.")
+
+    step = SimpleNamespace(
+        plan=lambda *_: fail("plan"),
+        lower=lambda *_: SimpleNamespace(compile=lambda: fail("compile")),
+    )
+    clock = iter([10.0, 13.0, 17.0])
+    monkeypatch.setattr(compiled.autotm, "jit", lambda *_, **__: step)
+    monkeypatch.setattr(compiled, "time", SimpleNamespace(perf_counter=clock.__next__))
+    found = compiled.compile_within(vgg.workload(vgg.TINY, "tiny"), 10**9)
+    row = dict(zip(compiled.COLUMNS[2:], found, strict=True))
+    assert row["status"] == "AutoTMError"
+    assert (row["plan, s"], row["compile, s"]) == seconds
 
 
 def test_without_the_plugin_it_is_left_out(monkeypatch: pytest.MonkeyPatch):
