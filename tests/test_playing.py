@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from autotm_jax.simulate import Engines, Simulation, engines_of, simulate
+from autotm_jax.simulate import Engines, Lane, Simulation, engines_of, simulate
 from autotm_jax.solve import (
     PROGRAMS,
     Carried,
@@ -22,6 +22,7 @@ from autotm_jax.solve import (
     Store,
     Stream,
     Tensor,
+    offload_everything,
     replay,
 )
 
@@ -253,6 +254,48 @@ def test_state_is_stored_until_the_step_ends():
     assert simulation.replay.faults == ()
     assert simulation.seconds == pytest.approx(0.5e-3 + 3e-3 + 1e-3)
     assert simulation.run.stalled == pytest.approx(1.5e-3)
+
+
+def test_streams_of_state_go_out_where_it_is_made():
+    tensor = Tensor(0, BYTES, (0, 1), carried=Carried((2, 3), 4))
+    known = problem([tensor], 4, link=LINK)
+    streams = tuple(Stream(0, at) for at in (0, 1, 2, 3))
+    simulation = simulate(known, Schedule(streams=streams))
+    assert (simulation.out, simulation.into) == (BYTES, 3 * BYTES)
+    kept = dataclasses.replace(tensor, carried=Carried((), 4))
+    returned = dataclasses.replace(known, tensors=(kept,))
+    simulation = simulate(returned, Schedule(streams=streams[:2]))
+    assert (simulation.out, simulation.into) == (0, 2 * BYTES)
+
+
+def test_latency_passes_beside_compute_and_is_modelled_in_full():
+    late = dataclasses.replace(LINK, latency=0.2e-3)
+    # Each way has a millisecond beside the copy, which takes 0.5 and 0.25.
+    known = problem([Tensor(0, BYTES // 2, (0, 3))], 4, link=late)
+    beside = simulate(known, Schedule((Store(0, 0, 2),), (Fetch(0, 2, 3),)))
+    assert beside.seconds == pytest.approx(4e-3)
+    assert beside.modelled == pytest.approx(4e-3 + 2 * 0.2e-3)
+    # What everything waits for hides nothing.
+    alone = simulate(known, Schedule((Store(0, 0, 1),), (Fetch(0, 3, 3),)))
+    assert alone.seconds == pytest.approx(4e-3 + 2 * 0.2e-3 + 0.75e-3)
+    assert alone.modelled == pytest.approx(alone.seconds)
+
+
+@pytest.mark.parametrize("kind", [random_problem, state_problem, loop_problem])
+@pytest.mark.parametrize("seed", range(1, 18, 2))
+def test_latency_adds_no_more_than_modelled(kind: Callable[[int], Problem], seed: int):
+    known = kind(seed)
+    found, _ = planned(known, Formulation.JOINT, seed)
+    for schedule in (offload_everything(known), found):
+        none = simulate(without_latency(known), schedule)
+        for latency in (1e-5, 0.3e-3):
+            link = dataclasses.replace(known.link, latency=latency)
+            late = simulate(dataclasses.replace(known, link=link), schedule)
+            copies = sum(t.copies for t in late.tasks if t.lane is not Lane.COMPUTE)
+            modelled = late.modelled - none.modelled
+            assert modelled == pytest.approx(copies * latency)
+            added = late.seconds - none.seconds
+            assert -1e-12 <= added <= modelled + 1e-12
 
 
 def test_a_plan_that_breaks_rules_says_so():

@@ -6,7 +6,9 @@ is free, runs at the engine's rate, and the segment where its window ends waits 
 Where a window has no length, everything waits for the copy. Seconds of segments,
 recomputation and streams are the checker's. As there, a loop runs all iterations of a
 segment one after the other, and all copies of a window in one go. `Link.reach`, how
-early XLA starts a copy, is the checker's alone. All times are simulated.
+early XLA starts a copy, is the checker's alone. The latency of each copy adds to the
+checker's step, which hides none of it; here it passes on the copy's engine, and beside
+compute where there is some: it adds as much at most. All times are simulated.
 """
 
 from __future__ import annotations
@@ -90,7 +92,11 @@ def simulate(
         if stream.value not in player.tensors:
             continue
         tensor = player.tensors[stream.value]
-        if tensor.maker == stream.at:
+        # What takes the place of what is carried is stored where it is made.
+        made = tensor.touches[:1]
+        if tensor.carried is not None:
+            made = tensor.carried.made[:1]
+        if stream.at in made:
             out += tensor.times * tensor.nbytes
         else:
             into += tensor.times * tensor.nbytes
