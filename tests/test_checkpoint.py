@@ -38,6 +38,13 @@ def test_what_is_kept_costs_nothing(seed: int):
     assert every.fast_bytes == replay(known, Schedule()).device_peak
 
 
+def test_short_gaps_are_not_bridged():
+    for last, again in ((3, 0), (4, 0.5e-3)):
+        recipe = Recipe({last: 0.5e-3}, 0, ())
+        known = problem([Tensor(0, 1000, (1, last), recipe=recipe)], 5)
+        assert nothing_saveable(known).seconds == pytest.approx(5e-3 + again)
+
+
 def test_a_limit_that_is_not_kept_is_noted():
     known = problem([Tensor(0, 1000, (0, 3))], 4, device_limit=500)
     assert "over the limit of 500" in nothing_saveable(known).note
