@@ -163,3 +163,15 @@ def test_less_than_a_page_is_an_error():
     assert str(caught.value) == (
         "The device limit is 100 bytes, less than a page of 2097152."
     )
+
+
+def test_what_moves_nothing_is_an_error():
+    known = problem([], 2)
+    with pytest.raises(ValueError) as caught:
+        managed_memory(known, page=0)
+    assert str(caught.value) == "A page of 0 bytes holds nothing: give 1 or more."
+    with pytest.raises(ValueError) as caught:
+        managed_memory(known, migration=0)
+    assert str(caught.value) == (
+        "Migrations reach 0 of the link's rate: give a number greater than zero."
+    )

@@ -1,5 +1,6 @@
 """2LM: fast memory as a cache of slow memory."""
 
+import dataclasses
 import random
 import time
 
@@ -83,6 +84,23 @@ def test_a_step_by_hand():
     assert (outcome.into, outcome.out) == (200, 200)
     kernels_take = 200 / 100 + 200 / 50
     assert outcome.seconds == kernels_take + Traffic(200, 200).seconds(ROUND)
+
+
+def test_no_room_for_a_line_is_an_error():
+    found, kernels = chain([100, 100])
+    crowded = dataclasses.replace(found, small=((5000, 0, 3),))
+    memory_mode(crowded, kernels, ROUND, 5010, line=10)
+    with pytest.raises(ValueError) as caught:
+        memory_mode(crowded, kernels, ROUND, 100, line=10)
+    assert str(caught.value) == (
+        "The limit is 100 bytes of fast memory, and values too small to decide about "
+        "take 5000: that leaves less than a line of 10."
+    )
+    with pytest.raises(ValueError, match="leaves less than a line of 10"):
+        memory_mode(crowded, kernels, ROUND, 5009, line=10)
+    with pytest.raises(ValueError) as caught:
+        memory_mode(found, kernels, ROUND, 100, line=0)
+    assert str(caught.value) == "A line of 0 bytes holds nothing: give 1 or more."
 
 
 def test_addresses_are_used_again():

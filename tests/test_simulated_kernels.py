@@ -83,6 +83,12 @@ def test_placements_are_those_with_fewest_and_all():
     assert list(map(sorted, placements((1, 2), 9))) == [[1], [2], [1, 2]]
     few = list(map(sorted, placements((1, 2, 3), 4)))
     assert few == [[1], [2], [3], [1, 2, 3]]
+    assert list(placements((1, 2), 1)) == [{1, 2}]
+    with pytest.raises(ValueError) as caught:
+        placements((1, 2), 0)
+    assert str(caught.value) == (
+        "The cap is 0, which leaves no placement: give 1 or more."
+    )
 
 
 def test_the_figures_are_those_of_the_described_machine():

@@ -116,10 +116,18 @@ def placements(group: tuple[int, ...], most: int) -> Iterator[frozenset[int]]:
     **Returns:**
 
     Sets of tensors.
+
+    **Raises:**
+
+    - `ValueError`: if none would be left.
     """
+    if most < 1:
+        raise ValueError(
+            f"The cap is {most}, which leaves no placement: give 1 or more."
+        )
     sizes = range(1, len(group))
     smaller = itertools.chain.from_iterable(
         itertools.combinations(group, n) for n in sizes
     )
-    yield from map(frozenset, itertools.islice(smaller, most - 1))
-    yield frozenset(group)
+    few = itertools.islice(smaller, most - 1)
+    return map(frozenset, itertools.chain(few, [group]))

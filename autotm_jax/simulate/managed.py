@@ -54,8 +54,15 @@ def managed_memory(
 
     **Raises:**
 
-    - `ValueError`: if the limit is less than a page.
+    - `ValueError`: if the limit is less than a page, or nothing would ever move.
     """
+    if page < 1:
+        raise ValueError(f"A page of {page} bytes holds nothing: give 1 or more.")
+    if not migration > 0:
+        raise ValueError(
+            f"Migrations reach {migration} of the link's rate: give a number greater "
+            "than zero."
+        )
     limit = problem.device_limit
     if limit < page:
         raise ValueError(

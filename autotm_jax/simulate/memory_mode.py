@@ -125,8 +125,20 @@ def memory_mode(
 
     An `Outcome`. `out` is written back and `into` filled; `fast_read` is the part of
     the bytes that kernels read and write which hits.
+
+    **Raises:**
+
+    - `ValueError`: if the limit leaves less than a line.
     """
-    cache = Cache(limit - int(problem.resident.max(initial=0)), line)
+    if line < 1:
+        raise ValueError(f"A line of {line} bytes holds nothing: give 1 or more.")
+    resident = int(problem.resident.max(initial=0))
+    if limit - resident < line:
+        raise ValueError(
+            f"The limit is {limit} bytes of fast memory, and values too small to "
+            f"decide about take {resident}: that leaves less than a line of {line}."
+        )
+    cache = Cache(limit - resident, line)
     addresses = _addresses(problem, line)
     seconds, traffic = 0.0, Traffic()
     for _ in range(2):
