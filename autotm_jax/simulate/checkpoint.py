@@ -4,8 +4,8 @@ Such a policy says by the kind of operation what the backward pass finds, and no
 a memory limit: everything else is dropped after its last use in a row and computed
 again for the next. What `jax.checkpoint` is wrapped around, a layer or the whole step,
 is for the user to say; here every value with a recipe is dropped on its own, if its
-next use is three segments on or more, and what it is made from is there or can be made
-again, too. All times are simulated.
+next use is three segments on or more, or in another loop, and what it is made from is
+there or can be made again, too. All times are simulated.
 """
 
 from __future__ import annotations
