@@ -5,6 +5,10 @@ import random
 import pytest
 
 from autotm_jax.simulate import Pool
+from autotm_jax.simulate.pool import addresses
+from autotm_jax.solve import Tensor
+
+from .problems import problem
 
 
 def test_the_example_of_its_documentation():
@@ -71,3 +75,18 @@ def test_ranges_never_overlap_and_all_comes_back(seed: int, best_fit: bool):
 def test_an_empty_pool_has_nothing():
     assert Pool(0).take(1) is None
     assert Pool(-5).take(1) is None
+
+
+def test_addresses_of_tensors_that_never_move():
+    tensors = [
+        Tensor(0, 1, (0, 1)),
+        Tensor(1, 1, (1, 3)),
+        Tensor(2, 1, (1, 2)),
+        Tensor(3, 1, (2, 3)),
+        Tensor(4, 1, (3, 3)),
+    ]
+    found = problem(tensors, 4)
+    # 2 is made before 0 leaves, and finds no place; 3 takes that of 0.
+    pool = Pool(100)
+    assert addresses(found, [40, 60, 10, 30, 10], pool) == [0, 40, None, 0, 30]
+    assert pool.used == 0

@@ -7,7 +7,6 @@ when it is made, and otherwise to slow memory. It is never moved.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 from ..solve import Problem
@@ -15,7 +14,7 @@ from .kernels import Kernel
 from .memories import Memories
 from .outcome import Outcome
 from .placed import placed
-from .pool import Pool
+from .pool import Pool, addresses
 
 
 def first_touch(
@@ -40,25 +39,8 @@ def first_touch(
 def first_touched(problem: Problem, limit: int) -> frozenset[int]:
     """The tensors, by position, that the policy leaves to slow memory.
 
-    In each segment the results are placed before what it reads for the last time is
-    freed, the best fit among the free ranges for each.
+    Each takes the best fit among the free ranges.
     """
     pool = Pool(limit - int(problem.resident.max(initial=0)))
-    made: dict[int, list[int]] = defaultdict(list)
-    freed: dict[int, list[int]] = defaultdict(list)
-    for index, tensor in enumerate(problem.tensors):
-        made[tensor.touches[0]].append(index)
-        freed[tensor.touches[-1]].append(index)
-    addresses: dict[int, int] = {}
-    slow: set[int] = set()
-    for segment in range(problem.segments):
-        for index in made[segment]:
-            address = pool.take(problem.tensors[index].nbytes)
-            if address is None:
-                slow.add(index)
-            else:
-                addresses[index] = address
-        for index in freed[segment]:
-            if index in addresses:
-                pool.give(addresses.pop(index))
-    return frozenset(slow)
+    found = addresses(problem, [tensor.nbytes for tensor in problem.tensors], pool)
+    return frozenset(index for index, at in enumerate(found) if at is None)

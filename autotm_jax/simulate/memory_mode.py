@@ -19,7 +19,6 @@ Arguments conflict with tensors; here they are in fast memory and take none of i
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -28,7 +27,7 @@ from ..solve import Problem
 from .kernels import Kernel, Pass
 from .memories import Memories
 from .outcome import Outcome
-from .pool import Pool
+from .pool import Pool, addresses
 
 
 LINE = 2**18
@@ -139,7 +138,7 @@ def memory_mode(
             f"decide about take {resident}: that leaves less than a line of {line}."
         )
     cache = Cache(limit - resident, line)
-    addresses = _addresses(problem, line)
+    places = _addresses(problem, line)
     seconds, traffic = 0.0, Traffic()
     for _ in range(2):
         seconds, traffic = 0.0, Traffic()
@@ -147,7 +146,7 @@ def memory_mode(
             seconds += kernel.seconds
             for step in kernel.passes:
                 moved = Traffic()
-                for first, nbytes, writes in _ranges(problem, addresses, step):
+                for first, nbytes, writes in _ranges(problem, places, step):
                     moved += cache.touch(first, nbytes, writes)
                 traffic += moved
                 busy = step.traffic(memories) + moved.seconds(memories)
@@ -165,29 +164,18 @@ def memory_mode(
 
 
 def _ranges(
-    problem: Problem, addresses: Sequence[int], step: Pass
+    problem: Problem, places: Sequence[int], step: Pass
 ) -> Iterator[tuple[int, int, bool]]:
     # A tensor that is read several times in one pass passes through once.
     for which, writes in ((step.reads, False), (step.writes, True)):
         for index in which:
-            yield addresses[index], problem.tensors[index].nbytes, writes
+            yield places[index], problem.tensors[index].nbytes, writes
 
 
 def _addresses(problem: Problem, line: int) -> list[int]:
     """Where each tensor is: the first fit, at whole lines."""
     sizes = [-(-t.nbytes // line) * line for t in problem.tensors]
-    pool = Pool(sum(sizes), best_fit=False)
-    made: dict[int, list[int]] = defaultdict(list)
-    freed: dict[int, list[int]] = defaultdict(list)
-    for index, tensor in enumerate(problem.tensors):
-        made[tensor.touches[0]].append(index)
-        freed[tensor.touches[-1]].append(index)
-    addresses = [0] * len(sizes)
-    for segment in range(problem.segments):
-        for index in made[segment]:
-            address = pool.take(sizes[index])
-            assert address is not None  # there is place for all of them
-            addresses[index] = address
-        for index in freed[segment]:
-            pool.give(addresses[index])
-    return addresses
+    found = addresses(problem, sizes, Pool(sum(sizes), best_fit=False))
+    placed = [at for at in found if at is not None]
+    assert len(placed) == len(found)  # there is place for all of them
+    return placed

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import bisect
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ..solve import Problem
 
 
 class Pool:
@@ -64,3 +68,35 @@ class Pool:
             place -= 1
             at = self._free.pop(place)[0]
         self._free.insert(place, (at, end - at))
+
+
+def addresses(problem: Problem, sizes: Sequence[int], pool: Pool) -> list[int | None]:
+    """Where tensors are in a memory from which they are never moved.
+
+    In each segment the results are placed before what it reads for the last time is
+    freed.
+
+    **Arguments:**
+
+    - `problem`: whose tensors.
+    - `sizes`: bytes that each of them takes.
+    - `pool`: the memory.
+
+    **Returns:**
+
+    An address for each tensor; `None` if there was no range for it.
+    """
+    made: dict[int, list[int]] = defaultdict(list)
+    freed: dict[int, list[int]] = defaultdict(list)
+    for index, tensor in enumerate(problem.tensors):
+        made[tensor.touches[0]].append(index)
+        freed[tensor.touches[-1]].append(index)
+    found: list[int | None] = [None] * len(sizes)
+    for segment in range(problem.segments):
+        for index in made[segment]:
+            found[index] = pool.take(sizes[index])
+        for index in freed[segment]:
+            address = found[index]
+            if address is not None:
+                pool.give(address)
+    return found
