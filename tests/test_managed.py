@@ -1,6 +1,5 @@
 import dataclasses
 import random
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
@@ -148,13 +147,13 @@ def test_state_is_there_from_the_step_before():
     assert outcome.into == 2 * PAGE and outcome.out == 2 * PAGE
 
 
-def test_it_is_fast_for_a_hundred_thousand_pages():
+def test_pages_are_not_gone_through_one_by_one():
+    # A hundred thousand blocks, or a hundred million pages that hold the same bytes.
     tensors = [Tensor(i, 250 * 2**21, (i, i + 1, 799 - i)) for i in range(398)]
     known = problem(tensors, 800, link=LINK, device_limit=40_000 * 2**21)
-    begin = time.perf_counter()
     outcome = managed_memory(known)
-    assert time.perf_counter() - begin < 2
     assert outcome.into > 0
+    assert managed_memory(known, page=2**11) == outcome
 
 
 def test_less_than_a_page_is_an_error():

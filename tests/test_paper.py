@@ -49,21 +49,27 @@ def test_the_quick_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
             is_measured = name in ("solving", "compiled")
             assert is_measured or table.title.endswith("simulated")
         assert (tmp_path / f"{name}.png").exists() == (report.draw is not None)
+    solves = reports["solving"].tables[1]
+    statuses, gaps = solves.column("status"), solves.column("gap, percent")
+    # How near the others come to the best is a matter of the time that they get.
+    proved = [g for g, s in zip(gaps, statuses, strict=True) if s == "optimal"]
+    assert proved and all(gap <= 1.0 + 1e-6 for gap in proved)  # pyright: ignore
+    slack = 1 + max(gaps) / 100  # pyright: ignore
     speed = reports["ratios"].tables[0]
     for row in speed.rows:
         _, _, _, touched, static, synchronous, ideal = row
-        assert 1 <= touched <= static <= synchronous <= ideal  # pyright: ignore
+        assert 1 <= touched <= static * slack  # pyright: ignore
+        assert static <= synchronous * slack and synchronous <= ideal  # pyright: ignore
     for table in reports["large"].tables[::2]:
         for static, synchronous, ideal in zip(
             *map(table.column, ("static", "synchronous", "all fast")), strict=True
         ):
-            assert 1 <= static <= synchronous <= ideal  # pyright: ignore
+            assert 1 <= static <= synchronous * slack  # pyright: ignore
+            assert synchronous <= ideal  # pyright: ignore
     (sweep,) = reports["inception"].tables
     slowdowns = sweep.column("slowdown")
     for way in (0, 1, 2):
         assert slowdowns[way::3] == sorted(slowdowns[way::3], reverse=True)  # pyright: ignore
-    gaps = reports["solving"].tables[1].column("gap, percent")
-    assert all(gap <= 1.0 + 1e-6 for gap in gaps)  # pyright: ignore
 
 
 def test_the_command_names_what_there_is(capsys: pytest.CaptureFixture[str]):
