@@ -126,6 +126,15 @@ def commands(page: Path) -> list[str]:
     return [line.partition("  #")[0].rstrip() for line in lines]
 
 
+def printed(page: Path) -> dict[str, str]:
+    """What a page shows below lines of the shell, each by the line above it."""
+    below = r"^```(?:sh|bash)\n([^`]*?)\n```\n+```text\n(.*?)^```$"
+    found = re.findall(below, page.read_text(), _LINES)
+    return {above.splitlines()[-1]: text for above, text in found}
+
+
+PRINTED = {k: v for page in (README, *PAGES) for k, v in printed(page).items()}
+
 SHOWN = [*dict.fromkeys(line for page in (README, *PAGES) for line in commands(page))]
 
 
@@ -167,11 +176,17 @@ def test_a_line_of_the_shell_does_what_it_says(
         assert command.main(options) == 0
     said = capsys.readouterr().out
     # What the page shows below has the same rows.
-    text = (DOCS / "command-line.md").read_text()
-    shown = re.search(rf"{re.escape(line)}\n```\n\n```text\n(.*?)^```$", text, _LINES)
-    if shown is not None:
-        first = [row.split()[0] for row in shown.group(1).splitlines()]
+    if line in PRINTED:
+        first = [row.split()[0] for row in PRINTED[line].splitlines()]
         assert [row.split()[0] for row in said.splitlines()] == first
+
+
+def test_what_lines_of_the_shell_print_is_compared():
+    assert {*PRINTED} <= {*SHOWN}
+    assert [line.split()[:2] for line in PRINTED] == [
+        ["autotm", "sweep"],
+        ["autotm", "plan"],
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
