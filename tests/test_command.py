@@ -1,10 +1,13 @@
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,11 @@ def test_a_step_by_name(name: str):
             f"{HERE}:BARE",
             f"The arguments of '{HERE}:BARE' are a int. Give a tuple of them, also if "
             "there is one.",
+        ),
+        (
+            "builtins:dict",  # has no signature
+            "'builtins:dict' is a dict. Name something with .step and .args, a pair of "
+            "a function and its arguments, or a function that returns one.",
         ),
         (
             f"{HERE}:NUMBER",
@@ -226,22 +234,88 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
+    def wait_for(self, pattern: str) -> None:
+        end = time.monotonic() + 60
+        while not re.search(pattern, self.getvalue()):
+            assert time.monotonic() < end, self.getvalue()
+            time.sleep(0.01)
 
-def test_what_takes_a_second_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(output, "_A_SECOND", 0.1)
+    def lines(self) -> list[str]:
+        """What stays on the screen."""
+        return [self._left(line) for line in self.getvalue().split("\n")]
+
+    @staticmethod
+    def _left(line: str) -> str:
+        left = ""
+        for part in line.split("\r"):
+            left = part + left[len(part) :]
+        return left.rstrip()
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
+    return shown
+
+
+def usual(message: Any, *rest: Any, **more: Any) -> None:
+    """As `warnings.showwarning`, which pytest takes for itself."""
+    print(f"usual: {message}", file=sys.stderr)
+
+
+def test_what_is_over_soon_says_nothing(monkeypatch: pytest.MonkeyPatch):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(output, "_A_SECOND", 60)
     with output.busy("waiting"):
         pass
-    assert shown.getvalue().strip() == ""  # it was over before
+    assert terminal.lines() == [""]
+    assert "waiting" not in terminal.getvalue()
+
+
+def test_what_takes_a_second_says_so(monkeypatch: pytest.MonkeyPatch):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(output, "_A_SECOND", 0.1)
     with output.busy("waiting", 2) as next_one:
         next_one("the first")
-        time.sleep(0.7)
+        terminal.wait_for(r"the first: 0/2 \d\d:\d\d")
         next_one("the second")
-        time.sleep(0.7)
-    said = shown.getvalue()
-    assert "the first: 0/2 00:00" in said and "the second: 1/2 00:" in said
-    assert "2/2" not in said  # it never was
+        terminal.wait_for(r"the second: 1/2 \d\d:\d\d")
+    assert "2/2" not in terminal.getvalue()  # it never was
+    assert terminal.lines() == [""]
+
+
+def test_a_bar_that_is_hidden(monkeypatch: pytest.MonkeyPatch):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setenv("AUTOTM_JAX_PROGRESS", "0")
+    monkeypatch.setattr(output, "_A_SECOND", 0)
+    with output.busy("waiting"):
+        time.sleep(0.1)
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_warnings_have_lines_of_their_own(
+    is_shown: bool, monkeypatch: pytest.MonkeyPatch
+):
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(output, "_usual", usual)
+    monkeypatch.setattr(output, "_A_SECOND", 0.1 if is_shown else 60)
+
+    def warn(options: Any) -> None:
+        with output.busy("waiting"):
+            if is_shown:
+                terminal.wait_for("waiting: ")
+            autotm.errors.warn("something is odd.")
+            warnings.warn_explicit("so is this", UserWarning, "elsewhere.py", 7)
+
+    monkeypatch.setattr(command, "show_cache", warn)
+    assert command.main(["cache", "info"]) == 0
+    assert terminal.lines() == [
+        "autotm: warning: something is odd.",
+        "usual: so is this",
+        "",
+    ]
+    assert ("waiting" in terminal.getvalue()) == is_shown
 
 
 @pytest.mark.parametrize(
@@ -270,13 +344,112 @@ def test_files_that_cannot_be_written_are_told_first(
         )
 
 
+_SAVED = ["plan", "nowhere:step", "--budget", "min", "--save"]
+
+
 def test_files_are_tried_and_left_as_they_are(tmp_path: Path):
     there, fresh = tmp_path / "there", tmp_path / "fresh"
     there.write_text("kept")
-    for where in (there, fresh):
-        options = ["plan", "nowhere:step", "--budget", "min", "--save", str(where)]
-        assert command.main(options) == 1  # there is no such module
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    for where in (there, fresh, link):
+        assert command.main([*_SAVED, str(where)]) == 1  # there is no such module
     assert there.read_text() == "kept" and not fresh.exists()
+    assert link.is_symlink() and not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("missing/x", "No such file or directory"),
+        ("link", "Too many levels of symbolic links"),
+    ],
+)
+def test_a_link_to_where_nothing_can_be(
+    target: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / target)
+    assert command.main([*_SAVED, str(link)]) == 1
+    assert capsys.readouterr().err == (
+        f"autotm: {link} could not be written ({why}). Name a file in a directory that "
+        "exists and may be written to.\n"
+    )
+    assert link.is_symlink()
+
+
+def test_a_link_into_a_directory_that_is_not_the_users(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "target")
+    monkeypatch.setattr(os, "access", lambda *rest: False)  # root may write to all
+    assert command.main([*_SAVED, str(link)]) == 1
+    assert capsys.readouterr().err == (
+        f"autotm: {link} could not be written (Permission denied). Name a file in a "
+        "directory that exists and may be written to.\n"
+    )
+
+
+def test_files_are_tried_while_others_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    where, opened = tmp_path / "x", os.open
+
+    def late(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if path == where and flags & os.O_CREAT:
+            where.write_text("theirs")
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", late)
+    assert command.main([*_SAVED, str(where)]) == 1
+    assert where.read_text() == "theirs"
+
+
+def test_a_pipe_is_written_to_once(own_cache: Path, tmp_path: Path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    assert command.main(["cache", "info", "--json", str(pipe)]) == 0
+    reader.join(60)
+    assert json.loads(read[0])["directory"] == str(own_cache)
+
+
+@pytest.mark.parametrize("name", ["memory.xyz", "memory", "-"])
+@pytest.mark.parametrize(
+    "line", ["plan nowhere:step --budget min", "sweep nowhere:step --budgets min"]
+)
+def test_pictures_of_no_kind_are_told_first(
+    line: str,
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    assert command.main([*line.split(), "--plot", name]) == 1
+    assert capsys.readouterr().err == (
+        f"autotm: {name} does not say what kind of picture it is to be: let it end in "
+        ".png, .svg or .pdf.\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_matplotlib_is_told_first(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    picture = str(tmp_path / "memory.png")
+    assert command.main([*_SAVED[:-1], "--plot", picture]) == 1
+    assert capsys.readouterr().err == (
+        "autotm: Plots are drawn by matplotlib, which is not installed: pip install "
+        "'autotm-jax[plots]'.\n"
+    )
 
 
 def test_the_help_has_examples(capsys: pytest.CaptureFixture[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -55,7 +56,9 @@ def find_step(name: str) -> Named:
         raise UsageError(f"{name!r} was not found ({error}).") from error
     if callable(found) and not hasattr(found, "step"):
         try:
-            inspect.signature(found).bind()
+            # Some that are built in have no signature: calling them tells.
+            with contextlib.suppress(ValueError):
+                inspect.signature(found).bind()
         except TypeError as error:
             raise UsageError(
                 f"{name!r} could not be called without arguments ({error})."

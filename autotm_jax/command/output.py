@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from tqdm import tqdm
 
 from ..config import hides_progress
 from ..errors import AutoTMWarning
-from .named import UsageError
+from ..report.files import check_file, write_file
+from ..report.plots import check_picture
 
 
 # Nothing is said of what is over by then; from then on, it is said how long it takes.
@@ -32,18 +34,15 @@ def check_files(options: argparse.Namespace) -> None:
 
     **Raises:**
 
-    - `UsageError`: if one of them cannot.
+    - `ReportError`: if one of them cannot, or a picture cannot be drawn.
     """
-    named = [getattr(options, name, None) for name in _FILES]
-    for where in named:
-        if where in (None, "-"):
-            continue
-        path = Path(where)
-        with _written(path):
-            was_there = path.exists()
-            path.open("ab").close()
-            if not was_there:
-                path.unlink()
+    for name in _FILES:
+        where = getattr(options, name, None)
+        if where is not None and (name, where) != ("json", "-"):
+            check_file(Path(where))
+    picture = getattr(options, "plot", None)
+    if picture is not None:
+        check_picture(Path(picture))
 
 
 def write_json(found: Any, where: str) -> None:
@@ -51,25 +50,13 @@ def write_json(found: Any, where: str) -> None:
 
     **Raises:**
 
-    - `UsageError`: if the file cannot be written.
+    - `ReportError`: if the file cannot be written.
     """
     text = json.dumps(found, indent=1) + "\n"
     if where == "-":
         sys.stdout.write(text)
         return
-    with _written(Path(where)):
-        Path(where).write_text(text)
-
-
-@contextlib.contextmanager
-def _written(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"{path} could not be written ({error.strerror}). Name a file in a "
-            "directory that exists and may be written to."
-        ) from error
+    write_file(Path(where), text.encode())
 
 
 def say(text: str, json_to: str | None) -> None:
@@ -78,16 +65,32 @@ def say(text: str, json_to: str | None) -> None:
         print(text)
 
 
+class _Line(tqdm):
+    """A bar that is not shown before its delay is over, whatever asks for it.
+
+    A warning does, which is written above the bars. `tqdm` itself only knows of what
+    `update` shows, and would leave the rest on the screen.
+    """
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        now = time.time()
+        if now < self.start_t + self.delay:
+            return False
+        self.last_print_t = now
+        return bool(super().display(msg, pos))
+
+
 @contextlib.contextmanager
 def busy(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]:
     """A line on standard error that counts seconds, and steps if there are some.
 
-    It comes after a second, and only if standard error is a terminal. What it yields
-    is called with the name of each step before that begins.
+    It comes after a second, and only if standard error is a terminal and
+    `config.progress` does not hide it. What it yields is called with the name of each
+    step before that begins.
     """
     counted = "{n_fmt}/{total_fmt} " if total else ""
     form = "{desc}: " + counted + "{elapsed}"
-    with tqdm(
+    with _Line(
         total=total,
         bar_format=form,
         leave=False,
@@ -120,11 +123,15 @@ def busy(what: str, total: int | None = None) -> Iterator[Callable[[str], None]]
 def warned(
     message: Warning | str, category: type[Warning], *where: Any, **more: Any
 ) -> None:
-    """As `warnings.showwarning`, but a sentence for what this package says."""
-    if issubclass(category, AutoTMWarning):
-        print(f"autotm: warning: {message}", file=sys.stderr)
-    else:
-        _usual(message, category, *where, **more)
+    """As `warnings.showwarning`, but a sentence for what this package says.
+
+    It has lines of its own, above those of the bars that are shown.
+    """
+    with tqdm.external_write_mode(file=sys.stderr):
+        if issubclass(category, AutoTMWarning):
+            print(f"autotm: warning: {message}", file=sys.stderr)
+        else:
+            _usual(message, category, *where, **more)
 
 
 _usual = warnings.showwarning

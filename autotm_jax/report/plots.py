@@ -75,6 +75,17 @@ def figure(rows: Sequence[float], title: str) -> tuple[Any, Sequence[Any]]:
     return found, axes
 
 
+def check_picture(path: Path) -> None:
+    """Before anything that takes long: could a figure be drawn, and written there?
+
+    **Raises:**
+
+    - `ReportError`: if matplotlib is missing, or draws no such kind of picture.
+    """
+    empty, _ = figure([1], "")
+    _kind(empty, path)
+
+
 def write_figure(found: Any, path: Path | None) -> Any:
     """Writes a figure, if a path is given, and returns it.
 
@@ -84,17 +95,20 @@ def write_figure(found: Any, path: Path | None) -> Any:
     """
     if path is None:
         return found
-    known = found.canvas.get_supported_filetypes()
+    kind, data = _kind(found, path), io.BytesIO()
+    found.savefig(data, format=kind, dpi=150)
+    write_file(path, data.getvalue())
+    return found
+
+
+def _kind(found: Any, path: Path) -> str:
     kind = path.suffix.lstrip(".")
-    if kind not in known:
+    if kind not in found.canvas.get_supported_filetypes():
         raise ReportError(
             f"{path} does not say what kind of picture it is to be: let it end in "
             ".png, .svg or .pdf."
         )
-    data = io.BytesIO()
-    found.savefig(data, format=kind, dpi=150)
-    write_file(path, data.getvalue())
-    return found
+    return kind
 
 
 def plot_plan(plan: Plan, path: Path | None) -> Any:
