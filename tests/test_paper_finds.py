@@ -6,8 +6,9 @@ import pytest
 
 from autotm_jax.simulate import all_fast, all_slow
 from autotm_jax.solve import Fetch, Schedule, Store, Stream
+from autotm_jax.trace import backward_segments
 from benchmarks.paper.__main__ import run
-from benchmarks.paper.fates import Role, Way, backward_begins, fates, gigabytes
+from benchmarks.paper.fates import Role, Way, fates, gigabytes
 from benchmarks.paper.groups import DEPTH, Group
 from benchmarks.paper.posing import Posed, posed
 from benchmarks.paper.uses import uses
@@ -21,7 +22,7 @@ def case() -> Posed:
 
 def test_roles(case: Posed):
     found = fates(case, Schedule())
-    border = backward_begins(case.program)
+    border = backward_segments(case.program)[0]
     assert 0 < border < case.problem.segments
     for tensor, fate in zip(case.problem.tensors, found, strict=True):
         forward = [k for k in tensor.touches if k < border]
@@ -39,7 +40,7 @@ def test_roles(case: Posed):
 
 
 def test_ways(case: Posed):
-    border = backward_begins(case.program)
+    border = backward_segments(case.program)[0]
     tensors = case.problem.tensors
     found = fates(case, Schedule())
     first, second, third = [i for i, fate in enumerate(found) if fate.role.is_kept][:3]

@@ -12,6 +12,7 @@ from autotm_jax.solve import Schedule
 from autotm_jax.trace import (
     Kind,
     Program,
+    backward_segments,
     build_program,
     evaluate,
     single_equations,
@@ -351,3 +352,10 @@ def test_what_a_loop_carries_is_where_its_result_is():
     args = x, x, ws
     wanted = jax.tree.leaves(jax.jit(loop_with_results)(*args))
     assert_close(jax.jit(emit(program, Schedule()))(*args), wanted)
+
+
+def test_the_backward_pass_is_known_by_what_jax_transposes():
+    program = program_of(chain_step, *chain_arguments())
+    found = backward_segments(program)
+    assert found == sorted(found) and 0 < found[0] < found[-1]
+    assert backward_segments(program_of(chain, *chain_arguments())) == []

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .. import compat
 from ..errors import ReportError
 from ..simulate import Lane, Simulation, simulate
 from ..solve import Fetch, Replay, Schedule, Store, Way
+from ..trace import backward_segments
 from .layers import layers_of
 
 
@@ -205,14 +205,7 @@ def _begins(simulation: Simulation) -> tuple[float, ...]:
 
 
 def _phases(program: Program) -> list[tuple[Phase, int, int]]:
-    # JAX names what it transposes.
-    def is_transposed(index: int) -> bool:
-        return "transpose(" in compat.name_stack(program.equations[index].eqn)
-
-    count = len(program.segments)
-    back = [
-        s.index for s in program.segments if any(map(is_transposed, s.body.equations))
-    ]
+    count, back = len(program.segments), backward_segments(program)
     if not back:
         return []
     borders = 0, back[0], back[-1] + 1, count

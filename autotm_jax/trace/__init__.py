@@ -61,6 +61,9 @@ from .program import (
     short_source as short_source,
 )
 from .segments import (
+    backward_segments as backward_segments,
+)
+from .segments import (
     build_program as build_program,
 )
 from .sharding import Divide as Divide

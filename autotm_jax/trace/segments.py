@@ -107,6 +107,19 @@ def build_program(
     return write_out(program)
 
 
+def backward_segments(program: Program) -> list[int]:
+    """The segments with something of a backward pass, in order.
+
+    JAX names what it transposes.
+    """
+
+    def is_transposed(index: int) -> bool:
+        return "transpose(" in compat.name_stack(program.equations[index].eqn)
+
+    segments = program.segments
+    return [s.index for s in segments if any(map(is_transposed, s.body.equations))]
+
+
 def _carried(
     flat: Flat,
     values: Sequence[Value],

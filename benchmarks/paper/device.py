@@ -12,14 +12,13 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from autotm_jax import compat
 from autotm_jax.formulate import formulate
 from autotm_jax.machine import Machine, describe
 from autotm_jax.profile import Cost, Costs
 from autotm_jax.profile.roofline import seconds
 from autotm_jax.profile.workspace import estimate
 from autotm_jax.solve import Problem, Schedule, replay
-from autotm_jax.trace import Fragment, Program
+from autotm_jax.trace import Fragment, Program, backward_segments
 
 from ..posing import traced
 from ..workloads import Workload
@@ -112,8 +111,7 @@ def on_device(
             for tensor, maker in enumerate(makers)
             if maker is not None and names[maker] in CONTRACTIONS
         ),
-        # JAX names what it transposes.
-        segments(lambda i: "transpose(" in compat.name_stack(equations[i].eqn))[0],
+        backward_segments(program)[0],
     )
 
 

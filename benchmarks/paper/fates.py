@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from autotm_jax import compat
 from autotm_jax.solve import Schedule, Tensor
-from autotm_jax.trace import Program
+from autotm_jax.trace import Program, backward_segments
 
 from .posing import Posed
 from .study import GB
@@ -110,7 +109,7 @@ def fates(case: Posed, schedule: Schedule) -> list[Fate]:
 
     A `Fate` for each tensor, in the order of `Problem.tensors`.
     """
-    border = backward_begins(case.program)
+    border = backward_segments(case.program)[0]
     begins = np.concatenate([[0.0], np.cumsum(case.problem.compute)])
     leaves = {store.value: store.after for store in schedule.stores}
     fetched = {fetch.value for fetch in schedule.fetches}
@@ -155,16 +154,6 @@ def fates(case: Posed, schedule: Schedule) -> list[Fate]:
         )
 
     return [fate(i, tensor) for i, tensor in enumerate(case.problem.tensors)]
-
-
-def backward_begins(program: Program) -> int:
-    """The first segment of the backward pass: JAX names what it transposes."""
-    return next(
-        s.index
-        for s in program.segments
-        for i in s.body.equations
-        if "transpose(" in compat.name_stack(program.equations[i].eqn)
-    )
 
 
 def gigabytes(

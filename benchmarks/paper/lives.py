@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .fates import Fate, Way, backward_begins
+from autotm_jax.trace import backward_segments
+
+from .fates import Fate, Way
 from .posing import Posed
 from .study import GB
 
@@ -44,7 +46,7 @@ def draw_lives(axes: Any, case: Posed, found: Sequence[Fate]) -> None:
         axes.bar(0, 0, color=colour, label=way.value)
     axes.bar(0, 0, color="grey", alpha=_PALE, label="pale: while in Optane")
     axes.axvline(
-        begins[backward_begins(case.program)],
+        begins[backward_segments(case.program)[0]],
         color="black",
         linestyle="--",
         linewidth=0.8,
