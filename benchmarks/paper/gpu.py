@@ -177,7 +177,7 @@ def _solves(cases: Sequence[Case]) -> Table:
 
 
 def _draw(figure: Any, cases: Sequence[Case]) -> None:
-    figure.set_size_inches(9, 4)
+    figure.set_size_inches(11, 4)
     axes = figure.subplots()
     for i, way in enumerate((SYNC, ASYNC, JOINT, ORACLE)):
         at = [x + 0.2 * (i - 1.5) for x in range(len(cases))]
