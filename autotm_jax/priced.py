@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 from .errors import warn
@@ -75,12 +74,7 @@ class Priced:
         nothing = float("inf")
         limits, carries = (nothing, self._host_limit), self._kind.carries
         found = formulate(self.traced, costs, machine, *limits, carries)
-        if self._kind.recomputes:
-            return found
-        tensors = [
-            dataclasses.replace(t, recipe=None, optional=()) for t in found.tensors
-        ]
-        return dataclasses.replace(found, tensors=tuple(tensors))
+        return found if self._kind.recomputes else found.moved_only
 
     @functools.cached_property
     def sketch(self) -> Problem:

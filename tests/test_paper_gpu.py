@@ -93,7 +93,7 @@ def test_a_step_on_a_gpu():
         maker = program.equations[program.values[tensor.value].producer or 0]
         is_made = maker.eqn.primitive.name in ("conv_general_dilated", "dot_general")
         assert is_made == (index in step.contractions)
-    moved = step.moved_only
+    moved = step.problem.moved_only
     assert any(t.recipe for t in problem.tensors)
     assert not any(t.recipe or t.optional for t in moved.tensors)
     small = on_device(STEP, MACHINE, outside + step.peak - 1)

@@ -338,6 +338,15 @@ class Problem:
         """Bytes of the state among the tensors."""
         return sum(t.nbytes for t in self.tensors if t.carried is not None)
 
+    @property
+    def moved_only(self) -> Problem:
+        """The same problem, as AutoTM has it: nothing is computed again."""
+        tensors = tuple(
+            dataclasses.replace(tensor, recipe=None, optional=())
+            for tensor in self.tensors
+        )
+        return dataclasses.replace(self, tensors=tensors)
+
     @functools.cached_property
     def resident(self) -> np.ndarray:
         """Per segment, bytes that are there whatever is decided."""

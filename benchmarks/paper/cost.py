@@ -129,11 +129,11 @@ def _draw(figure: Any, rows: list[tuple[Any, ...]]) -> None:
     ratios = list(dict.fromkeys(row[0] for row in rows))
     for way in ("first touch", "static", "synchronous"):
         found = [row for row in rows if row[1] == way or row[0] in ("1:0", "0:1")]
-        axes.plot([ratios.index(r[0]) for r in found], [r[2] for r in found], "o-",
-                  label=f"performance, {way}")  # fmt: skip
+        at, speed = [ratios.index(r[0]) for r in found], [r[2] for r in found]
+        axes.plot(at, speed, "o-", label=f"performance, {way}")
     costs = {row[0]: row[3] for row in rows}
-    axes.bar(range(len(ratios)), [costs[r] for r in ratios], 0.5, color="lightgrey",
-             label="memory cost")  # fmt: skip
+    heights = [costs[r] for r in ratios]
+    axes.bar(range(len(ratios)), heights, 0.5, color="lightgrey", label="memory cost")
     axes.set_xticks(range(len(ratios)), ratios)
     axes.set_xlabel("slow:fast")
     axes.set_ylabel("relative to all in DRAM (simulated)")

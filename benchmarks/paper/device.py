@@ -60,15 +60,6 @@ class OnDevice:
         """Whether nothing has to move."""
         return self.peak <= self.problem.device_limit
 
-    @property
-    def moved_only(self) -> Problem:
-        """The problem as AutoTM has it: nothing is computed again."""
-        tensors = tuple(
-            dataclasses.replace(tensor, recipe=None, optional=())
-            for tensor in self.problem.tensors
-        )
-        return dataclasses.replace(self.problem, tensors=tensors)
-
 
 def on_device(
     workload: Workload,

@@ -69,7 +69,8 @@ def gpu(study: Study) -> Report:
         "weight. Its plans are played with one engine for both directions, as there; "
         "the joint program's, which also computes again, with one for each. Managed "
         "memory is told when a value is dead; faults move pages at 0.48 of the rate of "
-        "copies, as somebody measured on another card, or at all of it. vDNN and the "
+        "copies, as reported for a GTX 1080 (see `autotm_jax.simulate.managed`), or at "
+        "all of it. vDNN and the "
         "policies of jax.checkpoint look at no limit, and XLA's own rematerialisation "
         "goes on where it cannot keep it: where they take more, they have no speed-up.",
         tables(cases),

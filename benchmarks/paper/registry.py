@@ -16,7 +16,7 @@ from .study import Study
 Experiment = Callable[[Study], Report | None]
 
 EXPERIMENTS: dict[str, Experiment] = {}
-"""By name, in the order in which they run."""
+"""By name, in the order in which their modules are imported."""
 
 LONG: set[str] = set()
 """Those whose full form takes so long that it has to be asked for by name."""

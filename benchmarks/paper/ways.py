@@ -147,7 +147,7 @@ def _planned(
     say: Callable[[str], None], step: OnDevice, formulation: Formulation
 ) -> Tried:
     is_ours = formulation is Formulation.JOINT
-    problem = step.problem if is_ours else step.moved_only
+    problem = step.problem if is_ours else step.problem.moved_only
     engines = engines_of(problem.link, one_engine=not is_ours)
     if step.fits:
         played = simulate(problem, Schedule(), engines)
