@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from typing import Any
 
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import workloads
+from benchmarks.baselines import CHECKPOINT_POLICIES
+from benchmarks.workloads import gpt, llama, resnet
 
 from .steps import MORE, TINY, get
 
@@ -67,3 +70,16 @@ def test_the_layers_of_a_transformer_are_in_its_name(layers: int):
 def test_a_name_that_is_not_there():
     with pytest.raises(ValueError, match="No workload is called 'gpt-13'"):
         workloads.get("gpt-13")
+
+
+@pytest.mark.parametrize("model", [gpt, llama, resnet], ids=lambda m: m.__name__[-6:])
+@pytest.mark.parametrize("policy", ["nothing_saveable", "offload_layer_inputs"])
+def test_policies_of_checkpoint_change_no_loss(model: Any, policy: str):
+    losses = []
+    for remat in (None, CHECKPOINT_POLICIES[policy]):
+        workload = model.workload(dataclasses.replace(model.TINY, remat=remat))
+        jaxpr = str(jax.make_jaxpr(workload.step)(*workload.args))
+        assert ("layer_input" in jaxpr) == (remat is not None)
+        _, loss = jax.jit(workload.step)(*workload.make(0))
+        losses.append(float(loss))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -13,18 +13,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
 from autotm_jax import kernels
 
 from ._layers import attention, cross_entropy, layer_norm
 from ._optimizers import Adam, Optimizer
 from ._parameters import Parameter, embedding, ones, stacked, weight
+from ._remat import LAYER_INPUT as LAYER_INPUT
+from ._remat import checkpointed
 from ._workload import Workload, training
-
-
-LAYER_INPUT = "layer_input"
-"""What the input of a rematerialised layer is called, for policies that go by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +112,7 @@ def batch(config: Config, key: jax.Array) -> dict[str, jax.Array]:
 
 def loss(params: Any, batch: dict[str, jax.Array], config: Config) -> jax.Array:
     """The mean cross-entropy of each next token."""
-    layer = functools.partial(_layer, config=config)
-    if config.remat is not None:
-        layer = _checkpoint(layer, config.remat)
+    layer = checkpointed(functools.partial(_layer, config=config), config.remat)
     tokens = batch["tokens"]
     first, *rest = _split(batch.get("key"), config.layers + 1)
     x = params["tokens"][tokens[:, :-1]] + params["positions"]
@@ -178,15 +173,6 @@ def _attention_with_variants(qkv: jax.Array, heads: int) -> jax.Array:
     q, k, v = jnp.split(qkv.reshape(batch, length, 3 * heads, -1), 3, 2)
     mixed = kernels.attention(q, k, v, causal=True)
     return mixed.reshape(batch, length, triple // 3)
-
-
-def _checkpoint(
-    layer: Callable[..., jax.Array], policy: Callable[..., Any]
-) -> Callable[..., jax.Array]:
-    def named(params: Any, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        return layer(params, checkpoint_name(x, LAYER_INPUT), key)
-
-    return jax.checkpoint(named, policy=policy)
 
 
 def _split(key: jax.Array | None, count: int) -> list[jax.Array | None]:

@@ -7,6 +7,7 @@ float32 moments they fill half of an H200.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from ._layers import cross_entropy
 from ._optimizers import Adam, Optimizer
 from ._parameters import embedding, ones, stacked, weight
+from ._remat import checkpointed
 from ._workload import Workload, training
 
 
@@ -25,6 +27,8 @@ class Config:
     - `layers`, `width`, `heads`, `hidden`, `vocabulary`, `length`, `batch`: the sizes.
     - `groups`: how many heads the keys and values have.
     - `dtype`: of the parameters and activations; softmax and moments are float32.
+    - `remat`: a policy of `jax.checkpoint_policies` to apply `jax.checkpoint` with to
+        each layer, or `None` for no `jax.checkpoint`.
     - `optimizer`: owns the state.
     """
 
@@ -37,6 +41,7 @@ class Config:
     length: int = 4096
     batch: int = 4
     dtype: Any = jnp.bfloat16
+    remat: Callable[..., Any] | None = None
     optimizer: Optimizer = Adam()
 
 
@@ -87,8 +92,9 @@ def batch(config: Config, key: jax.Array) -> dict[str, jax.Array]:
 def loss(params: Any, batch: dict[str, jax.Array], config: Config) -> jax.Array:
     """The mean cross-entropy of each next token."""
     tokens = batch["tokens"]
+    layer = checkpointed(functools.partial(_layer, config=config), config.remat)
     x, _ = jax.lax.scan(
-        lambda x, layer: (_layer(layer, x, config), None),
+        lambda x, params: (layer(params, x), None),
         params["tokens"][tokens[:, :-1]],
         params["layers"],
     )

@@ -9,6 +9,7 @@ the stride on the first 1x1 5,398.)
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -17,6 +18,7 @@ from ._images import labelled_images
 from ._layers import batch_norm, conv, cross_entropy, max_pool
 from ._optimizers import SGD, Optimizer
 from ._parameters import ones, weight, zeros
+from ._remat import checkpointed
 from ._workload import Workload, training
 
 
@@ -33,6 +35,8 @@ class Config:
         `"spatial"` one of 3x3, or the 1x1 that comes last, to `"expand"` the channels.
     - `size`: of the images, in pixels a side.
     - `classes`, `batch`: the other sizes.
+    - `remat`: a policy of `jax.checkpoint_policies` to apply `jax.checkpoint` with to
+        each block, or `None` for no `jax.checkpoint`.
     - `optimizer`: owns the state.
     """
 
@@ -42,6 +46,7 @@ class Config:
     size: int = 224
     classes: int = 1000
     batch: int = 64
+    remat: Callable[..., Any] | None = None
     optimizer: Optimizer = SGD()
 
 
@@ -82,7 +87,9 @@ def loss(params: Any, batch: dict[str, jax.Array], config: Config) -> jax.Array:
     for index, stage in enumerate(params["stages"]):
         for number, block in enumerate(stage):
             stride = 2 if index > 0 and number == 0 else 1
-            x = _apply_block(block, x, **{config.strided: stride})
+            strides = {config.strided: stride}
+            apply = functools.partial(_apply_block, **strides)
+            x = checkpointed(apply, config.remat)(block, x)
     logits = x.mean((1, 2)) @ params["head"] + params["head_bias"]
     return cross_entropy(logits, batch["labels"])
 
