@@ -34,5 +34,4 @@ from .playing import engines_of as engines_of
 from .playing import simulate as simulate
 from .pool import Pool as Pool
 from .vdnn import vdnn as vdnn
-from .xla_remat import rematerialised as rematerialised
 from .xla_remat import xla_rematerialisation as xla_rematerialisation

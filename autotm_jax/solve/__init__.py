@@ -21,6 +21,7 @@ from .heap import packed_bytes as packed_bytes
 from .improve import anneal as anneal
 from .improve import descend as descend
 from .joint import JointProgram as JointProgram
+from .largest_first import largest_first as largest_first
 from .policies import (
     best_policy as best_policy,
 )

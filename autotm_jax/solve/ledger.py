@@ -144,6 +144,12 @@ class Ledger:
         """What each tensor does under the schedule."""
         return [found for found in self._prints if found is not None]
 
+    def footprint_of(self, index: int) -> Footprint:
+        """What one tensor does under the schedule."""
+        found = self._prints[index]
+        assert found is not None
+        return found
+
     def host_peak(self) -> float:
         """The largest number of host bytes at any segment."""
         return float(self._host.max(initial=0.0))
