@@ -1,0 +1,137 @@
+"""The largest batch at which a step fits.
+
+Bytes are nearly affine in the batch. So the next batch to try is where the line through
+the last two meets the limit, between the largest that fits and the smallest that does
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import autotm_jax as autotm
+
+from .cases import Case
+from .prepared import Known, prepare
+from .reasons import is_out_of_memory, reason_of
+from .ways import LEAST, Way, planned
+
+
+TRIES, FEW_TRIES = 6, 3
+"""How many batches are tried at most: usually, and of small workloads."""
+
+
+def largest(
+    nbytes: Callable[[int], int | None],
+    base: int,
+    limit: int,
+    step: int = 1,
+    tries: int = TRIES,
+) -> tuple[int | None, dict[int, int | None]]:
+    """Looks for the largest batch that fits.
+
+    **Arguments:**
+
+    - `nbytes`: the device bytes of a batch; `None` if it takes more than there is.
+    - `base`: the batch to begin with, a multiple of `step`.
+    - `limit`: device bytes.
+    - `step`: by how much batches differ.
+    - `tries`: how many batches are tried at most.
+
+    **Returns:**
+
+    The largest multiple of `step` that was seen to fit, `None` if none was; and the
+    bytes of all that were tried.
+    """
+    tried: dict[int, int | None] = {}
+    batch = base
+    while len(tried) < tries:
+        tried[batch] = nbytes(batch)
+        fits = [b for b, n in tried.items() if n is not None and n <= limit]
+        over = [b for b in tried if b not in fits]
+        low, high = max(fits, default=0), min(over, default=None)
+        if high is not None and high - low <= step:
+            break
+        batch = _next(tried, low, high, limit, step)
+    return max((b for b, n in tried.items() if n and n <= limit), default=None), tried
+
+
+def _next(
+    tried: dict[int, int | None], low: int, high: int | None, limit: int, step: int
+) -> int:
+    known = sorted((b, n) for b, n in tried.items() if n is not None)
+    if len(known) < 2:
+        guess = 2 * low if high is None else high // 2
+    else:
+        near = sorted(known, key=lambda one: abs(one[1] - limit))[:2]
+        (b0, n0), (b1, n1) = sorted(near)
+        slope = (n1 - n0) / (b1 - b0)
+        guess = int(b1 + (limit - n1) / slope) if slope > 0 else 2 * b1
+    guess = guess // step * step
+    if high is not None:
+        guess = min(guess, high - step)
+    return max(guess, low + step)
+
+
+def fitting_batch(case: Case, target: autotm.Target, limit: int, way: Way) -> int:
+    """The batch of a case, halved until a way to run it fits.
+
+    **Arguments:**
+
+    - `case`: the workload.
+    - `target`, `limit`: what to compile for, and device bytes.
+    - `way`: which way.
+
+    **Returns:**
+
+    A batch; 1 if nothing fits.
+    """
+    batch = case.batch
+    while batch > 1:
+        found = bytes_of(case, way, target, limit)(batch)
+        if found is not None and found <= limit:
+            return batch
+        batch //= 2
+    return batch
+
+
+def bytes_of(
+    case: Case, way: Way, target: autotm.Target, limit: int
+) -> Callable[[int], int | None]:
+    """The device bytes of a way to run a step, by the batch.
+
+    Those of the executable; of `autotm.jit`, the least that it predicts: what it can do
+    with is no matter of the limit that it is given.
+
+    **Arguments:**
+
+    - `case`, `way`: which.
+    - `target`, `limit`: what to compile for, and device bytes.
+
+    **Returns:**
+
+    A function of the batch. `None` stands for more than there is.
+    """
+
+    def compiled(batch: int) -> int | None:
+        try:
+            row = prepare(case, batch, way, target, Known(None, None, limit)).row
+        except Exception as error:
+            if is_out_of_memory(reason_of(error)):
+                return None
+            raise
+        return row.device_bytes
+
+    def predicted(batch: int) -> int | None:
+        workload = case.workload(batch)
+        plan = autotm.jit(
+            workload.step,
+            budget=LEAST,
+            target=target,
+            measure=False,
+            formulation=way.detail,
+            donate_argnums=workload.donate_argnums,
+        ).plan(*workload.args)
+        return plan.device_bytes
+
+    return predicted if way == planned(way.detail, way.budget) else compiled
