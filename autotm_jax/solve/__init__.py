@@ -31,9 +31,6 @@ from .policies import (
 from .policies import (
     recompute_everything as recompute_everything,
 )
-from .policies import (
-    uniform as uniform,
-)
 from .polish import polish as polish
 from .problem import (
     Carried as Carried,
@@ -94,6 +91,7 @@ from .solution import (
 from .static import StaticProgram as StaticProgram
 from .synchronous import SynchronousProgram as SynchronousProgram
 from .tidy import tidy as tidy
+from .uniform import uniform as uniform
 
 
 PROGRAMS: dict[Formulation, type[BooleanProgram]] = {

@@ -11,9 +11,9 @@ import numpy as np
 from .carried import on_host
 from .checker import replay
 from .footprint import Interval
-from .policies import at_leisure
 from .problem import Problem
 from .schedule import Recompute, Schedule, Store
+from .treatment import at_leisure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ whole schedule.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Mapping
 
@@ -17,6 +18,10 @@ import numpy as np
 from .footprint import Footprint, footprint
 from .problem import Problem, Recipe, first_copy
 from .schedule import Fetch, Recompute, Schedule, Store, Stream
+
+
+# So many footprints are remembered: searches try the same ones again and again.
+_REMEMBERED = 2**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Ledger:
         # By segment, the tensors that it finds or leaves on the host.
         self._streamed: list[frozenset[int]] = [frozenset() for _ in range(count)]
         self._prints: list[Footprint | None] = [None] * len(tensors)
+        self._footprint = functools.lru_cache(_REMEMBERED)(self._walked)
         for index, choice in enumerate(self.choices):
             self._count(index, choice, 1)
         for index in range(len(tensors)):
@@ -105,6 +111,11 @@ class Ledger:
             self.choices[index] = choice
         for index in touched:
             self._print(index)
+
+    def become(self, schedule: Schedule) -> None:
+        """Takes all choices of a schedule, which runs by the same variants."""
+        choices = enumerate(_choices(self.problem, schedule))
+        self.change({i: c for i, c in choices if c != self.choices[i]})
 
     def score(self, price: float = 100.0) -> float:
         """Seconds of the step, and a price for every rule that is broken.
@@ -216,12 +227,14 @@ class Ledger:
         old = self._prints[index]
         if old is not None:
             self._add(index, old, -1)
-        tensor, choice = self.problem.tensors[index], self.choices[index]
-        reads = self.reads[index]
-        copies = choice.stores, choice.fetches
-        new = footprint(tensor, choice.again, reads, *copies, choice.streams)
+        new = self._footprint(index, self.choices[index], frozenset(self.reads[index]))
         self._prints[index] = new
         self._add(index, new, 1)
+
+    def _walked(self, index: int, choice: Choice, reads: frozenset[int]) -> Footprint:
+        copies = choice.stores, choice.fetches
+        rest = choice.again, reads, *copies, choice.streams
+        return footprint(self.problem.tensors[index], *rest)
 
     def _add(self, index: int, found: Footprint, sign: int) -> None:
         link, tensor = self.problem.link, self.problem.tensors[index]
