@@ -32,9 +32,9 @@ from .results import (
     ResultsError,
     open_results,
     read_results,
-    setting_here,
     write,
 )
+from .setting import setting_here
 from .tables import markdown
 from .tasks import tasks
 

@@ -76,9 +76,10 @@ def present_card() -> Card | None:
     - `CardError`: if its driver does not answer.
     """
     command = shutil.which("nvidia-smi")
-    if command is None:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if command is None or given in ("", "-1"):
         return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]
+    visible = (given or "").partition(",")[0]
     chosen = [f"--id={visible}"] if visible else []
     asked = [command, *chosen, *_QUERY]
     try:

@@ -19,11 +19,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .doing import NO_TIME
 from .results import Results
 from .row import Row
 from .tasks import Task
 from .ways import PLAIN
-from .worker import NO_TIME
 
 
 Say = Callable[[str], None]
@@ -98,7 +98,8 @@ def work_off(
                 if not reason and results.missing(task) == missing:
                     results.failed[str(task)] = reason = "it said nothing"
             if reason:
-                left.append(f"{replace_ways(task, missing)} ({reason})")
+                still = results.missing(task) or missing
+                left.append(f"{replace_ways(task, still)} ({reason})")
                 say(left[-1])
                 break
     results.left = left

@@ -2,7 +2,7 @@
 
 Bytes are nearly affine in the batch. So the next batch to try is where the line through
 the last two meets the limit, between the largest that fits and the smallest that does
-not.
+not; in the middle of these if that one has no bytes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 import autotm_jax as autotm
 
 from .cases import Case
-from .prepared import Known, prepare
+from .prepared import Known, Prepared, prepare
 from .reasons import is_out_of_memory, reason_of
-from .ways import LEAST, Way, planned
+from .ways import LEAST, Way
 
 
 TRIES, FEW_TRIES = 6, 3
@@ -60,7 +60,9 @@ def _next(
     tried: dict[int, int | None], low: int, high: int | None, limit: int, step: int
 ) -> int:
     known = sorted((b, n) for b, n in tried.items() if n is not None)
-    if len(known) < 2:
+    if high is not None and tried[high] is None:
+        guess = (low + high) // 2
+    elif len(known) < 2:
         guess = 2 * low if high is None else high // 2
     else:
         near = sorted(known, key=lambda one: abs(one[1] - limit))[:2]
@@ -73,26 +75,28 @@ def _next(
     return max(guess, low + step)
 
 
-def fitting_batch(case: Case, target: autotm.Target, limit: int, way: Way) -> int:
+def fitting(
+    case: Case, way: Way, target: autotm.Target, limit: int
+) -> tuple[int, Prepared | None]:
     """The batch of a case, halved until a way to run it fits.
 
     **Arguments:**
 
-    - `case`: the workload.
+    - `case`, `way`: which.
     - `target`, `limit`: what to compile for, and device bytes.
-    - `way`: which way.
 
     **Returns:**
 
-    A batch; 1 if nothing fits.
+    A batch, 1 if nothing fits, and the step at that batch; `None` for one that did not
+    even compile.
     """
     batch = case.batch
-    while batch > 1:
-        found = bytes_of(case, way, target, limit)(batch)
-        if found is not None and found <= limit:
-            return batch
+    while True:
+        found = _tried(case, batch, way, target, limit)
+        nbytes = None if found is None else found.row.device_bytes
+        if batch == 1 or (nbytes is not None and nbytes <= limit):
+            return batch, found
         batch //= 2
-    return batch
 
 
 def bytes_of(
@@ -114,13 +118,8 @@ def bytes_of(
     """
 
     def compiled(batch: int) -> int | None:
-        try:
-            row = prepare(case, batch, way, target, Known(None, None, limit)).row
-        except Exception as error:
-            if is_out_of_memory(reason_of(error)):
-                return None
-            raise
-        return row.device_bytes
+        found = _tried(case, batch, way, target, limit)
+        return None if found is None else found.row.device_bytes
 
     def predicted(batch: int) -> int | None:
         workload = case.workload(batch)
@@ -134,4 +133,15 @@ def bytes_of(
         ).plan(*workload.args)
         return plan.device_bytes
 
-    return predicted if way == planned(way.detail, way.budget) else compiled
+    return predicted if way.kind == "autotm" else compiled
+
+
+def _tried(
+    case: Case, batch: int, way: Way, target: autotm.Target, limit: int
+) -> Prepared | None:
+    try:
+        return prepare(case, batch, way, target, Known(None, None, limit))
+    except Exception as error:
+        if is_out_of_memory(reason_of(error)):
+            return None
+        raise
