@@ -95,6 +95,12 @@ def has_ordered_effects(closed: Any) -> bool:
     return any("Ordered" in n and "Unordered" not in n for n in names)
 
 
+def has_effects(eqn: jex_core.JaxprEqn) -> bool:
+    """Whether an equation does something besides making its results."""
+    # No public name of the type. JAX counts it as an effect to name an axis.
+    return any(type(e).__name__ != "NamedAxisEffect" for e in eqn.effects)
+
+
 def is_key_type(aval: Any) -> bool:
     """Whether an abstract value is an array of typed PRNG keys."""
     return jnp.issubdtype(aval.dtype, jax.dtypes.extended)
@@ -118,6 +124,55 @@ def is_explicitly_sharded(aval: Any) -> bool:
     mesh = getattr(getattr(aval, "sharding", None), "mesh", None)
     types = getattr(mesh, "axis_types", None) or ()
     return any(t == jax.sharding.AxisType.Explicit for t in types)
+
+
+def concrete_mesh(mesh: Any) -> jax.sharding.Mesh | None:
+    """A mesh with its devices; of an abstract one, those of the mesh that is set."""
+    # Only where nothing is traced does JAX say which mesh is set.
+    if isinstance(mesh, jax.sharding.Mesh):
+        return mesh
+    found = jax.sharding.get_mesh() if at_top_level() else None
+    return found if found is not None and found.abstract_mesh == mesh else None
+
+
+def varying_axes(aval: Any) -> frozenset[str]:
+    """Of an abstract value in a `shard_map`, the axes along which devices differ."""
+    # No public name but in the text of a type. JAX < 0.10 calls it `vma`.
+    return frozenset(aval.manual_axis_type.varying)
+
+
+def is_partial_sum(aval: Any) -> bool:
+    """Whether devices in a `shard_map` have parts of a sum, or what is to be one."""
+    # Tokens and other abstract values without storage have no such type.
+    found = getattr(aval, "manual_axis_type", None)
+    return bool(getattr(found, "unreduced", ()) or getattr(found, "reduced", ()))
+
+
+def abstract_array(
+    shape: tuple[int, ...], like: Any, sharding: jax.sharding.NamedSharding
+) -> Any:
+    """An abstract array of another shape, sharded as far as that is part of types."""
+    # No public name makes a type that is weak, or sharded explicitly.
+    mesh = sharding.mesh
+    out = type(like)(shape, like.dtype, weak_type=like.weak_type)
+    if jax.sharding.AxisType.Explicit not in mesh.axis_types:
+        return out
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    spec = explicit_part(sharding.spec, kinds)
+    spec = jax.sharding.PartitionSpec(*spec, *[None] * (len(shape) - len(spec)))
+    typed = jax.sharding.NamedSharding(mesh.abstract_mesh, spec)
+    return out.update(sharding=typed)
+
+
+def explicit_part(spec: Any, kinds: Any) -> Any:
+    """That part of a partition which is part of types."""
+
+    def named(entry: Any) -> Any:
+        names = entry if isinstance(entry, tuple) else (entry,)
+        kept = tuple(n for n in names if kinds.get(n) is jax.sharding.AxisType.Explicit)
+        return kept if len(kept) > 1 else next(iter(kept), None)
+
+    return jax.sharding.PartitionSpec(*map(named, spec))
 
 
 def device_count(sharding: jax.sharding.Sharding) -> int:

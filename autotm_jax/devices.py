@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from . import compat
 
 
 def is_on_mesh(args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
-    """Whether a step runs on several devices.
+    """Whether a step is told to run on several devices.
 
     **Arguments:**
 
@@ -21,6 +22,16 @@ def is_on_mesh(args: Any, kwargs: Any, options: Mapping[str, Any]) -> bool:
     """
     is_set = jax.sharding.get_abstract_mesh().size > 1
     return is_set or len(devices_of(args, kwargs, options)) > 1
+
+
+def is_mapped(jaxpr: Any) -> bool:
+    """Whether there is a `shard_map` over several devices in a jaxpr."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "shard_map" and eqn.params["mesh"].size > 1:
+            return True
+        if any(map(is_mapped, jaxprs_in_params(eqn.params))):
+            return True
+    return False
 
 
 def devices_of(args: Any, kwargs: Any, options: Mapping[str, Any]) -> set[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from . import compat
+from .devices import is_mapped, is_on_mesh
 from .planning import Request
 from .trace import flatten
 
@@ -33,12 +34,18 @@ def why_unsupported(
         return f"the backend {backend!r} schedules by other rules than a GPU's"
     if not jax.tree.leaves(traced.out_info):
         return "it returns no arrays"
+    if is_mapped(traced.jaxpr.jaxpr) and not is_on_mesh(args, kwargs, options):
+        return (
+            "it has a jax.shard_map over several devices, and its arguments are not on "
+            "them yet. Put its state there before the first call: "
+            "jax.device_put(state, NamedSharding(mesh, spec))"
+        )
     flat = flatten(traced.jaxpr, loops=True)
     if any(map(compat.is_reference, flat.avals)):
         return "it reads and writes mutable arrays (jax.Ref) in an order of their own"
     if [e.eqn.primitive.name for e in flat.equations] == ["shard_map"]:
         return (
-            "all of it is one jax.shard_map, whose inside is not looked into. Use "
-            "shard_map for a layer, or shardings instead of it"
+            "all of it is one jax.shard_map that stays whole. Let it be over all axes "
+            "of its mesh, without arrays in host memory or unreduced sums in it"
         )
     return ""

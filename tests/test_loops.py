@@ -11,7 +11,8 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 import autotm_jax as autotm
 from autotm_jax import AutoTMWarning, compat
-from autotm_jax.trace.flatten import Flat, flatten
+from autotm_jax.trace.flat import Flat
+from autotm_jax.trace.flatten import flatten
 from autotm_jax.trace.loops import path_of, repeats, slicing, why_whole
 
 from .loop_steps import X, draw, get, layer, weights

@@ -32,9 +32,11 @@ def opaque(primitive: str) -> Callable[[Step], Step]:
 
 @opaque("shard_map")
 def sharded(x: Any, w: Any) -> Any:
-    mesh = jax.make_mesh((1,), ("rows",), axis_types=(AxisType.Auto,))
+    # One of its axes is XLA's to divide: it stays whole.
+    mesh = jax.make_mesh((1, 1), ("rows", "model"), axis_types=(AxisType.Auto,) * 2)
     rows = PartitionSpec("rows")
     specs = {"in_specs": (rows, PartitionSpec()), "out_specs": rows}
+    specs |= {"axis_names": {"rows"}}
     return jax.shard_map(lambda x, w: jnp.tanh(x @ w), mesh=mesh, **specs)(x, w)
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 
 from autotm_jax.trace import build_program
-from autotm_jax.trace.flatten import Flat, flatten
+from autotm_jax.trace.flat import Flat
+from autotm_jax.trace.flatten import flatten
 from autotm_jax.trace.loops import path_of
 from autotm_jax.trace.pairs import pair_loops, read_elsewhere
 

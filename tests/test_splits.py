@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from autotm_jax.trace.flatten import Flat, flatten
+from autotm_jax.trace.flat import Flat
+from autotm_jax.trace.flatten import flatten
 from autotm_jax.trace.pairs import pair_loops
 from autotm_jax.trace.splits import paired_loops, split_loops
 

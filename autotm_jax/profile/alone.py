@@ -66,7 +66,7 @@ def measure_alone(
     A `Measurement`. Whatever goes wrong is its `failure`, never an exception.
     """
     eqns = [program.equations[i].eqn for i in fragment.equations]
-    if any(eqn.effects for eqn in eqns):
+    if any(compat.has_effects(eqn) for eqn in eqns):
         return Measurement(None, "it has an effect, which may not happen again")
     names = set().union(*map(_primitives, eqns))
     if "while" in names:

@@ -3,14 +3,20 @@
 Modelled: an operand that is gathered costs what a device has not had of it; a
 contraction of divided dimensions leaves partial sums on each device, which are added up
 and divided again (reduce-scatter), or added up for all (all-reduce, which is twice
-that). Ring algorithms, as NCCL's, send as much.
+that). In a manual region it is the collectives that the step has. Ring algorithms, as
+NCCL's, send as much.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from ..trace import RESHARDING, Equation, Program, axes_of, summed_axes
+from ..trace import RESHARDING, Equation, Program, axes_of, nbytes_of, summed_axes
+
+
+_SUMS = {"pmax", "pmin", "psum", "psum_invariant"}
+_GATHERS = {"all_gather", "all_gather_invariant", "reduce_scatter"}
 
 
 def exchanged_bytes(program: Program, equation: Equation) -> float:
@@ -25,6 +31,9 @@ def exchanged_bytes(program: Program, equation: Equation) -> float:
 
     Bytes.
     """
+    if equation.manual is not None:
+        sizes = dict(equation.manual.region.mesh.shape)
+        return _in_collective(equation.eqn, sizes)
     if program.everywhere is None:
         return 0.0
     if equation.eqn.primitive.name in RESHARDING:
@@ -32,6 +41,23 @@ def exchanged_bytes(program: Program, equation: Equation) -> float:
         after = sum(program.values[v].nbytes for v in equation.outputs)
         return float(max(0, after - before))
     return _summed_up(program, equation)
+
+
+def _in_collective(eqn: Any, sizes: dict[str, int]) -> float:
+    name, params = eqn.primitive.name, eqn.params
+    read = sum(nbytes_of(v.aval) for v in eqn.invars)
+    if name in _GATHERS:
+        made = sum(nbytes_of(v.aval) for v in eqn.outvars)
+        return float(abs(made - read))
+    if name == "ppermute":
+        return float(read)
+    axes = params.get("axes", params.get("axis_name", ()))
+    axes = axes if isinstance(axes, tuple) else (axes,)
+    count = math.prod(sizes.get(n, 1) for n in axes)  # a dimension has a number
+    others = (count - 1.0) / count
+    if name in _SUMS:
+        return 2.0 * read * others
+    return read * others if name == "all_to_all" else 0.0
 
 
 def _summed_up(program: Program, equation: Equation) -> float:

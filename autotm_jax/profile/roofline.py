@@ -18,7 +18,16 @@ from jax.extend.core import jaxprs_in_params
 
 from .. import compat
 from ..machine import Machine
-from ..trace import VARIANTS, Equation, Fragment, Kind, Order, Program, build_program
+from ..trace import (
+    VARIANTS,
+    VIEWS,
+    Equation,
+    Fragment,
+    Kind,
+    Order,
+    Program,
+    build_program,
+)
 from .exchange import exchanged_bytes
 
 
@@ -204,7 +213,7 @@ def _join(program: Program, works: list[_Work]) -> None:
 
 def _is_view(equation: Equation) -> bool:
     name = equation.eqn.primitive.name
-    return name in ("reshape", "squeeze", "transpose", "broadcast_in_dim", "split")
+    return name in VIEWS or name in ("broadcast_in_dim", "split")
 
 
 def kernel_seconds(program: Program, equation: Equation, machine: Machine) -> float:
@@ -217,8 +226,10 @@ def kernel_seconds(program: Program, equation: Equation, machine: Machine) -> fl
         rate = machine.flop_rate(dtype)
     except TypeError:  # a key or another extended dtype
         rate = machine.flops["default"]
-    # On a mesh, each device does its part.
-    ways = max((program.values[v].ways for v in values), default=1.0)
+    # On a mesh, each device does its part; in a manual region, the equation is that.
+    ways = 1.0
+    if equation.manual is None:
+        ways = max((program.values[v].ways for v in values), default=1.0)
     compute = flops(equation.eqn) / ways / rate
     inside = _body_seconds(equation.eqn, machine) / ways
     return max(compute, inside, _nbytes(program, values) / machine.device_bandwidth)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .. import compat
 from ..budget import format_bytes
 from ..solve import (
     PROGRAMS,
@@ -361,7 +362,7 @@ class _Explained:
         if producer is None:
             return "a loop hands it on"
         eqn = self.program.equations[producer].eqn
-        if eqn.effects:
+        if compat.has_effects(eqn):
             return f"{eqn.primitive.name} has an effect"
         return f"there is no recipe for {eqn.primitive.name}"
 

@@ -1,6 +1,7 @@
 """From a jaxpr to a `Program`: flattening, materialisation, segments, liveness."""
 
 from .bytes import axes_of as axes_of
+from .bytes import nbytes_of as nbytes_of
 from .conditionals import (
     as_it_is as as_it_is,
 )
@@ -12,9 +13,7 @@ from .conditionals import (
 )
 from .evaluate import evaluate as evaluate
 from .evaluate import register_evaluation as register_evaluation
-from .flatten import (
-    Flat as Flat,
-)
+from .flat import Flat as Flat
 from .flatten import (
     flatten as flatten,
 )

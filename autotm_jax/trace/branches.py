@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from .. import compat
 from .bytes import nbytes_of, ways_of
-from .flatten import flatten, live_equations
+from .flat import live_equations
+from .flatten import flatten
 from .fragments import Signatures
 from .onehot import select_one_hot
 from .primitives import is_repeatable, kind_of

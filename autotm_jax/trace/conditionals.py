@@ -15,7 +15,7 @@ import jax
 import jax.extend.core as jex_core
 
 from .. import compat
-from .flatten import Flat, live
+from .flat import Flat, live
 from .variants import Choice
 
 
@@ -47,7 +47,9 @@ def with_choices(flat: Flat, choose: Chooser | None) -> Flat:
         return flat
     equations = []
     for equation in flat.equations:
-        choice = choose(equation.eqn) if is_conditional(equation.eqn) else None
+        choice = None
+        if is_conditional(equation.eqn) and equation.manual is None:
+            choice = choose(equation.eqn)
         if choice is not None:
             eqn = choice.instead_of(equation.eqn)
             equation = dataclasses.replace(equation, eqn=eqn)
@@ -71,7 +73,7 @@ def pass_on(flat: Flat) -> Flat:
     """
     by: dict[int, Any] = {}
     for equation in flat.equations:
-        if equation.eqn.primitive.name != "cond":
+        if equation.eqn.primitive.name != "cond" or equation.manual is not None:
             continue
         for output, place in zip(equation.outputs, _passed(equation.eqn), strict=True):
             operand = None if place is None else equation.inputs[place]

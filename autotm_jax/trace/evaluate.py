@@ -20,6 +20,7 @@ from .. import compat
 from .loops import can_be_filled
 from .primitives import Kind
 from .program import Equation, Fragment, Program
+from .regions import in_runs, run_in_region
 from .sharding import held
 
 
@@ -158,7 +159,12 @@ def evaluate(
 
     equations = [program.equations[i] for i in fragment.equations]
     floating = _filled_buffers(equations)
-    for equation in equations:
+    for run in in_runs(equations):
+        if run[0].manual is not None:
+            later = {v for e in equations if e not in run for v in e.operands}
+            env.update(run_in_region(run, env, later.union(fragment.writes)))
+            continue
+        (equation,) = run
         operands = [
             i.val if isinstance(i, jex_core.Literal) else env[i]
             for i in equation.inputs

@@ -3,21 +3,23 @@
 Each higher-order primitive that only groups equations (`jit`, `closed_call`,
 `custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out; of
 one with variants, that of the default. A `scan` or a `while` is written out as a loop
-of the flat program, if that is asked for. A primitive without a rule (conditionals,
-sharded regions, custom kernels, whatever comes next) stays one equation.
+of the flat program, if that is asked for; a `shard_map`, as equations that each run in
+its region. A primitive without a rule (conditionals, custom kernels, whatever comes
+next) stays one equation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax.extend.core as jex_core
 from jax.sharding import NamedSharding, Sharding
 
 from .. import compat
-from .bytes import nbytes_of
+from .flat import Flat, FlatEquation, live
+from .inside import Inside
 from .loops import (
     ASSUMED_LENGTH,
     COUNTER,
@@ -30,6 +32,7 @@ from .loops import (
     why_whole,
 )
 from .primitives import RESHARDING
+from .regions import Region, region_of
 from .variants import VARIANTS
 
 
@@ -99,64 +102,6 @@ def _flatten_variants(eqn: jex_core.JaxprEqn) -> Any | None:
     return eqn.params["branches"][0]
 
 
-@dataclasses.dataclass(frozen=True)
-class FlatEquation:
-    """An equation with its inputs and outputs named by value number.
-
-    - `inputs`: each an `int` (a value) or a `jax.extend.core.Literal`.
-    - `outputs`: values.
-    - `loop`: the loop whose body it stands in, if any.
-    """
-
-    eqn: jex_core.JaxprEqn
-    inputs: tuple[Any, ...]
-    outputs: tuple[int, ...]
-    loop: int | None = None
-
-    @property
-    def operands(self) -> tuple[int, ...]:
-        """The inputs that are values."""
-        return tuple(i for i in self.inputs if isinstance(i, int))
-
-
-@dataclasses.dataclass(frozen=True)
-class Flat:
-    """A flattened step: values are numbered, arguments first, then constants.
-
-    The equations of a loop stand together, those of loops inside it among them. For
-    a step on a mesh, `shardings` says how its large values are divided.
-    """
-
-    avals: tuple[Any, ...]
-    arguments: tuple[int, ...]
-    constants: tuple[tuple[int, Any], ...]
-    equations: tuple[FlatEquation, ...]
-    results: tuple[Any, ...]
-    loops: tuple[Loop, ...] = ()
-    shardings: Mapping[int, NamedSharding] = dataclasses.field(default_factory=dict)
-
-    def nbytes(self, value: int) -> int:
-        """Bytes of a value on each device."""
-        return nbytes_of(self.avals[value], self.shardings.get(value))
-
-    def substituted(self, by: Mapping[int, Any]) -> Flat:
-        """The step with values replaced where they are read."""
-
-        def now(atom: Any) -> Any:
-            return by.get(atom, atom) if isinstance(atom, int) else atom
-
-        equations = (
-            dataclasses.replace(e, inputs=tuple(map(now, e.inputs)))
-            for e in self.equations
-        )
-        return dataclasses.replace(
-            self,
-            equations=tuple(equations),
-            results=tuple(map(now, self.results)),
-            loops=tuple(loop.substituted(by) for loop in self.loops),
-        )
-
-
 def flatten(
     closed: Any,
     whole: Collection[str] = (),
@@ -203,6 +148,8 @@ class _Flattening:
         self.equations: list[FlatEquation] = []
         self.loops: list[Loop | None] = []
         self.known: dict[int, int] = {}
+        self.shardings: dict[int, NamedSharding] = {}
+        self.inside: Inside | None = None  # the manual region that is written out now
 
     def run(self, closed: Any) -> Flat:
         arguments = [self.new(v.aval) for v in closed.jaxpr.invars]
@@ -214,6 +161,7 @@ class _Flattening:
             tuple(self.equations),
             tuple(results),
             tuple(loop for loop in self.loops if loop is not None),
+            self.shardings,
         )
 
     def new(self, aval: Any) -> int:
@@ -234,6 +182,8 @@ class _Flattening:
             if number is None:
                 number = self.known[id(const)] = self.new(var.aval)
                 self.constants.append((number, const))
+            if self.inside is not None:
+                self.inside.takes_whole(number)
             env[var] = number
         env.update(zip(inner.jaxpr.invars, inputs, strict=True))
         for eqn in inner.jaxpr.eqns:
@@ -248,34 +198,74 @@ class _Flattening:
     ) -> Sequence[Any]:
         name = eqn.primitive.name
         write_loop = _LOOPS.get(name)
-        is_open = self.opens and id(eqn) not in self.closed
+        is_open = self.opens and id(eqn) not in self.closed and self._may_open(eqn)
         if write_loop is not None and is_open and not why_whole(eqn):
             return write_loop(self, eqn, operands, loop)
-        rule = None if name in self.whole else _rules.get(name)
+        rule = _rules.get(name) if self._may_write_out(name) else None
         # A context (compute type, XLA metadata) belongs to the whole call.
         body = None if rule is None or compat.has_context(eqn) else rule(eqn)
         if body is not None and len(body.jaxpr.invars) == len(operands):
+            if self.inside is not None:
+                self.inside.calls(eqn, body)
             return self.write_out(body, operands, loop)
+        if self.inside is not None:
+            return self.inside.equation(eqn, operands, loop)
+        if name == "shard_map" and name not in self.whole:
+            region = region_of(eqn)
+            if region is not None:
+                return self.shard_map(region, eqn, operands, loop)
         if name in RESHARDING and _is_for_one_device(eqn):
             return operands
         outputs = tuple(self.new(v.aval) for v in eqn.outvars)
         self.equations.append(FlatEquation(eqn, tuple(operands), outputs, loop))
         return outputs
 
+    def _may_open(self, eqn: jex_core.JaxprEqn) -> bool:
+        # Whether a `while` in a region goes on, each device decides for itself.
+        return self.inside is None or eqn.primitive.name == "scan"
+
+    def _may_write_out(self, name: str) -> bool:
+        # In a region, no plan chooses among variants.
+        return name not in self.whole or (self.inside is not None and name == VARIANTS)
+
+    def shard_map(
+        self,
+        region: Region,
+        eqn: jex_core.JaxprEqn,
+        operands: list[Any],
+        loop: int | None,
+    ) -> Sequence[Any]:
+        self.inside = inside = Inside(region, self, eqn, operands)
+        body = compat.closed(eqn.params["jaxpr"])
+        results = inside.returned(self.write_out(body, operands, loop), loop)
+        self.inside = None
+        return results
+
     def scan(
         self, eqn: jex_core.JaxprEqn, operands: list[Any], parent: int | None
     ) -> Sequence[Any]:
-        body, params = eqn.params["jaxpr"], eqn.params
+        body, params, inside = eqn.params["jaxpr"], eqn.params, self.inside
         shared, carried = compat.scan_operands(eqn)
         index = len(self.loops)
         self.loops.append(None)  # those inside it follow
         counter = self.new(COUNTER)
-        before = [self.new(v.aval) for v in body.jaxpr.invars[shared:][:carried]]
+        entered = [v.aval for v in body.jaxpr.invars[shared:][:carried]]
+        initial = operands[shared : shared + carried]
         stacked = operands[shared + carried :]
+        if inside is None:
+            before = [self.new(aval) for aval in entered]
+        else:
+            initial, before = inside.carried(initial, entered, parent)
+            avals = [v.aval for v in eqn.invars[shared + carried :]]
+            stacked = inside.sliced(stacked, avals, parent)
         each = [self.slice(whole, counter, index, eqn) for whole in stacked]
         made = self.write_out(body, [*operands[:shared], *before, *each], index)
-        results = [self.new(v.aval) for v in eqn.outvars]
-        carries = zip(operands[shared:], before, made, results, strict=False)
+        if inside is None:
+            results = [self.new(v.aval) for v in eqn.outvars]
+        else:
+            made[:carried] = inside.handed_on(made[:carried], before, entered, index)
+            results = inside.left(before, made[carried:], eqn)
+        carries = zip(initial, before, made, results, strict=False)
         stacks = zip(made[carried:], results[carried:], strict=True)
         self.loops[index] = Loop(
             index,
@@ -327,7 +317,11 @@ class _Flattening:
     ) -> Any:
         aval = self.avals[whole] if isinstance(whole, int) else whole.aval
         first = len(self.equations)
+        inside, self.inside = self.inside, None  # whole arrays have the same slices
         (each,) = self.write_out(slicing(aval), [whole, counter], loop)
+        self.inside = inside
+        if inside is not None:
+            inside.slices(whole, each)
         # It is the user's loop that takes slices.
         self.equations[first:] = [
             dataclasses.replace(e, eqn=e.eqn.replace(source_info=scan.source_info))
@@ -337,87 +331,3 @@ class _Flattening:
 
 
 _LOOPS = {"scan": _Flattening.scan, "while": _Flattening.while_loop}
-
-
-def live(flat: Flat) -> Flat:
-    """Without the equations and loops that no result and no effect depends on."""
-    wanted = {r for r in flat.results if isinstance(r, int)}
-    count = -1
-    while count != len(wanted):  # what an iteration hands on, another one reads
-        count = len(wanted)
-        for loop in reversed(flat.loops):
-            if loop.condition is not None and wanted.intersection(loop.left_with):
-                # Its condition may read whatever it carries.
-                wanted.update(loop.left_with, _values(*loop.constants))
-            for carry in loop.carries:
-                if wanted.intersection((carry.result, carry.before)):
-                    wanted.update(_values(carry.initial, carry.after))
-            stacks = [s for s in loop.stacks if s.whole in wanted]
-            wanted.update(*(_values(s.each, s.begun) for s in stacks))
-            wanted.update(*(_values(s.whole) for s in loop.slices if s.each in wanted))
-        live_equations(flat.equations, wanted)
-    kept = tuple(_trimmed(loop, wanted) for loop in flat.loops)
-    equations = live_equations(flat.equations, wanted)
-    return _renumbered(dataclasses.replace(flat, equations=equations, loops=kept))
-
-
-def _values(*atoms: Any) -> tuple[int, ...]:
-    return tuple(a for a in atoms if isinstance(a, int))
-
-
-def _trimmed(loop: Loop, wanted: set[int]) -> Loop:
-    return dataclasses.replace(
-        loop,
-        carries=tuple(
-            c for c in loop.carries if wanted.intersection((c.result, c.before))
-        ),
-        slices=tuple(s for s in loop.slices if s.each in wanted),
-        stacks=tuple(s for s in loop.stacks if s.whole in wanted),
-    )
-
-
-def _renumbered(flat: Flat) -> Flat:
-    # Loops that nothing is left of are gone; those that have no equation but hand
-    # something on stay.
-    used: set[int] = set()
-    for loop in flat.loops:
-        if loop.carries or loop.stacks:
-            used.update(path_of(flat.loops, loop.index))
-    for equation in flat.equations:
-        used.update(path_of(flat.loops, equation.loop))
-    if len(used) == len(flat.loops):
-        return flat
-    number: dict[int | None, int | None] = {None: None}
-    number.update({old: new for new, old in enumerate(sorted(used))})
-    loops = tuple(
-        dataclasses.replace(
-            flat.loops[old], index=new, parent=number[flat.loops[old].parent]
-        )
-        for new, old in enumerate(sorted(used))
-    )
-    equations = tuple(
-        dataclasses.replace(e, loop=number[e.loop]) for e in flat.equations
-    )
-    return dataclasses.replace(flat, loops=loops, equations=equations)
-
-
-def live_equations(
-    equations: Sequence[FlatEquation], wanted: set[int]
-) -> tuple[FlatEquation, ...]:
-    """The equations that a wanted value or an effect depends on, in their order.
-
-    **Arguments:**
-
-    - `equations`: in program order.
-    - `wanted`: values; those that the equations read are added.
-
-    **Returns:**
-
-    The equations.
-    """
-    kept: list[FlatEquation] = []
-    for equation in reversed(equations):
-        if equation.eqn.effects or wanted.intersection(equation.outputs):
-            wanted.update(equation.operands)
-            kept.append(equation)
-    return tuple(kept[::-1])

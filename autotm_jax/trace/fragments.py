@@ -159,7 +159,9 @@ class Signatures:
             items = sorted(eqn.params.items())
             params = ",".join(f"{k}={_written(v)}" for k, v in items)
             avals = ",".join(str(v.aval) for v in eqn.outvars)
-            text = f"{eqn.primitive.name}[{params}]->{avals}"
+            manual = self._equations[index].manual
+            inside = "" if manual is None else str(manual)
+            text = f"{eqn.primitive.name}[{params}]->{avals}{inside}"
             # A parameter that prints as an address (a Python callable) is equal to
             # itself only, and only in this process.
             local = f"{LOCAL}{id(eqn)}" if " at 0x" in text else ""

@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .. import compat
 from .bytes import axes_of
-from .flatten import Flat, FlatEquation
+from .flat import Flat, FlatEquation
 from .primitives import RESHARDING, Kind, kind_of
 
 
@@ -81,7 +81,7 @@ def _gathering(aval: Any, sharding: NamedSharding) -> Any:
 
 def _gathered(flat: Flat, equation: FlatEquation) -> dict[int, NamedSharding]:
     """By position, how an operand is needed that is gathered first."""
-    if equation.eqn.primitive.name != "dot_general":
+    if equation.eqn.primitive.name != "dot_general" or equation.manual is not None:
         return {}
     left, right = equation.inputs
     (out,) = equation.outputs

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from .. import compat
 from .nest import Nest
 from .primitives import Kind
 from .program import Equation
@@ -43,7 +44,7 @@ def hasten(
         e.index
         for e, before in zip(equations, homes, strict=False)
         if e.kind is Kind.KERNEL
-        or e.eqn.effects
+        or compat.has_effects(e.eqn)
         or e.home > before
         or nest.scopes[e.home] is not None
     ]

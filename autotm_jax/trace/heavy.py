@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .flatten import Flat
+from .flat import Flat
 from .loops import repeats
 from .primitives import Kind
 from .variants import VARIANTS

@@ -152,7 +152,7 @@ def why_whole(eqn: jex_core.JaxprEqn) -> str:
 
     Empty if it is.
     """
-    if eqn.effects:
+    if compat.has_effects(eqn):
         return "has effects, which happen in their order"
     is_while = eqn.primitive.name == "while"
     if is_while and _is_heavy(eqn.params["cond_jaxpr"].jaxpr):

@@ -15,13 +15,19 @@ from typing import Any
 import jax
 import jax.extend.core as jex_core
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from .. import compat
-from .flatten import Flat, FlatEquation, live
+from .flat import Flat, FlatEquation, live
+from .regions import Manual
 
 
 # By whether the update is added to what is there, or takes its place.
 _ADDS = {"scatter": False, "scatter-add": True, "scatter_add": True}
+
+# What makes an array of one number. In a `shard_map`, JAX says between the two that
+# devices may differ.
+_FILLS = {"broadcast_in_dim", "pvary"}
 
 
 def select_one_hot(flat: Flat) -> Flat:
@@ -42,8 +48,10 @@ def select_one_hot(flat: Flat) -> Flat:
     for equation in flat.equations:
         name = equation.eqn.primitive.name
         (first, *_) = equation.inputs or (None,)
-        if name == "broadcast_in_dim" and isinstance(first, jex_core.Literal):
+        if name in _FILLS and isinstance(first, jex_core.Literal):
             fills[equation.outputs[0]] = first.val
+        elif name in _FILLS and first in fills:
+            fills[equation.outputs[0]] = fills[first]
         # A context (compute type, XLA metadata) asks for this very operation.
         if (
             name in _ADDS
@@ -53,11 +61,16 @@ def select_one_hot(flat: Flat) -> Flat:
             and _axis(equation.eqn) is not None
         ):
             new, (output,) = len(avals), equation.outputs
-            equations += _rewritten(equation, fills[first], avals)
-            if output in shardings:
-                shape, made = avals[output].shape, range(new, len(avals))
-                alike = (v for v in made if avals[v].shape == shape)
-                shardings.update(dict.fromkeys(alike, shardings[output]))
+            if equation.manual is not None:
+                equations += _rewritten_in_region(
+                    equation, equation.manual, fills[first], avals, shardings
+                )
+            else:
+                equations += _rewritten(equation, fills[first], avals)
+                if output in shardings:
+                    shape, made = avals[output].shape, range(new, len(avals))
+                    alike = (v for v in made if avals[v].shape == shape)
+                    shardings.update(dict.fromkeys(alike, shardings[output]))
             changed = True
         else:
             equations.append(equation)
@@ -84,6 +97,8 @@ def _axis(eqn: Any) -> int | None:
         return None
     if len(axes) != 1 or len(rows) != operand.ndim - 1 or indices.shape[-1] != 1:
         return None
+    if not updates.shape:
+        return None  # there is but one row
     number_of_rows = operand.size // max(1, operand.shape[axes[0]])
     return int(axes[0]) if updates.size == number_of_rows > 0 else None
 
@@ -105,13 +120,50 @@ def _rewritten(
         return _select(eqn, operand, fill, at, update)
 
     closed = compat.jaxpr_of_function(select, indices, updates)
-    env: dict[Any, Any] = dict(
-        zip(closed.jaxpr.invars, equation.inputs[1:], strict=True)
-    )
-    (result,) = closed.jaxpr.outvars
+    return _written_out(equation, closed.jaxpr, avals)
+
+
+def _rewritten_in_region(
+    equation: FlatEquation,
+    manual: Manual,
+    fill: Any,
+    avals: list[Any],
+    shardings: dict[int, NamedSharding],
+) -> list[FlatEquation]:
+    eqn, region = equation.eqn, manual.region
+    avals_read: list[Any] = [v.aval for v in eqn.invars]
+    operand, *others = avals_read
+
+    def select(at: jax.Array, update: jax.Array) -> jax.Array:
+        return _select(eqn, operand, fill, at, update)
+
+    takes, gives = manual.takes[1:], manual.gives[0]
+    body = region.traced(select, others, takes, gives)
+    specs = {v: s for v, s in zip(equation.inputs[1:], takes, strict=True)}
+    out = []
+    for line in _written_out(equation, body, avals):
+        (made,) = line.outputs
+        part: Any = line.eqn.outvars[0].aval
+        is_like_it = part.shape == operand.shape and region.suits(gives, part)
+        spec = specs[made] = gives if is_like_it else region.default(part)
+        if made not in equation.outputs:
+            avals[made] = region.whole(part, spec)
+            shardings[made] = NamedSharding(region.mesh, spec)
+        taken = tuple(specs[i] if isinstance(i, int) else None for i in line.inputs)
+        inside = Manual(region, taken, (spec,))
+        out.append(dataclasses.replace(line, manual=inside))
+    return out
+
+
+def _written_out(
+    equation: FlatEquation, jaxpr: Any, avals: list[Any]
+) -> list[FlatEquation]:
+    """The equations of a jaxpr in place of one, of all inputs of that but the first."""
+    env: dict[Any, Any] = dict(zip(jaxpr.invars, equation.inputs[1:], strict=True))
+    (result,) = jaxpr.outvars
     env_of = env.__getitem__
     out = []
-    for inner in closed.jaxpr.eqns:
+    for inner in jaxpr.eqns:
         (made,) = inner.outvars
         if made is result:
             env[made] = equation.outputs[0]
@@ -121,7 +173,7 @@ def _rewritten(
         inputs = tuple(
             v if isinstance(v, jex_core.Literal) else env_of(v) for v in inner.invars
         )
-        line = inner.replace(source_info=eqn.source_info)
+        line = inner.replace(source_info=equation.eqn.source_info)
         out.append(FlatEquation(line, inputs, (env[made],), equation.loop))
     return out
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from .flatten import Flat, live
+from .flat import Flat, live
 from .loops import Loop, path_of
 
 

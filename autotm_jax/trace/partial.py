@@ -16,7 +16,7 @@ from typing import Any
 from jax.sharding import NamedSharding
 
 from .bytes import axes_of
-from .flatten import Flat, FlatEquation
+from .flat import Flat, FlatEquation
 
 
 _ADDS = frozenset({"add", "add_any"})
@@ -67,6 +67,8 @@ def _at(flat: Flat, indices: list[int]) -> list[FlatEquation]:
 
 
 def _summed_axes(flat: Flat, equation: FlatEquation) -> frozenset[str]:
+    if equation.manual is not None:
+        return frozenset()  # there, parts are added up where the step says so
     return summed_axes(equation.eqn, [flat.shardings.get(v) for v in equation.operands])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .flatten import Flat, FlatEquation
+from .flat import Flat, FlatEquation
 from .gathers import kinds_of
 from .primitives import RESHARDING, Kind
 

@@ -14,7 +14,8 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 
-from .flatten import Flat, FlatEquation
+from .. import compat
+from .flat import Flat, FlatEquation
 from .heavy import heavy_equations
 from .primitives import VIEWS, Kind, kind_of
 
@@ -64,7 +65,7 @@ def postpone(flat: Flat) -> Flat:
         if (
             waiting
             and origins(first) & theirs
-            and not any(flat.equations[i].eqn.effects for i in window)
+            and not any(compat.has_effects(flat.equations[i].eqn) for i in window)
             and len({flat.equations[i].loop for i in (before, *window)}) == 1
         ):
             late = _dependents(flat, first, window)

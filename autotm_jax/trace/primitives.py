@@ -53,10 +53,13 @@ _DATA_MOVEMENT = """
 """.split()
 
 # What a kernel reads through without a copy.
-VIEWS = frozenset({"expand_dims", "reshape", "squeeze", "transpose"})
+VIEWS = frozenset({"expand_dims", "pvary", "reshape", "squeeze", "transpose"})
 
 RESHARDING = frozenset({"sharding_constraint", "reshard"})
 """Primitives that may send parts of their operand from device to device."""
+
+# Of a manual region: who a device is, and what JAX keeps track of.
+_MANUAL = "axis_index preduced pvary vary_unreduced_cast vary_unreduced_cast_p".split()
 
 # Pure functions of their key: the same key gives the same bits, however often.
 _RANDOM = """
@@ -74,7 +77,7 @@ _MEMORY_BOUND = """
 """.split()
 
 _KINDS: dict[str, Kind] = {
-    **dict.fromkeys(_ELEMENTWISE + _DATA_MOVEMENT + _RANDOM, Kind.FUSED),
+    **dict.fromkeys(_ELEMENTWISE + _DATA_MOVEMENT + _MANUAL + _RANDOM, Kind.FUSED),
     **dict.fromkeys(_MEMORY_BOUND, Kind.MEMORY),
 }
 
@@ -129,7 +132,7 @@ def register_kind(name: str, kind: Kind) -> None:
 
 def kind_of(eqn: Any) -> Kind:
     """The `Kind` of an equation, by name, by lowering, or by the safe default."""
-    if eqn.effects:
+    if compat.has_effects(eqn):
         return Kind.KERNEL
     known = _KINDS.get(eqn.primitive.name)
     if known is not None:
@@ -141,7 +144,7 @@ def kind_of(eqn: Any) -> Kind:
 
 def is_repeatable(eqn: Any) -> bool:
     """Whether running an equation a second time gives the same and costs only time."""
-    if eqn.effects or compat.has_context(eqn):
+    if compat.has_effects(eqn) or compat.has_context(eqn):
         return False
     if eqn.primitive.name in _CONTROL:
         return all(map(_is_repeatable_inside, jaxprs_in_params(eqn.params)))

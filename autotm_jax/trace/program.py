@@ -21,6 +21,7 @@ from .loops import Loop, repeats
 from .nest import Nest
 from .postpone import Order
 from .primitives import VIEWS, Kind
+from .regions import Manual
 from .variants import Planned
 
 
@@ -75,6 +76,8 @@ class Equation:
     - `outputs`: value indices.
     - `kind`: how XLA treats it.
     - `home`: the segment in which it stands in program order.
+    - `manual`: the region of a `shard_map` that it runs in, if any. Then `eqn` is what
+        each device does.
     """
 
     index: int
@@ -83,6 +86,7 @@ class Equation:
     outputs: tuple[int, ...]
     kind: Kind
     home: int
+    manual: Manual | None = None
 
     @property
     def operands(self) -> tuple[int, ...]:

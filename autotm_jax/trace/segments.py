@@ -10,7 +10,8 @@ from .. import compat
 from .apart import apart
 from .branches import write_out
 from .conditionals import Chooser, pass_on, with_choices
-from .flatten import Flat, flatten
+from .flat import Flat
+from .flatten import flatten
 from .fragments import FragmentBuilder
 from .gathers import gather_operands, kinds_of
 from .hasten import hasten
@@ -219,7 +220,8 @@ def _equations(flat: Flat) -> tuple[Equation, ...]:
         filled = filled or fills[index]
         eqn, inputs = flat_equation.eqn, flat_equation.inputs
         outputs, kind = flat_equation.outputs, kinds[index]
-        out.append(Equation(index, eqn, inputs, outputs, kind, home))
+        manual = flat_equation.manual
+        out.append(Equation(index, eqn, inputs, outputs, kind, home, manual))
     return tuple(out)
 
 

@@ -10,6 +10,7 @@ partitioned as the whole was.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .. import compat
 from .bytes import nbytes_of
-from .flatten import Flat, FlatEquation
+from .flat import Flat, FlatEquation
 from .loops import Loop, path_of, repeats
+from .regions import in_runs, run_in_region
 
 
 Shardings = Mapping[int, NamedSharding]
@@ -44,7 +46,7 @@ def divided(flat: Flat, divide: Divide | None) -> Flat:
     """A step with the shardings of its values, if it runs on a mesh."""
     if divide is None:
         return flat
-    found = dict(divide(flat))
+    found = {**divide(flat), **flat.shardings}
     mesh = next((s.mesh for s in found.values()), None)
     for value, aval in enumerate(flat.avals):
         # What is part of a type is known of small values, too.
@@ -71,12 +73,7 @@ def _explicit(sharding: NamedSharding) -> NamedSharding:
     # That part of it which is part of types.
     kinds = dict(zip(sharding.mesh.axis_names, sharding.mesh.axis_types, strict=True))
 
-    def named(entry: Any) -> Any:
-        names = entry if isinstance(entry, tuple) else (entry,)
-        kept = tuple(n for n in names if kinds.get(n) is jax.sharding.AxisType.Explicit)
-        return kept if len(kept) > 1 else next(iter(kept), None)
-
-    spec = PartitionSpec(*map(named, sharding.spec))
+    spec = compat.explicit_part(sharding.spec, kinds)
     return NamedSharding(sharding.mesh, spec)
 
 
@@ -88,8 +85,9 @@ def large_values(flat: Flat) -> list[int]:
     inside = {v for loop in flat.loops for v in loop.entered}
     made = [v for e in flat.equations for v in e.outputs]
     made += [v for loop in flat.loops for v in loop.left_with]
-    known = {*made, *inside, *flat.arguments}
-    return [v for v in sorted(known) if size[v] > max(1, least)]
+    # Of a manual region, it is known already.
+    asked = {*made, *inside, *flat.arguments}.difference(flat.shardings)
+    return [v for v in sorted(asked) if size[v] > max(1, least)]
 
 
 def _is_key(aval: Any) -> bool:
@@ -176,9 +174,9 @@ class _Walk:
         self.env: dict[int, Any] = dict(flat.constants)
         self.env.update(zip(flat.arguments, arguments, strict=True))
         self.seen: dict[int, Any] = {}
-        self.equations: dict[int | None, list[FlatEquation]] = {}
-        for equation in flat.equations:
-            self.equations.setdefault(equation.loop, []).append(equation)
+        self.runs: dict[int | None, list[list[FlatEquation]]] = {}
+        for loop, equations in itertools.groupby(flat.equations, lambda e: e.loop):
+            self.runs.setdefault(loop, []).extend(in_runs(equations))
         self.maker = {v: loop for loop in flat.loops for v in loop.left_with}
         self._scope(None)
         self.seen |= {v: self.env[v] for v in wanted & self.env.keys()}
@@ -191,12 +189,22 @@ class _Walk:
         return self.env[atom]
 
     def _scope(self, scope: int | None) -> None:
-        for equation in self.equations.get(scope, ()):
+        for run in self.runs.get(scope, ()):
+            if run[0].manual is not None:
+                self._in_region(run)
+                continue
+            (equation,) = run
             outputs = compat.bind(equation.eqn, *map(self.read, equation.inputs))
             self.env.update(zip(equation.outputs, outputs, strict=True))
         for loop in self.flat.loops:
             if loop.parent == scope and not self.env.keys() >= set(loop.left_with):
                 self._loop(loop)
+
+    def _in_region(self, run: list[FlatEquation]) -> None:
+        made = {v for e in run for v in e.outputs}
+        for value in {v for e in run for v in e.operands} - made:
+            self.read(value)
+        self.env.update(run_in_region(run, self.env, made))
 
     def _typed(self, atom: Any, like: int) -> Any:
         aval = self.flat.avals[like]

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .flatten import Flat, FlatEquation
+from .flat import Flat, FlatEquation
 from .loops import Carry, Loop, Stack, can_be_filled, path_of
 
 
@@ -181,11 +181,11 @@ class _Cut:
     ) -> Iterator[FlatEquation]:
         assert loop is not None
         copies = [
-            FlatEquation(
-                e.eqn,
-                tuple(map(self._high, e.inputs)),
-                tuple(map(self._high, e.outputs)),
-                None if e.loop is None else self.loop_of[e.loop],
+            dataclasses.replace(
+                e,
+                inputs=tuple(map(self._high, e.inputs)),
+                outputs=tuple(map(self._high, e.outputs)),
+                loop=None if e.loop is None else self.loop_of[e.loop],
             )
             for e in equations
         ]
