@@ -49,7 +49,7 @@ def test_the_environment_of_a_process(tmp_path: Path):
     }
     some = Card("a", 80 * GIB, 60 * GIB)
     on_gpu = environment("gpu", some, tmp_path, ours)
-    assert on_gpu["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert on_gpu["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
     assert on_gpu["XLA_CLIENT_MEM_FRACTION"] == "0.73"
     assert on_gpu["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "jax")
     assert on_gpu["PATH"] == "/bin"

@@ -137,3 +137,11 @@ def test_a_step_that_does_not_train_beyond_fails():
     found.take_row(row(GPT, ON_CARD, batch=192, error=error))
     (verdict,) = [v for v in verdicts(found) if "largest batch" in v.claim]
     assert (verdict.word, verdict.basis) == ("fails", error)
+
+
+def test_a_program_without_a_plan_is_named():
+    found = measured()
+    found.take_row(row(GPT, SYNCHRONOUS, error="InfeasibleBudget: No plan keeps it."))
+    (verdict,) = [v for v in verdicts(found) if "asynchronous" in v.claim]
+    assert (verdict.word, verdict.figure) == ("not measured", None)
+    assert verdict.basis == "synchronous at 0.6 has InfeasibleBudget"

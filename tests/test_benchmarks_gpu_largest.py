@@ -26,7 +26,7 @@ def test_what_does_not_compile_does_not_fit():
     def nbytes(batch: int) -> int | None:
         return None if batch > 20 else 10 * batch
 
-    found, tried = largest(nbytes, 16, 10**6)
+    found, tried = largest(nbytes, 16, 10**6, 1, 6)
     assert found == 20
     assert tried == {16: 160, 32: None, 24: None, 20: 200, 22: None, 21: None}
 
@@ -46,3 +46,25 @@ def test_tries_are_limited():
 
     largest(nbytes, 2, 10**9, 1, 3)
     assert len(calls) == 3
+
+
+def test_near_the_limit_bytes_may_be_saved():
+    def nbytes(batch: int) -> int:
+        return 100 * batch if batch < 50 else 5000 + 10 * (batch - 50)
+
+    found, tried = largest(lambda b: nbytes(b) * (1 + (b > 90)), 16, 7800, 2, 10)
+    assert found == 90
+    assert len(tried) <= 9
+
+
+def test_what_is_known_is_not_asked_for():
+    calls: list[int] = []
+
+    def nbytes(batch: int) -> int:
+        calls.append(batch)
+        return 100 + 7 * batch
+
+    found, tried = largest(nbytes, 16, 1000, 2, 10, {0: 90, 16: 212})
+    assert found == 128
+    assert calls == [118, 128, 130]
+    assert tried == {16: 212, 118: 926, 128: 996, 130: 1010}

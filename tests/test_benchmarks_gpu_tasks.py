@@ -32,7 +32,7 @@ def test_workloads_take_turns():
     assert all(t.ways[0] == PLAIN.name for t in times)
     (beyond,) = [t for t in every if t.factor > 1]
     assert beyond.ways == [ON_CARD.name, PLAIN.name]
-    assert every.index(beyond) < every.index(times[1])
+    assert every.index(times[2]) < every.index(beyond) < every.index(times[3])
     assert str(beyond) == (
         "times of gpt-12 at 4 x plain's largest batch: joint at card, jax.jit"
     )

@@ -137,7 +137,8 @@ def environment(
         return env
     assert card is not None
     env.pop("JAX_PLATFORMS", None)
-    env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    # In one piece: what is left between pieces would be missing near the limit.
+    env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "true"
     env["XLA_CLIENT_MEM_FRACTION"] = f"{card.fraction:.2f}"
     env["JAX_COMPILATION_CACHE_DIR"] = str(cache / "jax")
     return env

@@ -179,7 +179,12 @@ def _in_order(found: _Found) -> Iterator[Verdict]:
         theirs = found.seconds(found.row(case, SYNCHRONOUS))
         figure = ours / theirs if ours is not None and theirs else None
         holds = None if figure is None else figure < 1
-        yield Verdict(claim, case, "< 1", figure, holds, found.basis)
+        basis = found.basis
+        for way in (ASYNCHRONOUS, SYNCHRONOUS):
+            row = found.row(case, way)
+            if row is not None and row.error:
+                basis = f"{way.name} has {row.error.partition(':')[0]}"
+        yield Verdict(claim, case, "< 1", figure, holds, basis)
 
 
 def _beyond(found: _Found) -> Iterator[Verdict]:

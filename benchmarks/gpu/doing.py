@@ -185,7 +185,12 @@ def look_for_largest(work: Work) -> None:
     base = work.task.batch or case.batch
     nbytes = sizes.bytes_of(case, BY_NAME[name], work.target, limit)
     tries = sizes.FEW_TRIES if work.task.small else sizes.TRIES
-    batch, tried = sizes.largest(nbytes, base, limit, max(1, base // 8), tries)
+    state = jax.tree.leaves(case.workload(base).args[0])
+    known = {0: sum(leaf.size * leaf.dtype.itemsize for leaf in state)}
+    if name == PLAIN.name and work.task.plain is not None:
+        known[base] = work.task.plain
+    step = max(1, base // 8)
+    batch, tried = sizes.largest(nbytes, base, limit, step, tries, known)
     if batch is None:
         raise RuntimeError(f"No batch that was tried fits into {limit:,} bytes.")
     found = {"case": case.name, "way": name, "batch": batch, "limit": limit}

@@ -1,13 +1,14 @@
 """The largest batch at which a step fits.
 
 Bytes are nearly affine in the batch. So the next batch to try is where the line through
-the last two meets the limit, between the largest that fits and the smallest that does
-not; in the middle of these if that one has no bytes.
+two of them meets the limit. Near the limit XLA computes again what it can, and they are
+not: where the line says nothing, the middle is tried, between the largest that fits and
+the smallest that does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import autotm_jax as autotm
 
@@ -17,7 +18,7 @@ from .reasons import is_out_of_memory, reason_of
 from .ways import LEAST, Way
 
 
-TRIES, FEW_TRIES = 6, 3
+TRIES, FEW_TRIES = 4, 2
 """How many batches are tried at most: usually, and of small workloads."""
 
 
@@ -27,6 +28,7 @@ def largest(
     limit: int,
     step: int = 1,
     tries: int = TRIES,
+    known: Mapping[int, int] | None = None,
 ) -> tuple[int | None, dict[int, int | None]]:
     """Looks for the largest batch that fits.
 
@@ -37,22 +39,24 @@ def largest(
     - `limit`: device bytes.
     - `step`: by how much batches differ.
     - `tries`: how many batches are tried at most.
+    - `known`: bytes that are known already; those of no batch at all are what does not
+        depend on it.
 
     **Returns:**
 
     The largest multiple of `step` that was seen to fit, `None` if none was; and the
-    bytes of all that were tried.
+    bytes of all that are known.
     """
-    tried: dict[int, int | None] = {}
-    batch = base
-    while len(tried) < tries:
-        tried[batch] = nbytes(batch)
+    tried: dict[int, int | None] = dict(known or {})
+    for _ in range(tries):
         fits = [b for b, n in tried.items() if n is not None and n <= limit]
         over = [b for b in tried if b not in fits]
         low, high = max(fits, default=0), min(over, default=None)
         if high is not None and high - low <= step:
             break
-        batch = _next(tried, low, high, limit, step)
+        batch = _next(tried, low, high, limit, step) if base in tried else base
+        tried[batch] = nbytes(batch)
+    tried.pop(0, None)
     return max((b for b, n in tried.items() if n and n <= limit), default=None), tried
 
 
@@ -69,10 +73,10 @@ def _next(
         (b0, n0), (b1, n1) = sorted(near)
         slope = (n1 - n0) / (b1 - b0)
         guess = int(b1 + (limit - n1) / slope) if slope > 0 else 2 * b1
-    guess = guess // step * step
-    if high is not None:
-        guess = min(guess, high - step)
-    return max(guess, low + step)
+    guess = max(guess // step * step, low + step)
+    if high is not None and guess >= high:  # XLA has begun to compute things again
+        guess = max((low + high) // 2 // step * step, low + step)
+    return guess
 
 
 def fitting(

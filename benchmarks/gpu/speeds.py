@@ -21,7 +21,7 @@ from autotm_jax.profile.timing import Protocol, measure
 from .reasons import reason_of
 
 
-SIDES = {"cpu": (256,), "gpu": (1024, 4096, 8192)}
+SIDES = {"cpu": (256,), "gpu": (2048, 8192)}
 """Of square matrices, by platform."""
 
 # Each is a dtype and how exact products are; of float32, JAX rounds operands to TF32 on

@@ -15,7 +15,6 @@ from .ways import (
     PLAIN,
     REMAT,
     REST,
-    Way,
     planned,
     suitable,
 )
@@ -23,10 +22,13 @@ from .ways import (
 
 Kind = Literal["machine", "times", "peak", "largest"]
 
-_FEWEST = (PLAIN.name, AT_TIGHT.name)
+_FEWEST = (PLAIN.name, REMAT.name)
 
 BEYOND = 4
 """How many times the largest batch of plain `jax.jit` is trained, too."""
+
+_BEFORE_BEYOND = 3
+"""After how many of the workloads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +84,7 @@ def tasks(
     yield Task("machine", first)
     groups = GROUPS[:1] if few else (*GROUPS, *(REST if full else ()))
     for number, group in enumerate(groups):
-        for case in cases.values():
+        for position, case in enumerate(cases.values(), 1):
             ways = [way.name for way in suitable(group, case)]
             if few and case.name != first:
                 ways = [name for name in ways if name in _FEWEST]
@@ -90,11 +92,12 @@ def tasks(
                 ways.insert(0, PLAIN.name)  # to be compared with, in the same process
             if ways:
                 yield Task("times", case.name, ways)
-            if case.name == GPT and number == 0:
+            is_time = number == 0 and position == min(_BEFORE_BEYOND, len(cases))
+            if is_time and GPT in cases:
                 yield Task("largest", GPT, [PLAIN.name])
                 yield Task("times", GPT, [ON_CARD.name, PLAIN.name], BEYOND)
-        if measures:
-            yield from _peaks(cases, number, full)
+        if measures and number == 0:
+            yield from _peaks(cases, full)
     if full:
         for case in cases.values():
             for way in suitable((PLAIN, REMAT, planned("joint", "card")), case):
@@ -102,11 +105,9 @@ def tasks(
                     yield Task("largest", case.name, [way.name])
 
 
-def _peaks(cases: Mapping[str, Case], number: int, full: bool) -> Iterator[Task]:
-    if number:
-        return
-    looked_at: tuple[Way, ...] = (AT_TIGHT, PLAIN, AT_FULL)
-    for way in looked_at:
-        for case in cases.values() if full else [cases[GPT]]:
+def _peaks(cases: Mapping[str, Case], full: bool) -> Iterator[Task]:
+    every = [case for case in cases.values() if full or case.name == GPT]
+    for way in (AT_TIGHT, PLAIN, AT_FULL):
+        for case in every:
             if way.suits(case):
                 yield Task("peak", case.name, [way.name])
