@@ -45,12 +45,21 @@ def compute_seconds(workload: Workload, target: autotm_jax.Target) -> float | No
         return _run(traced.jaxpr.jaxpr, known, args)
 
     closed = compat.jaxpr_of_function(written_out, *jax.tree.leaves(workload.args))
-    if any(eqn.primitive.name == "device_put" for eqn in closed.jaxpr.eqns):
+    if _copies(closed.jaxpr):
         return None
     infos = jax.tree.leaves(traced.args_info, is_leaf=lambda x: hasattr(x, "donated"))
     program = build_program(closed, [info.donated for info in infos])
     times = zip(program.repeats, program.segments, strict=True)
     return sum(n * seconds(program, s.body, target.machine) for n, s in times)
+
+
+def _copies(jaxpr: Any) -> bool:
+    # Also in the body of a loop.
+    return any(
+        eqn.primitive.name == "device_put"
+        or any(_copies(inner) for inner in jex_core.jaxprs_in_params(eqn.params))
+        for eqn in jaxpr.eqns
+    )
 
 
 def _run(jaxpr: Any, env: dict[Any, Any], args: Any) -> list[Any]:

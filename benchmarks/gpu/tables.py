@@ -165,11 +165,13 @@ def _modelled_of_plain(row: Row, rows: Sequence[Row]) -> float | None:
 
 
 def _status(row: Row) -> str:
-    return "failed" if row.error else row.status or "as it is"
+    if row.error:
+        return "no plan" if row.error.startswith("InfeasibleBudget") else "failed"
+    return row.status or "as it is"
 
 
 def _said(row: Row) -> list[str]:
-    return [*([f"failed: {row.error}"] if row.error else []), *row.notes]
+    return [*([row.error] if row.error else []), *row.notes]
 
 
 def _largest(results: Results) -> Table:
