@@ -249,7 +249,7 @@ def _held(
         role: Role | None = None,
     ) -> Held:
         value = program.values[index]
-        aval = value.aval.str_short(short_dtypes=True)
+        aval = value.type
         aval = f"{count} x {aval}" if count > 1 else aval
         said = aval, value.source, way, layers.get(index)
         role = role or (Role.ARGUMENT if index in arguments else Role.TEMPORARY)

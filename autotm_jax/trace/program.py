@@ -16,7 +16,7 @@ from typing import Any
 
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .bytes import ways_of
+from .bytes import shard_shape, ways_of
 from .loops import Loop, repeats
 from .nest import Nest
 from .postpone import Order
@@ -47,6 +47,7 @@ class Value:
     - `source`: the user's line that made it.
     - `loop`: the loop in whose body it is made, if any.
     - `sharding`: on a mesh, how it is divided; `None` if that is left to XLA.
+    - `in_parts`: whether it is made in a `shard_map`, where the user sees a part of it.
     """
 
     index: int
@@ -56,15 +57,25 @@ class Value:
     source: str
     loop: int | None = None
     sharding: NamedSharding | None = None
+    in_parts: bool = False
 
     @property
     def ways(self) -> float:
         """How many times it is larger than what a device has of it."""
         return ways_of(self.aval.shape, self.sharding)
 
+    @property
+    def type(self) -> str:
+        """`bf16[16,1024,1024]`, as the user wrote it."""
+        aval = self.aval
+        if self.in_parts:
+            shape = shard_shape(aval.shape, self.sharding)
+            aval = aval.update(shape=shape, sharding=None)
+        return aval.str_short(short_dtypes=True)
+
     def describe(self) -> str:
         """`bf16[16,1024,1024]` and the source line."""
-        return f"{self.aval.str_short(short_dtypes=True)} from {self.source}"
+        return f"{self.type} from {self.source}"
 
 
 @dataclasses.dataclass(frozen=True)

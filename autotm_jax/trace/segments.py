@@ -189,13 +189,15 @@ def _values(flat: Flat, names: Sequence[str]) -> tuple[Value, ...]:
                 made[value] = made[value][0], line
     arguments = zip(flat.arguments, names, strict=True)
     said = {v: f"argument {name}" for v, name in arguments}
+    in_parts = {v for e in flat.equations if e.manual is not None for v in e.outputs}
     out: list[Value] = []
     for index, aval in enumerate(flat.avals):
         producer, source = made.get(index, (None, said.get(index, "a constant")))
         source = source or "the transformed step"
         size, loop = flat.nbytes(index), loop_of.get(index)
         sharding = flat.shardings.get(index)
-        out.append(Value(index, aval, size, producer, source, loop, sharding))
+        rest = producer, source, loop, sharding, index in in_parts
+        out.append(Value(index, aval, size, *rest))
     return tuple(out)
 
 
