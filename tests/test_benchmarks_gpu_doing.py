@@ -9,10 +9,11 @@ import autotm_jax as autotm
 from autotm_jax.machine import describe
 from autotm_jax.profile import transfers
 from autotm_jax.profile.timing import Timing
-from benchmarks.gpu import speeds
+from benchmarks.gpu import doing, speeds
 from benchmarks.gpu.cases import SMALL_CARD
 from benchmarks.gpu.doing import NO_TIME
 from benchmarks.gpu.row import Row, of_json
+from benchmarks.gpu.stalls import Overlap
 from benchmarks.gpu.tasks import Kind, Task
 from benchmarks.gpu.ways import AT_FULL, AT_LOOSE, AT_TIGHT, PLAIN, REMAT
 from benchmarks.gpu.worker import do, target_of
@@ -73,6 +74,42 @@ def test_a_way_that_fails_costs_its_row_only():
     )
     assert found[PLAIN.name].samples and not found[PLAIN.name].error
     assert found[PLAIN.name].batch == 2
+
+
+def test_what_xla_offloads_has_no_model():
+    offload = "XLA offload at 0.6"
+    found = last_rows(done("times", "adam-16", ways=[PLAIN.name, offload]))
+    assert found[offload].samples and found[offload].error == ""
+    assert found[offload].modelled_seconds is None
+    assert found[PLAIN.name].modelled_seconds is not None
+
+
+def test_what_a_profile_says(monkeypatch: pytest.MonkeyPatch):
+    def profiled(run: Any) -> Overlap:
+        run()
+        return Overlap(8.0, 6.0, 4.0, 2.0)
+
+    monkeypatch.setattr(doing, "profiled", profiled)
+    (row,) = last_rows(done("times", "adam-16", ways=[PLAIN.name])).values()
+    # Of a step; two were profiled.
+    assert (row.kernel_seconds, row.copy_seconds) == (4.0, 3.0)
+    assert (row.stall_seconds, row.idle_seconds) == (2.0, 1.0)
+
+    def fails(run: Any) -> Overlap:
+        raise RuntimeError("another profiler is running")
+
+    monkeypatch.setattr(doing, "profiled", fails)
+    (row,) = last_rows(done("times", "adam-16", ways=[PLAIN.name])).values()
+    assert row.notes == (
+        "there is no profile: RuntimeError: another profiler is running",
+    )
+    assert row.samples and not row.error
+
+
+def test_the_peak_of_a_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doing, "memory_stats", lambda: {"peak_bytes_in_use": 99})
+    (message,) = done("peak", "adam-16", ways=[PLAIN.name], batch=64)
+    assert message == {"peak": {"key": ["adam-16", 64, PLAIN.name], "bytes": 99}}
 
 
 def test_nothing_begins_without_time():

@@ -1,8 +1,19 @@
 """The largest batch that fits."""
 
+from typing import Any
+
 import pytest
 
-from benchmarks.gpu.largest import largest
+from autotm_jax.machine import Target, describe
+from benchmarks.gpu import largest as module
+from benchmarks.gpu.cases import SMALL
+from benchmarks.gpu.largest import fitting, largest
+from benchmarks.gpu.prepared import Prepared
+from benchmarks.gpu.row import Row
+from benchmarks.gpu.ways import PLAIN
+
+
+H100 = Target(describe("h100-sxm"), "")
 
 
 @pytest.mark.parametrize("limit", [130, 1000, 1001, 1009, 12345])
@@ -68,3 +79,29 @@ def test_what_is_known_is_not_asked_for():
     assert found == 128
     assert calls == [118, 128, 130]
     assert tried == {16: 212, 118: 926, 128: 996, 130: 1010}
+
+
+def test_a_batch_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
+    tried: list[int] = []
+
+    def prepare(case: Any, batch: int, *rest: Any) -> Prepared:
+        tried.append(batch)
+        if batch > 32:
+            raise RuntimeError("RESOURCE_EXHAUSTED: while it was compiled")
+        return Prepared(Row(case.name, batch, "", device_bytes=10 * batch), print)
+
+    monkeypatch.setattr(module, "prepare", prepare)
+    case = SMALL["adam-16"]
+    batch, found = fitting(case, PLAIN, H100, 200)
+    assert tried == [64, 32, 16]
+    assert batch == 16 and found is not None and found.row.device_bytes == 160
+    # The smallest, if nothing fits.
+    batch, found = fitting(case, PLAIN, H100, 1)
+    assert batch == 1 and found is not None
+
+    def fails(*rest: Any) -> Prepared:
+        raise TypeError("it is no matter of memory")
+
+    monkeypatch.setattr(module, "prepare", fails)
+    with pytest.raises(TypeError, match="no matter of memory"):
+        fitting(case, PLAIN, H100, 200)

@@ -95,4 +95,3 @@ def test_a_workload_at_another_batch_and_under_a_policy():
     case = SMALL["decoder-4096"]
     assert case.workload(3).args[1]["tokens"].shape[0] == 3
     assert REMAT.suits(case) and not REMAT.suits(SMALL["adam-16"])
-    assert case.per_item == 64

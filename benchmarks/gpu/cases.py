@@ -29,7 +29,6 @@ class Case:
     - `name`: what tables call it.
     - `build`, `config`: what makes it; the batch in `config` is the one to begin with.
     - `unit`: what a batch counts.
-    - `per_item`: tokens in each of these; 1 where they are counted themselves.
     - `policies`: of `jax.checkpoint` that its layers can use.
     """
 
@@ -37,7 +36,6 @@ class Case:
     build: Callable[..., Workload]
     config: Any
     unit: str
-    per_item: int = 1
     policies: tuple[str, ...] = ()
 
     @property
@@ -55,11 +53,11 @@ class Case:
 
 
 def _transformer(name: str, model: Any, config: Any) -> Case:
-    return Case(name, model.workload, config, "sequences", config.length, POLICIES)
+    return Case(name, model.workload, config, "sequences", POLICIES)
 
 
 def _network(name: str, config: resnet.Config) -> Case:
-    return Case(name, resnet.workload, config, "images", 1, _OF_CONVOLUTIONS)
+    return Case(name, resnet.workload, config, "images", _OF_CONVOLUTIONS)
 
 
 def _matrices(name: str, config: mlp.Config) -> Case:

@@ -15,7 +15,7 @@ import autotm_jax as autotm
 from . import largest as sizes
 from . import speeds
 from .cases import SMALL_CARD, Case
-from .prepared import Known, Prepared, prepare, usable_bytes
+from .prepared import Known, Prepared, memory_stats, prepare, usable_bytes
 from .reasons import reason_of
 from .rounds import ROUNDS, SEED, Timed, interleaved
 from .row import Row
@@ -160,6 +160,7 @@ def _with_overlap(row: Row, step: Any, make: Callable[[int], Any]) -> Row:
         kernel_seconds=found.kernels / _PROFILED,
         copy_seconds=found.copies / _PROFILED,
         stall_seconds=found.stalled / _PROFILED,
+        idle_seconds=found.idle / _PROFILED,
     )
 
 
@@ -172,7 +173,7 @@ def look_at_peak(work: Work) -> None:
     for _ in range(_STEPS):
         state, loss = found.step(state, inputs)
         jax.block_until_ready((state, loss))
-    stats = jax.local_devices()[0].memory_stats() or {}
+    stats = memory_stats()
     if "peak_bytes_in_use" not in stats:
         raise RuntimeError("This device does not report the peak of its memory.")
     peak = int(stats["peak_bytes_in_use"])

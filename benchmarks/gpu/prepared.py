@@ -58,10 +58,15 @@ class Prepared:
     step: Callable[..., Any]
 
 
+def memory_stats() -> dict[str, int]:
+    """What the allocator of the device that is here says; nothing on a CPU."""
+    return jax.local_devices()[0].memory_stats() or {}
+
+
 def usable_bytes(target: autotm.Target) -> int:
     """What steps get of the memory of a target."""
     if target.is_present:  # the allocator of a GPU was given a part of it already
-        stats = jax.local_devices()[0].memory_stats() or {}
+        stats = memory_stats()
         if "bytes_limit" in stats:
             return int(stats["bytes_limit"])
     # A CPU's is the host's.

@@ -26,9 +26,9 @@ class Row:
     - `losses`: of the first steps.
     - `plain_losses`: those of plain `jax.jit`.
     - `peak_bytes_in_use`: the allocator's, of a process that ran nothing else.
-    - `kernel_seconds`, `copy_seconds`, `stall_seconds`: of a step, from a profile: in
-        kernels, in copies to and from the host, and in such copies with no kernel
-        beside them.
+    - `kernel_seconds`, `copy_seconds`, `stall_seconds`, `idle_seconds`: of a step, from
+        a profile: in kernels, in copies to and from the host, in such copies with no
+        kernel beside them, and in neither.
     - `notes`: warnings, and what could not be had.
     - `error`: why there is nothing, or nothing measured; empty if all went well.
     """
@@ -55,6 +55,7 @@ class Row:
     kernel_seconds: float | None = None
     copy_seconds: float | None = None
     stall_seconds: float | None = None
+    idle_seconds: float | None = None
     notes: tuple[str, ...] = ()
     error: str = ""
 
