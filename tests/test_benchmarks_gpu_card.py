@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu import card as module
+from benchmarks.gpu.asking import ask
 from benchmarks.gpu.card import (
     Card,
     CardError,
@@ -26,7 +27,7 @@ def test_a_card_is_read():
     with pytest.raises(CardError) as caught:
         parse_card("NVIDIA GB10, [N/A], [N/A]")
     assert str(caught.value) == (
-        "nvidia-smi says 'NVIDIA GB10, [N/A], [N/A]', where a name and two sizes in "
+        "The driver says 'NVIDIA GB10, [N/A], [N/A]', where a name and two sizes in "
         "MiB were expected. Compile for a card that is not here with --target "
         "h100-sxm, or measure one whose memory is reported."
     )
@@ -88,10 +89,41 @@ def test_the_card_that_cuda_would_use(monkeypatch: pytest.MonkeyPatch):
 
 def test_there_may_be_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    answers(monkeypatch, returncode=9)
+    asked = answers(monkeypatch, returncode=9)
     assert present_card() is None
+    # Without nvidia-smi, the driver itself is asked.
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
     assert present_card() is None
+    assert asked[-1][1:] == ["-m", "benchmarks.gpu.asking"]
+
+
+class Driver:
+    """CUDA's driver with one card, or one that returns an error from a call."""
+
+    def __init__(self, fails: str = ""):
+        self.fails = fails
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> int:
+            if name == self.fails:
+                return 100
+            if name == "cuDeviceGetName":
+                arguments[0].value = b"NVIDIA H100"
+            if name == "cuMemGetInfo_v2":
+                free, total = arguments
+                free._obj.value, total._obj.value = 7 * GIB, 8 * GIB
+            return 0
+
+        return call
+
+
+def test_the_driver_is_asked():
+    line = ask(Driver())
+    assert parse_card(line) == Card("NVIDIA H100", 8 * GIB, 7 * GIB)
+    with pytest.raises(
+        RuntimeError, match="^cuDeviceGet of CUDA's driver returned 100"
+    ):
+        ask(Driver("cuDeviceGet"))
 
 
 def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
@@ -102,5 +134,5 @@ def test_a_driver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
         raise subprocess.TimeoutExpired(command, 30)
 
     monkeypatch.setattr(module.subprocess, "run", late)
-    with pytest.raises(CardError, match="did not answer within 30 s. See whether"):
+    with pytest.raises(CardError, match="did not answer within 60 s. See whether"):
         present_card()

@@ -108,7 +108,7 @@ def _platform(options: argparse.Namespace) -> tuple[str | None, Card | None]:
     card = present_card()
     if card is None and options.platform == "gpu":
         raise CardError(
-            "There is no GPU here: nvidia-smi lists none. Run where there is one, or "
+            "There is no GPU here that CUDA's driver knows. Run where there is one, or "
             f"compile for one that is not here with --target {TARGET}."
         )
     return (None if card is None else "gpu"), card

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,28 +76,30 @@ def present_card() -> Card | None:
 
     - `CardError`: if its driver does not answer.
     """
-    command = shutil.which("nvidia-smi")
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if command is None or given in ("", "-1"):
+    if given in ("", "-1"):
         return None
-    visible = (given or "").partition(",")[0]
-    chosen = [f"--id={visible}"] if visible else []
-    asked = [command, *chosen, *_QUERY]
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        asked = [sys.executable, "-m", "benchmarks.gpu.asking"]
+    else:
+        visible = (given or "").partition(",")[0]
+        asked = [command, *([f"--id={visible}"] if visible else []), *_QUERY]
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired as error:
         raise CardError(
-            "nvidia-smi did not answer within 30 s. See whether the driver runs, or "
-            "compile for a card that is not here with --target h100-sxm."
+            "The driver of the GPU did not answer within 60 s. See whether nvidia-smi "
+            "does, or compile for a card that is not here with --target h100-sxm."
         ) from error
     lines = said.stdout.strip().splitlines()
     if said.returncode or not lines:
-        return None  # the command is there, and no card
+        return None  # no driver, or no card
     return parse_card(lines[0])
 
 
 def parse_card(line: str) -> Card:
-    """Reads a line of what `nvidia-smi` says of a card's name and memory.
+    """Reads a line of what the driver says of a card's name and memory.
 
     **Raises:**
 
@@ -107,7 +110,7 @@ def parse_card(line: str) -> Card:
         total, free = (int(cell) * _MIB for cell in sizes)
     except ValueError as error:
         raise CardError(
-            f"nvidia-smi says {line!r}, where a name and two sizes in MiB were "
+            f"The driver says {line!r}, where a name and two sizes in MiB were "
             "expected. Compile for a card that is not here with --target h100-sxm, or "
             "measure one whose memory is reported."
         ) from error
