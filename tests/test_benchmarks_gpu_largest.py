@@ -81,6 +81,13 @@ def test_what_is_known_is_not_asked_for():
     assert tried == {16: 212, 118: 926, 128: 996, 130: 1010}
 
 
+def test_no_try_begins_without_time():
+    found, tried = largest(
+        lambda batch: batch, 8, 100, 1, 9, left=iter([9.0, -1.0]).__next__
+    )
+    assert (found, tried) == (8, {8: 8})
+
+
 def test_a_batch_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
     tried: list[int] = []
 

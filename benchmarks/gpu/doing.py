@@ -191,7 +191,7 @@ def look_for_largest(work: Work) -> None:
     if name == PLAIN.name and work.task.plain is not None:
         known[base] = work.task.plain
     step = max(1, base // 8)
-    batch, tried = sizes.largest(nbytes, base, limit, step, tries, known)
+    batch, tried = sizes.largest(nbytes, base, limit, step, tries, known, work.left)
     if batch is None:
         raise RuntimeError(f"No batch that was tried fits into {limit:,} bytes.")
     found = {"case": case.name, "way": name, "batch": batch, "limit": limit}

@@ -8,6 +8,7 @@ the smallest that does not.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import autotm_jax as autotm
@@ -29,6 +30,7 @@ def largest(
     step: int = 1,
     tries: int = TRIES,
     known: Mapping[int, int] | None = None,
+    left: Callable[[], float] = lambda: float("inf"),
 ) -> tuple[int | None, dict[int, int | None]]:
     """Looks for the largest batch that fits.
 
@@ -41,6 +43,7 @@ def largest(
     - `tries`: how many batches are tried at most.
     - `known`: bytes that are known already; those of no batch at all are what does not
         depend on it.
+    - `left`: seconds until it has to end. No try begins if the last one took longer.
 
     **Returns:**
 
@@ -48,14 +51,19 @@ def largest(
     bytes of all that are known.
     """
     tried: dict[int, int | None] = dict(known or {})
+    last = 0.0
     for _ in range(tries):
+        if left() < last:
+            break
         fits = [b for b, n in tried.items() if n is not None and n <= limit]
         over = [b for b in tried if b not in fits]
         low, high = max(fits, default=0), min(over, default=None)
         if high is not None and high - low <= step:
             break
         batch = _next(tried, low, high, limit, step) if base in tried else base
+        begun = time.monotonic()
         tried[batch] = nbytes(batch)
+        last = time.monotonic() - begun
     tried.pop(0, None)
     return max((b for b, n in tried.items() if n and n <= limit), default=None), tried
 
