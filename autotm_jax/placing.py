@@ -187,7 +187,7 @@ class Placing(Priced):
         # has not proved good with the policy that takes seconds to find.
         if not self._kind.allows_everything:
             return found
-        policy = best_policy(problem, 0.0)
+        policy = best_policy(problem)
         if policy is None:
             return found
         name, schedule = policy

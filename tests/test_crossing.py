@@ -320,7 +320,7 @@ def test_no_simple_policy_is_faster(seed: int, part: float):
     found = loop_problem(seed, longest=4)
     floor, most = found.floor(), replay(found, Schedule()).device_peak
     limit = floor + part * (most - floor)
-    simple = best_policy(dataclasses.replace(found, device_limit=limit), 5.0)
+    simple = best_policy(dataclasses.replace(found, device_limit=limit))
     if simple is not None:
         _, schedule = simple
         assert joint(found, limit) <= replay(found, schedule).makespan * (1 + 2e-5)

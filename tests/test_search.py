@@ -21,7 +21,9 @@ from autotm_jax.solve import (
     Status,
     Tensor,
     best_policy,
+    largest_first,
     replay,
+    uniform,
 )
 from autotm_jax.solve.model import INFEASIBLE, Model
 from autotm_jax.solve.search import Search
@@ -182,23 +184,22 @@ def test_no_policy_is_faster_than_the_optimum(seed: int):
     free = random_problem(seed)
     limit = limit_between(free, 0.5)
     bounded = dataclasses.replace(free, device_limit=limit)
-    policy = best_policy(bounded, 60.0)
     optimum = JointProgram(free).fastest(limit, EXACT).objective
-    if policy is not None:
-        name, schedule = policy
-        state = replay(bounded, schedule)
-        assert state.faults == (), name
-        assert optimum <= state.makespan * (1 + 2e-5), name
+    policies = {"alike": uniform(bounded), "largest first": largest_first(bounded)}
+    policies |= dict([best_policy(bounded) or ("none", None)])
+    for name, schedule in policies.items():
+        state = None if schedule is None else replay(bounded, schedule)
+        if state is not None and not state.faults:
+            assert optimum <= state.makespan * (1 + 2e-5), name
 
 
 def test_the_policies_are_named():
     free = layers(6)
     loose = dataclasses.replace(free, device_limit=1e9)
-    assert best_policy(loose, 60.0) == ("everything stays", Schedule())
-    found = best_policy(dataclasses.replace(free, device_limit=limit_of(free)), 60.0)
-    assert found is not None
-    assert found[0] in ("everything is recomputed", "every layer is treated alike")
-    assert best_policy(dataclasses.replace(free, device_limit=1.0), 60.0) is None
+    assert best_policy(loose) == ("everything stays", Schedule())
+    found = best_policy(dataclasses.replace(free, device_limit=limit_of(free)))
+    assert found is not None and found[0] == "everything is offloaded"
+    assert best_policy(dataclasses.replace(free, device_limit=1.0)) is None
 
 
 @pytest.mark.parametrize("seed", range(0, 30, 3))
@@ -252,7 +253,7 @@ def test_a_relaxation_that_takes_too_long_leaves_the_rest_to_simple_plans(
     monkeypatch.setattr(Model, "run", slow)
     free = layers(12)
     limit = limit_of(free)
-    solution = JointProgram(free).fastest(limit, SolverOptions(time_limit=1.0))
+    solution = JointProgram(free).fastest(limit, SolverOptions(1.0, 1e-9))
     assert solution.status in (Status.POLICY, Status.ROUNDED)
     assert solution.schedule is not None
     bounded = dataclasses.replace(free, device_limit=limit)
@@ -275,20 +276,57 @@ def test_simple_policies_are_scored_while_a_program_takes_all_its_time(
 ):
     free = layers(12)
     limit = limit_between(free, 0.3)
-    simple = best_policy(dataclasses.replace(free, device_limit=limit), 60.0)
+    simple = uniform(dataclasses.replace(free, device_limit=limit))
     assert simple is not None
 
-    def slow(self: Search, *args: object) -> None:
-        time.sleep(self.deadline.left())
+    whole = Model.run
 
-    monkeypatch.setattr(Search, "_near", slow)
-    monkeypatch.setattr(Search, "_restricted", lambda *args: None)
+    def slow(model: Model, limit: Any, options: SolverOptions, *rest: Any) -> Any:
+        if not model._is_boolean:
+            return whole(model, limit, options, *rest)
+        time.sleep(options.time_limit)
+
+    monkeypatch.setattr(Model, "run", slow)
     found = JointProgram(free).fastest(limit, SolverOptions(2.0, 1e-9))
     assert found.schedule is not None
     # Not what is made in a hurry where there is no plan at all.
     assert found.status in (Status.POLICY, Status.ROUNDED)
-    best = replay(free, simple[1]).makespan
+    best = replay(free, simple).makespan
     assert replay(free, found.schedule).makespan <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(0, 40, 8))
+def test_without_time_a_policy_is_used_if_one_keeps_the_limit(seed: int):
+    free = random_problem(seed)
+    limit = limit_between(free, 0.5)
+    bounded = dataclasses.replace(free, device_limit=limit)
+    policy, found = best_policy(bounded), JointProgram(free)
+    for seconds in (0.0, 1e-6):
+        solution = found.fastest(limit, SolverOptions(seconds))
+        if policy is not None:
+            assert solution.schedule is not None
+            state = replay(bounded, solution.schedule)
+            assert not state.faults
+            assert state.makespan <= replay(bounded, policy[1]).makespan * (1 + 1e-9)
+        assert solution.bound <= solution.objective
+
+
+@pytest.mark.parametrize("seed", range(0, 40, 4))
+def test_what_is_found_outside_of_the_columns_does_not_raise_the_bound(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+):
+    # A solver that finds no plan at all proves nothing about those of other windows.
+    def none(model: Model, *args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.05)
+        return INFEASIBLE if model._is_boolean else None
+
+    monkeypatch.setattr(Model, "run", none)
+    free = random_problem(seed)
+    limit = limit_between(free, 0.5)
+    solution = JointProgram(free).fastest(limit, SolverOptions(1.0, 1e-9))
+    if solution.schedule is not None and solution.status is not Status.OPTIMAL:
+        assert solution.bound < solution.objective
+        assert solution.bound == pytest.approx(free.fastest())
 
 
 def test_a_search_begins_where_one_for_a_lower_limit_ended():
@@ -329,9 +367,7 @@ def test_a_search_proves_its_best_or_beats_it(gap: float):
     for seed in range(30):
         program = JointProgram(random_problem(seed))
         limit = limit_between(program.problem, 0.5)
-        policy = best_policy(
-            dataclasses.replace(program.problem, device_limit=limit), 60.0
-        )
+        policy = best_policy(dataclasses.replace(program.problem, device_limit=limit))
         relaxed = program.relaxed.run(limit, EXACT)
         optimum = program.boolean.run(limit, EXACT)
         if policy is None or relaxed is None or optimum is None:

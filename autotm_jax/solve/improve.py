@@ -16,7 +16,7 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -62,32 +62,69 @@ def descend(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | 
     A `Schedule` that passes the checker, or `None` if the search ends outside of the
     limits.
     """
-    deadline = time.perf_counter() + seconds
-    ledger = Ledger(problem, schedule)
-    best = ledger.score()
-    by_size = sorted(
-        range(len(problem.tensors)), key=lambda i: -problem.tensors[i].nbytes
-    )
-    gained = True
-    while gained and time.perf_counter() < deadline:
-        before = best
-        for index in by_size:
-            if time.perf_counter() > deadline:
-                break
-            best = _settle(ledger, Ways(ledger, index), best)
-        by_size.reverse()
-        gained = best < before * (1 - _LEAST_GAIN)
-    found = ledger.schedule()
-    return None if replay(problem, found).faults else found
+    descent = Descent(problem, schedule)
+    descent.run(seconds)
+    return descent.found()
 
 
-def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | None:
+class Descent:
+    """A descent that can be interrupted: the largest tensors first, then the others.
+
+    - `is_over`: whether it has come to its end, where nothing gets better.
+
+    **Arguments:**
+
+    - `problem`, `schedule`: as for `descend`.
+    """
+
+    def __init__(self, problem: Problem, schedule: Schedule):
+        self.problem, self.is_over = problem, False
+        self._ledger = Ledger(problem, schedule)
+        self._best = self._ledger.score()
+        self._steps = self._sweeps()
+
+    def run(self, seconds: float) -> None:
+        """Goes on for so many seconds at most."""
+        deadline = time.perf_counter() + seconds
+        while not self.is_over and time.perf_counter() < deadline:
+            self.is_over = next(self._steps, None) is None
+
+    def score(self) -> float:
+        """Seconds of the step so far, and a price for every rule that is broken."""
+        return self._best
+
+    def found(self) -> Schedule | None:
+        """What it has come to; `None` while that does not pass the checker."""
+        found = self._ledger.schedule()
+        return None if replay(self.problem, found).faults else found
+
+    def _sweeps(self) -> Iterator[int]:
+        """Tensors, once each of them was tried in all of its ways."""
+        tensors, ledger = self.problem.tensors, self._ledger
+        by_size = sorted(range(len(tensors)), key=lambda i: -tensors[i].nbytes)
+        gained = True
+        while gained:
+            before = self._best
+            for index in by_size:
+                self._best = _settle(ledger, Ways(ledger, index), self._best)
+                yield index
+            by_size.reverse()
+            gained = self._best < before * (1 - _LEAST_GAIN)
+
+
+def anneal(
+    problem: Problem,
+    schedule: Schedule,
+    seconds: float,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Schedule | None:
     """The best end of a search that also takes some changes for the worse.
 
     **Arguments:**
 
     - `problem`, `schedule`, `seconds`: as for `descend`. The time shortens the search
         where it would take longer; a search that is not cut short always ends the same.
+    - `is_wanted`: asked now and then whether to go on.
 
     **Returns:**
 
@@ -102,7 +139,7 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
         best = ledger.seconds(), schedule
     trials = 0
     done = 0.0
-    while some and done < 1:
+    while some and done < 1 and is_wanted():
         price = between(_PRICES, done)
         temperature = between(_TEMPERATURES, done) * ledger.clock[-1]
         present = ledger.score(price)
@@ -123,6 +160,7 @@ def anneal(problem: Problem, schedule: Schedule, seconds: float) -> Schedule | N
         taken = time.perf_counter() - start
         done = max(trials / total, taken / seconds if seconds > 0 else 1.0)
     ends = [ledger.schedule()] if best is None else [ledger.schedule(), best[1]]
+    seconds = seconds if is_wanted() else 0.0
     found = [descend(problem, end, seconds / 4) for end in ends]
     sound = [s for s in found if s is not None]
     return min(sound, key=lambda s: replay(problem, s).makespan, default=None)

@@ -26,6 +26,10 @@ from .problem import Problem
 from .schedule import Schedule
 
 
+LARGEST_FIRST = "what frees most is computed again"
+"""What reports call it."""
+
+
 def largest_first(problem: Problem, seconds: float = math.inf) -> Schedule:
     """What XLA's pass would compute again.
 

@@ -52,6 +52,10 @@ _BLOCK = 128
 # Of numbers that cancel out no more than this part of the largest is left.
 _CANCELLED = 1e-12
 
+# From so many columns on, the interior point method is the faster one for relaxations,
+# several times. (For the least memory the simplex method always is.)
+_INTERIOR = 10_000
+
 # HiGHS takes this for infinite.
 ANYTHING = 1e20
 
@@ -404,6 +408,8 @@ class Model:
             taken["threads"] = options.threads
         if self._is_boolean:
             taken["mip_rel_gap"] = options.gap
+        elif limit is not None and len(every) >= _INTERIOR:
+            taken["solver"] = "ipm"
         program = self._least_memory if limit is None else self._fastest
         try:
             matrices = Matrices(program)

@@ -1,31 +1,33 @@
 """The search for a boolean solution near a program's linear relaxation.
 
-The relaxation is solved first: it is fast, and its optimum is the bound that gaps are
-measured from. It is nearly integral, so boolean solutions are looked for near it: with
-boolean programs that leave only what the relaxation splits, or only the columns that
-cost nothing there, or little, and by local searches that start from simple policies and
-from the relaxation rounded to whole tensors. Only if the gap is still too large is the
-whole boolean program solved, and then for what beats the best so far by more than the
-gap: a column whose reduced cost is too much for that is left out (reduced-cost fixing),
-and if there is nothing, that is the proof.
+The optimum of the relaxation is the bound that gaps are measured from. It is nearly
+integral, so boolean solutions are looked for near it: with boolean programs that leave
+only what the relaxation splits, or only the columns that cost nothing there, or little.
+Only if the gap is still too large is the whole boolean program solved, and then for
+what beats the best so far by more than the gap: a column whose reduced cost is too much
+for that is left out (reduced-cost fixing), and if there is nothing, that is the proof.
+
+Of a deep network already the relaxation may take longer than there is time. So beside
+every program, which is solved in a process of its own, plans are looked for that need
+none (`starts.py`), and at the end the relaxation is rounded and annealed. Whatever ends
+early, the best that was found until then is kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .checker import replay
 from .deadline import Deadline
-from .improve import anneal, descend
 from .model import ANYTHING, INFEASIBLE, MIB, MS, Answer, Model
-from .policies import best_policy
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
+from .starts import Starts
 from .worker import solver_name
 
 
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     from .program import BooleanProgram
 
 
-# The part of the time for the relaxation. Where it takes longer, the simple policies
-# get the rest.
+# The part of the time for the relaxation. Where it takes longer, what needs none gets
+# the rest.
 _RELAXED = 0.8
 
 # Where there is a plan, nothing more is begun with less than so many seconds, or with
@@ -65,17 +67,22 @@ _ALIKE_NEAR = 2e-4
 # split than this fraction.
 _FEW_SPLIT = 0.15
 
-# The part of the time that is left for the simple policies, and for a descent from the
-# best of them.
-_SIMPLE = 0.5
-
 # Seconds for that.
 _SPLIT_SECONDS = 3.0
 
-# The part of the time that is left for an annealing (the descents that follow take half
-# as long again), and the seconds with which it is not worth beginning.
-_ANNEAL = 0.5
-_ANNEAL_SECONDS = 2.0
+# How long the relaxation, and what is nearest to it, have all of this process and its
+# machine for themselves, in seconds and as a part of the time limit: most often they
+# need no more.
+_ALONE_SECONDS = 1.0
+_ALONE = 0.1
+
+# Beside programs of so many columns, which take long, plans are also annealed. Beside
+# smaller ones that would only take the solver's time where processors are few.
+_LONG = 8000
+
+# The part of the time that is left for plans that need no program, where there is no
+# plan near the relaxation.
+_SIMPLE = 0.5
 
 # The whole program is tried early if the best is within so many times the gap.
 _PROVABLE = 5.0
@@ -128,6 +135,13 @@ class Search:
         problem = program.problem
         least = problem.floor() if limit is None else problem.fastest()
         self.bound = least / self.unit
+        # Plans that need no program, if all of them are of this program's kind.
+        self.starts: Starts | None = None
+        if limit is not None and program.allows_everything:
+            bounded = dataclasses.replace(problem, device_limit=limit)
+            self.starts = Starts(bounded, start, self.deadline)
+        # Whether it was proved that there is no plan among the columns.
+        self.has_none = False
 
     @property
     def boolean(self) -> Model:
@@ -136,27 +150,37 @@ class Search:
 
     def run(self) -> Solution:
         """The best that is found in the time."""
-        relaxed = self.relaxed.run(self.limit, self._within(_RELAXED))
-        if relaxed is INFEASIBLE:
-            return self._solution(Status.INFEASIBLE)
-        if relaxed is not None:
-            self.bound = max(self.bound, relaxed.bound)
         if self.start is not None and self.limit is not None:
             self._consider(self._told(self.limit, self.start))
+        relaxed = self._beside(
+            lambda: self.relaxed.run(self.limit, self._within(_RELAXED)), is_short=True
+        )
+        if relaxed is INFEASIBLE and self.best is None:
+            return self._solution(Status.INFEASIBLE)
+        if relaxed is not INFEASIBLE:
+            self._near_and_whole(relaxed)
+        if self._is_good():
+            return self._solution(Status.OPTIMAL)
+        if self.best is None or self.best.schedule is None:
+            is_none = self.has_none and self.best is None
+            return self._solution(Status.INFEASIBLE if is_none else Status.TIME_LIMIT)
+        return self._solution(Status.POLICY if self.best.policy else Status.ROUNDED)
+
+    def _near_and_whole(self, relaxed: Answer | None) -> None:
+        """Goes on with what the relaxation says, if it came to an end."""
+        if relaxed is not None:
+            self.bound = max(self.bound, relaxed.bound)
+            if self.starts is not None:
+                self.starts.begin_with(self.program.rounded(relaxed))
         for found in self._attempts(relaxed):
             self._consider(found)
             if self._is_over():
                 break
-        if not self._is_over():
-            every = self._whole(relaxed, 1.0)
-            if every is INFEASIBLE and self.best is None:
-                return self._solution(Status.INFEASIBLE)
-            self._consider(every)
-        if self._is_good():
-            return self._solution(Status.OPTIMAL)
-        if self.best is None or self.best.schedule is None:
-            return self._solution(Status.TIME_LIMIT)
-        return self._solution(Status.POLICY if self.best.policy else Status.ROUNDED)
+        if self._is_over():
+            return
+        every = self._whole(relaxed, 1.0)
+        self.has_none = every is INFEASIBLE and self.best is None
+        self._consider(every)
 
     def _within(self, part: float, gap: float = 1.0) -> SolverOptions:
         """Options with a part of the time that is left, and of the gap."""
@@ -206,24 +230,21 @@ class Search:
 
     def _attempts(self, relaxed: Answer | None) -> Iterator[Answer | None]:
         """Boolean solutions near the relaxation, the cheapest to find first."""
-        is_free = self.limit is not None and self.program.allows_everything
         if relaxed is None:
-            if is_free:
-                yield from self._simple(self.limit or 0.0)
+            self._simple()
             return
         broken, sparse = self._split_tensors(relaxed.x), self.program.sparse
         if broken.sum() <= _FEW_SPLIT * broken.size:
             # Only what is split.
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
-            yield self._restricted(sparse, upper, 1.0, _SPLIT_SECONDS)
+            yield self._restricted(lambda: sparse, upper, 1.0, _SPLIT_SECONDS)
         cheap, part = _NEAREST
         upper = self._cheap(relaxed, cheap)
-        yield self._restricted(sparse, upper, part, _NEAREST_SECONDS)
-        near, best = self._near_and_simple(relaxed, is_free)
-        yield best
+        yield self._restricted(lambda: sparse, upper, part, _NEAREST_SECONDS)
+        near = self._near(relaxed, _NEAR)
+        yield near
         if near is INFEASIBLE:
-            if is_free:
-                yield self._annealed(relaxed, self.limit or 0.0)
+            self._simple(_SIMPLE)
             yield self._near(relaxed, _FAR)
         if self._is_good(_PROVABLE):
             yield self._whole(relaxed, _PROOF)
@@ -234,9 +255,10 @@ class Search:
             upper = tie @ (tie.T @ self._cheap(relaxed, _ALIKE_NEAR)) > 0
             options = self._within(_TIED, _GAP_NEARBY)
             below = self._worth_finding()
-            yield self.program.alike.run(self.limit, options, upper, below)
-        if is_free and near is not INFEASIBLE:
-            yield self._annealed(relaxed, self.limit or 0.0)
+            yield self._beside(
+                lambda: self.program.alike.run(self.limit, options, upper, below), upper
+            )
+        self._simple(_SIMPLE)
 
     def _worth_finding(self) -> float:
         """What a plan has to be below to beat the best by more than the gap."""
@@ -253,36 +275,64 @@ class Search:
             upper = relaxed.reduced_costs <= below - relaxed.objective + _EXACT
             if upper.sum() <= (1 + _FEW_MORE) * self.solved:
                 cutoff = ANYTHING  # a proof that there is nothing may be harder
-        every = self.boolean.run(self.limit, self._within(part), upper, cutoff)
-        if every is INFEASIBLE and self.best is not None:
-            self.bound = max(self.bound, below)
+        options = self._within(part)
+        every = self._beside(
+            lambda: self.boolean.run(self.limit, options, upper, cutoff), upper
+        )
+        if every is INFEASIBLE:
+            # Without anything to beat, there is no plan among the columns at all.
+            if below < ANYTHING:
+                self.bound = max(self.bound, below)
         elif every is not None:
             self.bound = max(self.bound, min(every.bound, below))
         return every
 
-    def _near_and_simple(
-        self, relaxed: Answer, is_free: bool
-    ) -> tuple[Answer | None, Answer | None]:
-        """What is found near the relaxation, and the best of that and simple policies.
+    def _beside(
+        self,
+        solve: Callable[[], Answer | None],
+        upper: np.ndarray | None = None,
+        is_short: bool = False,
+    ) -> Answer | None:
+        """What a solver answers, while plans are looked for that need none.
 
-        HiGHS runs in a process of its own, so that neither takes the other's time.
+        HiGHS runs in a process of its own. What should be short is left alone at first.
         """
-        found: list[Answer | None] = []
+        alone = min(_ALONE_SECONDS, _ALONE * self.options.time_limit)
+        columns = len(self.columns.edges) if upper is None else upper.sum()
         with ThreadPoolExecutor(1) as pool:
-            solving = pool.submit(self._near, relaxed, _NEAR)
-            for simple in self._simple(self.limit or 0.0) if is_free else ():
-                found.append(simple)
-                if solving.done() and solving.result() is not INFEASIBLE:
-                    break
-            near = solving.result()
-        plans = [a for a in (near, *found) if a is not None and a is not INFEASIBLE]
-        return near, min(plans, key=lambda a: a.objective, default=None)
+            solving = pool.submit(solve)
+            wait([solving], alone if is_short else 0.0)
+            if self.starts is not None:
+                self.starts.is_wanted = lambda: not solving.done()
+            while not solving.done() and self._take_turn(columns >= _LONG):
+                pass
+            return solving.result()
+
+    def _simple(self, part: float = 1.0) -> None:
+        """Takes what needs no program, for a part of the time that is left."""
+        deadline = Deadline(part * self.deadline.left())
+        if self.starts is not None:
+            self.starts.is_wanted = lambda: deadline.left() > 0
+        while self._take_turn(True):  # once also without any time
+            if deadline.left() <= 0 or self._is_over():
+                break
+
+    def _take_turn(self, anneals: bool) -> bool:
+        """Takes what needs no program for a while; whether there was anything to do."""
+        turn = None if self.starts is None else self.starts.turn(anneals)
+        if turn is None:
+            return False
+        name, schedule = turn
+        if schedule is not None:
+            told = self._told(self.limit or 0.0, schedule)
+            self._consider(dataclasses.replace(told, policy=name))
+        return True
 
     def _near(self, relaxed: Answer, near: tuple[float, float]) -> Answer | None:
         cheap, part = near
         cheap /= max(1, len(self.program.problem.tensors))
         upper = self._cheap(relaxed, cheap)
-        found = self._restricted(self.boolean, upper, part)
+        found = self._restricted(lambda: self.boolean, upper, part)
         if found is not None and found is not INFEASIBLE:
             self.solved = int(upper.sum())
         return found
@@ -293,7 +343,7 @@ class Search:
 
     def _restricted(
         self,
-        model: Model,
+        model: Callable[[], Model],
         upper: np.ndarray,
         part: float,
         most: float = float("inf"),
@@ -301,37 +351,15 @@ class Search:
         options = self._within(part, _GAP_NEARBY)
         seconds = min(options.time_limit, most)
         options = dataclasses.replace(options, time_limit=seconds)
-        return model.run(self.limit, options, upper)
-
-    def _simple(self, limit: float) -> Iterator[Answer | None]:
-        """What descents make of what is known, and of the best simple policy."""
-        problem = dataclasses.replace(self.program.problem, device_limit=limit)
-        if self.start is not None:
-            better = descend(problem, self.start, _SIMPLE * self.deadline.left())
-            yield None if better is None else self._told(limit, better)
-        policy = best_policy(problem, _SIMPLE * self.deadline.left())
-        if policy is None:
-            return
-        name, schedule = policy
-        yield dataclasses.replace(self._told(limit, schedule), policy=name)
-        better = descend(problem, schedule, _SIMPLE * self.deadline.left())
-        yield None if better is None else self._told(limit, better)
+        is_short = most < float("inf")
+        return self._beside(
+            lambda: model().run(self.limit, options, upper), upper, is_short
+        )
 
     def _told(self, limit: float, schedule: Schedule) -> Answer:
         problem = dataclasses.replace(self.program.problem, device_limit=limit)
         objective, nothing = replay(problem, schedule).makespan * MS, np.zeros(0)
         return Answer(nothing, (), objective, self.bound, nothing, schedule)
-
-    def _annealed(self, relaxed: Answer, limit: float) -> Answer | None:
-        if self.deadline.left() < _ANNEAL_SECONDS:
-            return None
-        # Outside of the network, so with finer windows.
-        problem = dataclasses.replace(self.program.problem, device_limit=limit)
-        start = self.program.rounded(relaxed)
-        schedule = anneal(problem, start, _ANNEAL * self.deadline.left())
-        if schedule is None:
-            return None
-        return self._told(limit, schedule)
 
     def _split_tensors(self, x: np.ndarray) -> np.ndarray:
         split = np.abs(x - np.round(x)) > 1e-6

@@ -17,6 +17,15 @@ from .schedule import Schedule
 from .treatment import Treatment, Way, gaps_of, roots_first
 
 
+# How often each class is looked at, or more, and after so many looks it is known how
+# long one takes.
+_LOOKS = 2
+_FIRST = 10
+
+LIKE_LAYERS = "every layer is treated alike"
+"""What reports call it."""
+
+
 def uniform(problem: Problem, seconds: float = float("inf")) -> Schedule | None:
     """A plan that treats tensors that look alike in the same way, in all layers.
 
@@ -34,17 +43,23 @@ def uniform(problem: Problem, seconds: float = float("inf")) -> Schedule | None:
 
     A `Schedule` that passes the checker, or `None` if none is found so.
     """
-    deadline = time.perf_counter() + seconds
-    pairs = itertools.product(_classes(problem), (Way.OFFLOAD, Way.RECOMPUTE))
+    start = time.perf_counter()
+    deadline = start + seconds
+    pairs = list(itertools.product(_classes(problem), (Way.OFFLOAD, Way.RECOMPUTE)))
     # By price. Prices rise as others are taken, so only the lowest are looked at again.
     queue = [(0.0, -np.inf, i, members, way) for i, (members, way) in enumerate(pairs)]
     chosen: list[list[int]] = []
     ways: dict[int, Way] = {}
     trials = _Trials(problem)
     present = trials.of(ways)
-    while (over := present.over) > 0:
-        if not queue or time.perf_counter() > deadline:
+    for looked in itertools.count(1):
+        over, taken = present.over, time.perf_counter() - start
+        if not over:
+            break
+        if not queue or taken > seconds:
             return None
+        if looked > _FIRST and taken / looked * _LOOKS * len(pairs) > seconds:
+            return None  # nor would it be found in that time
         _, _, number, members, way = heapq.heappop(queue)
         if members in chosen:
             continue  # in the other way
