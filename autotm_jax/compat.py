@@ -135,6 +135,13 @@ def concrete_mesh(mesh: Any) -> jax.sharding.Mesh | None:
     return found if found is not None and found.abstract_mesh == mesh else None
 
 
+def manual_axes(eqn: jex_core.JaxprEqn) -> frozenset[str]:
+    """The axes of the mesh of a `shard_map` that are not XLA's to divide."""
+    # The name differs between versions; without a known one, nothing is known.
+    params = eqn.params
+    return frozenset(params.get("newly_manual_axes", params.get("manual_axes", ())))
+
+
 def varying_axes(aval: Any) -> frozenset[str]:
     """Of an abstract value in a `shard_map`, the axes along which devices differ."""
     # No public name but in the text of a type. JAX < 0.10 calls it `vma`.

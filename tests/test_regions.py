@@ -203,7 +203,7 @@ def test_what_a_region_returns_or_takes_as_it_is():
     assert_close(found, jax.tree.leaves(mapped(x, x + 1)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.booleans())
 def test_random_steps_in_a_region(seed: int, check: bool):
     step = random_step(seed)
@@ -256,11 +256,15 @@ def test_what_stays_whole():
     # The other axis is XLA's to divide.
     assert whole(jax.shard_map(jnp.sin, axis_names={"data"}, **by), x)
 
+    specs = {"in_specs": (P("data"), P()), "out_specs": P("data")}
+    pair = jax.shard_map(lambda a, b: a * b.sum(), mesh=over, **specs)
+    assert not whole(pair, x, x + 1)
+
     def twice(x: Any) -> Any:
-        specs = {"in_specs": (P("data"), P()), "out_specs": P("data")}
-        return jax.shard_map(lambda a, b: a * b.sum(), mesh=over, **specs)(x, x)
+        return pair(x, x)
 
     assert whole(twice, x)
+    assert whole(lambda x: jax.jit(lambda a, b: pair(a, b))(x, x), x)
     on_host = jax.shard_map(
         lambda x: jax.device_put(jnp.sin(x), jax.memory.Space.Host), **by
     )

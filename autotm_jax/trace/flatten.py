@@ -211,7 +211,7 @@ class _Flattening:
         if self.inside is not None:
             return self.inside.equation(eqn, operands, loop)
         if name == "shard_map" and name not in self.whole:
-            region = region_of(eqn)
+            region = region_of(eqn, operands)
             if region is not None:
                 return self.shard_map(region, eqn, operands, loop)
         if name in RESHARDING and _is_for_one_device(eqn):

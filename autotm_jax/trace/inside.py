@@ -55,7 +55,10 @@ class Inside:
 
     def takes_whole(self, value: int) -> None:
         """A constant, of which every device has all."""
-        self._specs[value] = PartitionSpec()
+        if self._specs.setdefault(value, PartitionSpec()) != PartitionSpec():
+            raise NotImplementedError(
+                "A constant in a shard_map is an argument of it that is divided, too."
+            )
 
     def calls(self, eqn: jex_core.JaxprEqn, body: Any) -> None:
         """The results of a call are those of its body, which others may call, too."""

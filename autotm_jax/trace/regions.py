@@ -123,12 +123,13 @@ class Manual:
         return f"{mesh}{self.takes}->{self.gives}{region.check_vma}"
 
 
-def region_of(eqn: jex_core.JaxprEqn) -> Region | None:
+def region_of(eqn: jex_core.JaxprEqn, operands: Sequence[Any]) -> Region | None:
     """The region that a `shard_map` can be written out as.
 
     **Arguments:**
 
     - `eqn`: a `shard_map`.
+    - `operands`: the values that it reads, or literals.
 
     **Returns:**
 
@@ -138,16 +139,15 @@ def region_of(eqn: jex_core.JaxprEqn) -> Region | None:
     """
     params = eqn.params
     mesh, body = compat.concrete_mesh(params["mesh"]), params["jaxpr"]
-    manual = params.get("newly_manual_axes", params.get("manual_axes"))
-    if mesh is None or manual is None or set(manual) != set(mesh.axis_names):
+    if mesh is None or compat.manual_axes(eqn) != set(mesh.axis_names):
         return None
     if compat.has_effects(eqn) or compat.has_context(eqn):
         return None
     if not all(map(_is_plain, _avals(body))):
         return None
-    ways: dict[Any, PartitionSpec] = {}
-    for var, spec in zip(eqn.invars, params["in_specs"], strict=True):
-        if isinstance(var, jex_core.Literal) or ways.setdefault(var, spec) != spec:
+    ways: dict[int, PartitionSpec] = {}
+    for value, spec in zip(operands, params["in_specs"], strict=True):
+        if not isinstance(value, int) or ways.setdefault(value, spec) != spec:
             return None
     return Region(mesh, params["check_vma"])
 
