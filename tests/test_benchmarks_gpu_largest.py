@@ -112,3 +112,11 @@ def test_a_batch_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "prepare", fails)
     with pytest.raises(TypeError, match="no matter of memory"):
         fitting(case, PLAIN, H100, 200)
+
+
+def test_what_xla_computes_again_is_no_line_to_follow():
+    known = {0: 1763, 16: 24816}
+    bent = {50: 57816, 66: 58163, 132: 125_000, 98: 80_000}
+    found, tried = largest(bent.__getitem__, 16, 74_527, 2, 4, known)
+    assert list(tried) == [16, 50, 66, 132, 98]
+    assert found == 66

@@ -23,6 +23,10 @@ TRIES, FEW_TRIES = 4, 2
 """How many batches are tried at most: usually, and of small workloads."""
 
 
+# Part of the slope over all at which the line through two says little.
+_BENT = 0.5
+
+
 def largest(
     nbytes: Callable[[int], int | None],
     base: int,
@@ -81,6 +85,9 @@ def _next(
         (b0, n0), (b1, n1) = sorted(near)
         slope = (n1 - n0) / (b1 - b0)
         guess = int(b1 + (limit - n1) / slope) if slope > 0 else 2 * b1
+        (first, least), (last, most) = known[0], known[-1]
+        if slope < _BENT * (most - least) / (last - first):
+            guess = min(guess, 2 * low)
     guess = max(guess // step * step, low + step)
     if high is not None and guess >= high:  # XLA has begun to compute things again
         guess = max((low + high) // 2 // step * step, low + step)
