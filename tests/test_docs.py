@@ -21,6 +21,7 @@ import autotm_jax as autotm
 from autotm_jax import command
 from autotm_jax.profile import transfers
 from autotm_jax.profile.timing import Timing
+from benchmarks.gpu import __main__ as gpu
 from benchmarks.paper.__main__ import EXPERIMENTS
 
 from .compiling import needs_cuda_plugin
@@ -159,6 +160,9 @@ def test_a_line_of_the_shell_does_what_it_says(
         assert options[2] in (".", *(f".[{extra}]" for extra in extras))
         return
     if name == "python":  # what it runs has tests of its own
+        if options[:2] == ["-m", "benchmarks.gpu"]:
+            gpu.parser().parse_args(options[2:])
+            return
         assert options[:2] == ["-m", "benchmarks.paper"]
         assert {*options[2:]} <= {*EXPERIMENTS, "--quick"}
         return
