@@ -38,13 +38,14 @@ class Inside:
         region: Region,
         written: Written,
         eqn: jex_core.JaxprEqn,
-        operands: Sequence[int],
+        operands: Sequence[Any],
     ):
         self._region, self._written = region, written
         params = eqn.params
         own = (e for e in params["jaxpr"].eqns if not compat.has_context(e))
         self._context = next(own, eqn)
-        self._specs = dict(zip(operands, params["in_specs"], strict=True))
+        given = zip(operands, params["in_specs"], strict=True)
+        self._specs = {v: spec for v, spec in given if isinstance(v, int)}
         results = zip(params["jaxpr"].outvars, params["out_specs"], strict=True)
         self._results = [(var.aval, spec) for var, spec in results]
         # Of results that are not made yet: as they are returned, where that may be.

@@ -147,7 +147,7 @@ def region_of(eqn: jex_core.JaxprEqn, operands: Sequence[Any]) -> Region | None:
         return None
     ways: dict[int, PartitionSpec] = {}
     for value, spec in zip(operands, params["in_specs"], strict=True):
-        if not isinstance(value, int) or ways.setdefault(value, spec) != spec:
+        if isinstance(value, int) and ways.setdefault(value, spec) != spec:
             return None
     return Region(mesh, params["check_vma"])
 
