@@ -130,6 +130,9 @@ class Search:
         self.deadline = deadline or Deadline(options.time_limit)
         self.unit = 1 / MS if limit is not None else MIB
         self.best: Answer | None = None
+        # The best that a solver found, and whether it has looked near the relaxation.
+        self.chosen: Answer | None = None
+        self.is_near_over = False
         # Columns of the largest program that was solved, near the relaxation.
         self.solved = 0
         problem = program.problem
@@ -151,7 +154,7 @@ class Search:
     def run(self) -> Solution:
         """The best that is found in the time."""
         if self.start is not None and self.limit is not None:
-            self._consider(self._told(self.limit, self.start))
+            self.best = self.chosen = self._told(self.limit, self.start)
         relaxed = self._beside(
             lambda: self.relaxed.run(self.limit, self._within(_RELAXED)), is_short=True
         )
@@ -159,7 +162,11 @@ class Search:
             return self._solution(Status.INFEASIBLE)
         if relaxed is not INFEASIBLE:
             self._near_and_whole(relaxed)
-        if self._is_good():
+        if self._is_good(self.best):
+            # Within the gap one is as good as another, and the windows of columns leave
+            # copies the time that they need.
+            if self._is_good(self.chosen):
+                self.best = self.chosen
             return self._solution(Status.OPTIMAL)
         if self.best is None or self.best.schedule is None:
             is_none = self.has_none and self.best is None
@@ -191,20 +198,30 @@ class Search:
         worth = 0.0
         if self.best is not None:
             worth = min(_WORTH_SECONDS, _WORTH * self.options.time_limit)
-        return self._is_good() or self.deadline.left() <= worth
+        if self.deadline.left() <= worth:
+            return True
+        # Where a solver is fast, it is asked although another plan is good already.
+        is_long = len(self.columns.edges) >= _LONG
+        is_asked = is_long or self.is_near_over or self._is_good(self.chosen)
+        return is_asked and self._is_good(self.best)
 
     def _consider(self, found: Answer | None) -> None:
         if found is None or found is INFEASIBLE:
             return
         if self.best is None or found.objective < self.best.objective:
             self.best = found
+        is_chosen = found.schedule is None
+        if is_chosen and (
+            self.chosen is None or found.objective < self.chosen.objective
+        ):
+            self.chosen = found
 
-    def _is_good(self, times: float = 1.0) -> bool:
-        """Whether the best is within so many times the gap."""
-        if self.best is None:
+    def _is_good(self, found: Answer | None, times: float = 1.0) -> bool:
+        """Whether it is within so many times the gap."""
+        if found is None:
             return False
-        allowed = times * self.options.gap * abs(self.best.objective) + 1e-9
-        return self.best.objective - self.bound <= allowed
+        allowed = times * self.options.gap * abs(found.objective) + 1e-9
+        return found.objective - self.bound <= allowed
 
     def _solution(self, status: Status) -> Solution:
         taken = self.deadline.taken()
@@ -231,6 +248,7 @@ class Search:
     def _attempts(self, relaxed: Answer | None) -> Iterator[Answer | None]:
         """Boolean solutions near the relaxation, the cheapest to find first."""
         if relaxed is None:
+            self.is_near_over = True
             self._simple()
             return
         broken, sparse = self._split_tensors(relaxed.x), self.program.sparse
@@ -242,11 +260,12 @@ class Search:
         upper = self._cheap(relaxed, cheap)
         yield self._restricted(lambda: sparse, upper, part, _NEAREST_SECONDS)
         near = self._near(relaxed, _NEAR)
+        self.is_near_over = True
         yield near
         if near is INFEASIBLE:
             self._simple(_SIMPLE)
             yield self._near(relaxed, _FAR)
-        if self._is_good(_PROVABLE):
+        if self._is_good(self.best, _PROVABLE):
             yield self._whole(relaxed, _PROOF)
         tie = self.program.tie
         columns, decisions = map(int, tie.shape)  # pyright: ignore[reportArgumentType]
