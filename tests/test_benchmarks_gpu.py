@@ -9,6 +9,7 @@ from benchmarks.gpu import setting
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.cases import CASES
+from benchmarks.gpu.claims import verdicts
 from benchmarks.gpu.results import read_results
 from benchmarks.gpu.tables import markdown
 from benchmarks.gpu.ways import AT_FULL, AT_TIGHT, ON_CARD, PLAIN, REMAT
@@ -83,7 +84,10 @@ def test_the_small_form_compiles_for_a_card(
     assert found.setting.form == "compiled" and found.setting.small
     assert found.machine is not None and found.machine["name"] == "h100-sxm"
     assert {case for case, _, _ in found.rows} == {*CASES}
+    on_card = [row for row in found.rows.values() if row.way == ON_CARD.name]
     for made in found.rows.values():
+        if made in on_card and made.error:
+            continue
         assert made.device_bytes, made
         assert made.modelled_seconds, made
         # Nothing was run.
@@ -99,7 +103,16 @@ def test_the_small_form_compiles_for_a_card(
     limit = found.largest[0]["limit"]
     assert beyond.device_bytes is not None and beyond.device_bytes > limit
     assert "it takes more than the 16 MiB" in beyond.notes[0]
-    assert (gpt[ON_CARD.name].device_bytes or limit + 1) <= limit
+    # What plan there is keeps the limit. It is a near thing for a model this small: on
+    # some versions of JAX there is none, and the claim fails.
+    (planned,) = on_card
+    (claim,) = [v for v in verdicts(found) if "largest batch" in v.claim]
+    if planned.error:
+        assert planned.error.startswith("InfeasibleBudget: No plan keeps the step")
+        assert claim.word == "fails"
+    else:
+        assert planned.device_bytes is not None and planned.device_bytes <= limit
+        assert claim.figure is not None
     assert "which is not here: nothing was run" in printed.out
     assert "not measured" in printed.out
     # All of it is there: nothing is done again.
