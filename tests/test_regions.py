@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -338,6 +339,28 @@ def test_arguments_that_are_not_on_the_mesh_yet():
     # Its results are: from the second call on it is planned.
     step(state, x)
     assert step.plan(*arguments(over, stacked=False)).status is not Status.UNSUPPORTED
+
+
+def test_a_plan_of_it_is_saved_and_told(tmp_path: Path):
+    over = mesh(data=4)
+    args = arguments(over, stacked=True)
+    plan = autotm.jit(train_step(over, True), budget="min", donate_argnums=0).plan(
+        *args
+    )
+    plan.save(tmp_path / "plan.json")
+    saved = autotm.Plan.load(tmp_path / "plan.json")
+    again = autotm.jit(train_step(over, True), plan=saved, donate_argnums=0)
+    assert again.plan(*args).schedule == plan.schedule
+    # The rows of one device, as in the user's code.
+    assert f"f32[{ROWS // 4},{WIDTH}]" in plan.explain()
+
+
+def test_a_state_that_nobody_has_put_anywhere():
+    over = mesh(data=4)
+    weights, x = arguments(over, stacked=False)
+    fresh = [jnp.asarray(np.asarray(w)) for w in weights]
+    plan = assert_planned(train_step(over, True), fresh, x)
+    assert plan.status is not Status.UNSUPPORTED
 
 
 @pytest.mark.parametrize("scanned", [False, True])
