@@ -144,7 +144,7 @@ def manual_axes(eqn: jex_core.JaxprEqn) -> frozenset[str]:
 
 def varying_axes(aval: Any) -> frozenset[str]:
     """Of an abstract value in a `shard_map`, the axes along which devices differ."""
-    # No public name but in the text of a type. JAX < 0.10 calls it `vma`.
+    # No public name but in the text of a type.
     return frozenset(aval.manual_axis_type.varying)
 
 
