@@ -40,7 +40,10 @@ def why_unsupported(
             "them yet. Put its state there before the first call: "
             "jax.device_put(state, NamedSharding(mesh, spec))"
         )
-    flat = flatten(traced.jaxpr, loops=True)
+    try:
+        flat = flatten(traced.jaxpr, loops=True)
+    except Exception as error:  # noqa: BLE001 - the step has to run whatever fails
+        return f"{type(error).__name__}: {error}"
     if any(map(compat.is_reference, flat.avals)):
         return "it reads and writes mutable arrays (jax.Ref) in an order of their own"
     if [e.eqn.primitive.name for e in flat.equations] == ["shard_map"]:

@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 
 from autotm_jax.solve import (
+    Problem,
     Recipe,
     Recompute,
     Schedule,
@@ -14,11 +15,13 @@ from autotm_jax.solve import (
 from .problems import KIB, loop_problem, problem, random_problem
 
 
-def layers(*recipes: Recipe | None, limit: float = 20 * KIB, **options: float):
+def layers(
+    *recipes: Recipe | None, limit: float = 20 * KIB, host_limit: float = float("inf")
+) -> Problem:
     """Two layers, each with one tensor that waits for its turn to come back."""
     tensors = [Tensor(i, 8 * KIB, (i, 12 - i), recipe=r) for i, r in enumerate(recipes)]
     tensors.append(Tensor(9, 12 * KIB, (5, 6)))
-    return problem(tensors, 13, device_limit=limit, **options)  # type: ignore
+    return problem(tensors, 13, device_limit=limit, host_limit=host_limit)
 
 
 def test_a_uniform_plan_does_nothing_where_everything_fits():

@@ -70,6 +70,19 @@ def test_a_step_that_is_one_shard_map_over_a_part_of_a_mesh_runs_as_it_is():
     assert planned.plan(*arguments).status is Status.UNSUPPORTED
 
 
+def test_a_step_that_cannot_be_written_out(monkeypatch: pytest.MonkeyPatch):
+    def flatten(closed: Any, loops: bool) -> Any:
+        raise KeyError("a primitive from tomorrow")
+
+    monkeypatch.setattr("autotm_jax.unsupported.flatten", flatten)
+    planned = autotm.jit(chain_step, budget="min")
+    text = "without a budget: KeyError: 'a primitive from tomorrow'"
+    with pytest.warns(AutoTMWarning, match=text):
+        found = planned(*ARGUMENTS)
+    assert_close(found, jax.jit(chain_step)(*ARGUMENTS))
+    assert planned.plan(*ARGUMENTS).status is Status.UNSUPPORTED
+
+
 @pytest.mark.parametrize("changes", [1, 2, 100])
 def test_a_step_that_jax_traces_anew(monkeypatch: pytest.MonkeyPatch, changes: int):
     # As the import of a language for kernels does, once.

@@ -161,7 +161,9 @@ def evaluate(
     floating = _filled_buffers(equations)
     for run in in_runs(equations):
         if run[0].manual is not None:
-            later = {v for e in equations if e not in run for v in e.operands}
+            done = {e.index for e in run}
+            others = (e for e in equations if e.index not in done)
+            later = {v for e in others for v in e.operands}
             env.update(run_in_region(run, env, later.union(fragment.writes)))
             continue
         (equation,) = run

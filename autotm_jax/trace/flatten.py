@@ -178,12 +178,12 @@ class _Flattening:
 
         constvars, consts = compat.constants_of(inner)
         for var, const in zip(constvars, consts, strict=True):
-            number = self.known.get(id(const))
-            if number is None:
+            number, inside = self.known.get(id(const)), self.inside
+            if number is None or not (inside is None or inside.takes_whole(number)):
                 number = self.known[id(const)] = self.new(var.aval)
                 self.constants.append((number, const))
-            if self.inside is not None:
-                self.inside.takes_whole(number)
+            if inside is not None:
+                inside.takes_whole(number)
             env[var] = number
         env.update(zip(inner.jaxpr.invars, inputs, strict=True))
         for eqn in inner.jaxpr.eqns:

@@ -46,20 +46,22 @@ class Inside:
         self._context = next(own, eqn)
         given = zip(operands, params["in_specs"], strict=True)
         self._specs = {v: spec for v, spec in given if isinstance(v, int)}
-        results = zip(params["jaxpr"].outvars, params["out_specs"], strict=True)
-        self._results = [(var.aval, spec) for var, spec in results]
+        self._results: list[tuple[Any, PartitionSpec]] = []
         # Of results that are not made yet: as they are returned, where that may be.
         self._wanted: dict[Any, PartitionSpec] = {}
         for var, spec in zip(params["jaxpr"].outvars, params["out_specs"], strict=True):
+            self._results.append((var.aval, spec))
             if not isinstance(var, jex_core.Literal) and region.suits(spec, var.aval):
                 self._wanted.setdefault(var, spec)
 
-    def takes_whole(self, value: int) -> None:
-        """A constant, of which every device has all."""
-        if self._specs.setdefault(value, PartitionSpec()) != PartitionSpec():
-            raise NotImplementedError(
-                "A constant in a shard_map is an argument of it that is divided, too."
-            )
+    def takes_whole(self, value: int) -> bool:
+        """Takes a constant, of which every device has all.
+
+        **Returns:**
+
+        Whether it can: not if the region takes that array divided, too.
+        """
+        return self._specs.setdefault(value, PartitionSpec()) == PartitionSpec()
 
     def calls(self, eqn: jex_core.JaxprEqn, body: Any) -> None:
         """The results of a call are those of its body, which others may call, too."""
