@@ -223,6 +223,22 @@ def test_random_steps_in_a_region(seed: int, check: bool):
     assert_close(run(program, x, y), expected)
 
 
+def test_a_constant_that_a_region_takes_divided_and_whole():
+    over = mesh(data=4)
+    table = jnp.arange(32.0).reshape(8, 4)
+    inner = jax.jit(lambda part: part * table.sum() + table[:2])
+
+    def step(x: Any) -> Any:
+        specs = {"in_specs": (P("data"), P("data")), "out_specs": P("data")}
+        add = jax.shard_map(lambda part, x: inner(part) + x, mesh=over, **specs)
+        return add(table, x)
+
+    x = jnp.ones((8, 4))
+    program = program_of(step, x)
+    assert len(program.constants) == 2
+    assert_close(run(program, x), [jax.jit(step)(x)])
+
+
 def test_layers_in_regions_are_planned_from_the_inside():
     over = mesh(data=2, model=2)
     specs = {"in_specs": (P("data"), P(None, "model")), "out_specs": P("data", "model")}
