@@ -18,7 +18,7 @@ from .applied import AppliedPlanner
 from .arguments import Arguments
 from .budget import Budget, format_bytes
 from .compile import (
-    compile_not_to_run,
+    assign,
     compiler_options,
     device_bytes,
     examine,
@@ -408,7 +408,8 @@ class Step:
             jitted = self._new_jit(request)
             lowered = jitted.lower(*args, **kwargs)
             if not to_run and request.target.machine.platform == "cuda":
-                return device_bytes(compile_not_to_run(lowered))
+                is_present = request.target.is_present
+                return assign(lowered, is_present=is_present).device_bytes
             compiled = lowered.compile()
         finally:
             del self._entries[key]

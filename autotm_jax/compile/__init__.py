@@ -1,11 +1,12 @@
 """What XLA made of a step: memory, and proof that a plan was realised."""
 
 from .absent import mark_on_host as mark_on_host
+from .assignment import Assignment as Assignment
+from .assignment import assign as assign
 from .collectives import Collectives as Collectives
 from .collectives import collectives as collectives
 from .lifetimes import Buffer as Buffer
 from .lifetimes import Lifetimes as Lifetimes
-from .lifetimes import compile_watched as compile_watched
 from .memory import (
     device_bytes as device_bytes,
 )

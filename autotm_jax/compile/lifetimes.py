@@ -10,13 +10,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-from .options import compile_not_to_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,45 +52,6 @@ class Lifetimes:
     kernels: tuple[str, ...]
     buffers: tuple[Buffer, ...]
     ticks: tuple[int, ...]
-
-
-def compile_watched(
-    lowered: Any, options: Mapping[str, Any]
-) -> tuple[Any, Lifetimes | None]:
-    """Compiles what is not to run, and watches where XLA puts what.
-
-    **Arguments:**
-
-    - `lowered`: a `jax.stages.Lowered`.
-    - `options`: XLA's, as for `compile`.
-
-    **Returns:**
-
-    The `jax.stages.Compiled`, and its `Lifetimes`; `None` if XLA did not write them
-    down as it is known to (an executable from JAX's own cache, another version), or
-    there is no place to write to.
-    """
-    try:
-        place = tempfile.TemporaryDirectory(prefix="autotm-jax-")
-    except OSError:
-        return compile_not_to_run(lowered, options), None
-    with place as directory:
-        dump = {"xla_dump_to": directory}
-        compiled = compile_not_to_run(lowered, {**options, **dump})
-        assigned = sorted(
-            Path(directory).glob("*_after_optimizations-buffer-assignment.txt"),
-            key=lambda path: path.stat().st_size,
-        )
-        if not assigned:
-            return compiled, None
-        # The autotuner compiles small modules of its own on the way.
-        path = assigned[-1]
-        name = path.name.replace("-buffer-assignment.txt", "-live-range.txt")
-        if not path.with_name(name).exists():
-            return compiled, None
-        return compiled, read_lifetimes(
-            path.read_text(), path.with_name(name).read_text()
-        )
 
 
 _TEMPORARY = re.compile(r"allocation \d+: size \d+,(?: page \d+,)? preallocated-temp:")

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .. import compat
-from ..compile import compile_watched, compiler_options, temp_bytes
+from ..compile import assign, compiler_options, temp_bytes
 from ..machine import Target
 from ..timeline import Timeline
 from ..trace import (
@@ -322,21 +322,25 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         )
         options = compiler_options(target.machine.platform)
         if target.machine.platform == "cuda":
-            compiled, lifetimes = compile_watched(lowered, options)
+            assigned = assign(lowered, options, target.is_present)
+            nbytes, text = assigned.temp_bytes, assigned.text
+            lifetimes = assigned.lifetimes
         else:
-            compiled, lifetimes = lowered.compile(options), None
+            compiled = lowered.compile(options)
+            nbytes, text = temp_bytes(compiled), compiled.as_text() or ""
+            lifetimes = None
     except Exception as error:  # noqa: BLE001 - an effect, a mesh, a missing library
         text = str(error).strip().partition("\n")[0][:200].rstrip(".")
         return f"it does not compile ({type(error).__name__}: {text})"
     size = [v.nbytes for v in program.values]
     counted = sum(size[v] for v in (*tensors, *made))
-    timeline, text = None, compiled.as_text() or ""
+    timeline = None
     # What a branch of a conditional does is taken as the one block that it is here.
     eqns = [program.equations[i].eqn for i in fragment.equations]
     if lifetimes is not None and not any(map(is_conditional, eqns)):
         surviving = {fragment.reads.index(v) for v in survivors}
         timeline = observed_timeline(text, lifetimes, surviving)
-    return Workspace(temp_bytes(compiled) - counted, timeline, plain_results(text))
+    return Workspace(nbytes - counted, timeline, plain_results(text))
 
 
 def _first(array: jax.Array, sharding: NamedSharding | None) -> jax.Array:

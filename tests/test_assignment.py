@@ -1,0 +1,94 @@
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import autotm_jax as autotm
+from autotm_jax import compat
+from autotm_jax.compile import assign, compiler_options, device_bytes, temp_bytes
+
+from .compiling import needs_cuda_plugin
+
+
+TABLE = np.arange(512 * 512, dtype=np.float32).reshape(512, 512)
+
+
+def step(w: Any, x: Any) -> Any:
+    """Donated, on the host and back, a constant, several results."""
+    y = jnp.tanh(x @ w)
+    away = jax.device_put(y, jax.memory.Space.Host)
+    z = jnp.sin(y) @ w.T
+    away, z = jax.lax.optimization_barrier((away, z))
+    back = jax.device_put(away, jax.memory.Space.Device)
+    return w + 1, (z @ TABLE).sum(), back.sum(), jax.lax.top_k(x, 3)
+
+
+def lowered() -> Any:
+    sharding = autotm.target("h100-sxm").sharding
+    w, x = (
+        jax.ShapeDtypeStruct((rows, 512), jnp.float32, sharding=sharding)
+        for rows in (512, 256)
+    )
+    return jax.jit(step, donate_argnums=0).lower(w, x)
+
+
+@needs_cuda_plugin
+@pytest.mark.parametrize("is_present", [False, True])
+def test_it_is_what_the_executable_has(is_present: bool):
+    options = compiler_options("cuda")
+    found = assign(lowered(), options, is_present)
+    compiled = lowered().compile(options)
+    assert found.device_bytes == device_bytes(compiled)
+    assert found.temp_bytes == temp_bytes(compiled) > 0
+    assert found.lifetimes is not None
+
+    def instructions(text: str) -> list[str]:
+        return re.findall(r"^ *(?:ROOT )?(%\S+ = \S+ \S+?)\(", text, re.MULTILINE)
+
+    assert instructions(found.text) == instructions(compiled.as_text())
+    assert instructions(found.text)
+
+
+@needs_cuda_plugin
+def test_no_code_is_made_for_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch):
+    seen: list[bool] = []
+    executable = "autotm_jax.compile.assignment._of_executable"
+    monkeypatch.setattr(executable, lambda *_: seen.append(True))
+    assign(lowered(), {}, is_present=False)
+    assert bool(seen) == (compat.STOP_BEFORE_CODE is None)
+    assign(lowered(), {}, is_present=True)
+    assert seen
+
+
+@needs_cuda_plugin
+def test_where_xla_dumped_nothing_before_it_stopped_it_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # It stops before anything is dumped.
+    stops = {"xla_hlo_profile": True}, "No such compile option"
+    monkeypatch.setattr(compat, "STOP_BEFORE_CODE", stops)
+    monkeypatch.setattr("autotm_jax.compile.options._NOT_TO_RUN", {})
+    found = assign(lowered(), {}, is_present=False)
+    assert found.device_bytes == device_bytes(lowered().compile())
+
+
+@needs_cuda_plugin
+def test_other_errors_are_not_taken_for_it():
+    with pytest.raises(Exception, match="xla_no_such_option"):
+        assign(lowered(), {"xla_no_such_option": True}, is_present=False)
+
+
+def test_without_a_place_to_write_to_it_compiles_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refuse(**_: Any) -> Any:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    small = jax.jit(lambda x: (x @ x).sum()).lower(TABLE)
+    found = assign(small)
+    assert found.lifetimes is None
+    assert found.device_bytes == device_bytes(small.compile())
