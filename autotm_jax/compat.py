@@ -21,8 +21,8 @@ JAXLIB_VERSION = importlib.metadata.version("jaxlib")
 READS_WRONG_SLICES = jaxlib.version.__version_info__ < (0, 11, 1)
 
 # jaxlib < 0.11 on CUDA: what has XLA stop once memory is assigned, and what its error
-# says then. It is to use a compiler of PTX that jaxlib is built without; a newer XLA asks
-# for that one before it assigns memory.
+# says then. It is to use a compiler of PTX that jaxlib is built without. (A newer XLA
+# asks for that one before it assigns memory.)
 STOP_BEFORE_CODE: tuple[Mapping[str, Any], str] | None = None
 if jaxlib.version.__version_info__ < (0, 11):
     STOP_BEFORE_CODE = {"xla_gpu_enable_libnvptxcompiler": True}, "LibNvPtxCompiler"
