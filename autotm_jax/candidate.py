@@ -13,6 +13,7 @@ from .placing import AGAIN, Placing
 from .plan import Plan
 from .profile import cache
 from .report.peak import tightest_point
+from .simulate import simulate
 from .solve import (
     Deadline,
     Formulation,
@@ -47,6 +48,9 @@ _REPACKINGS = 4
 # A plan that fits is not looked for any longer if it is slower than the one that does
 # not, or where that may be improved, than its bound, by this factor at most.
 _NEARLY = 1.001
+
+# A plan is said to take longer where its copies queue if it does by this factor.
+_QUEUES = 1.1
 
 # A cache entry that says that there is none.
 _NO_PLAN = "none"
@@ -270,15 +274,22 @@ class Candidate(Placing):
         problem = self._as_planned(found.schedule, self.problem)
         peak = replay(problem, found.schedule).device_peak
         problem = dataclasses.replace(problem, device_limit=max(limit, peak))
-        state = replay(problem, found.schedule)
+        # The checker says what it takes, and the simulator whether it does where copies
+        # queue up, which the checker spreads.
+        played = simulate(problem, found.schedule)
+        state, queues = played.replay, ""
+        if played.seconds > _QUEUES * played.modelled:
+            longer = played.seconds / played.modelled - 1
+            queues = f"played event by event, it takes {longer:.0%} longer than modelled"
         return Plan(
             budget,
             found.status,
             found.schedule,
-            note="; ".join(filter(None, (note, found.note))),
+            note="; ".join(filter(None, (note, found.note, queues))),
             device_bytes=self.fixed_bytes + packed_bytes(problem, state),
             host_bytes=state.host_peak,
             seconds=state.makespan,
+            simulated_seconds=played.seconds,
             unconstrained_seconds=self.unconstrained,
             bound=bound,
             gap=found.gap,

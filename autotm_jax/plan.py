@@ -46,6 +46,8 @@ class Plan:
     - `device_bytes`, `host_bytes`: predicted for the executable, arguments and results
         included; `None` if nothing was predicted (an untouched step).
     - `seconds`, `unconstrained_seconds`: predicted for the step, and without a limit.
+    - `simulated_seconds`: of the step, if its copies queue up on two engines and are
+        played event by event, where the prediction spreads them over what runs beside.
     - `bound`: the least seconds of the step that the boolean program may allow, as far
         as was proved. It offers a few lengths for each copy, so that a local search may
         find less. `None` for the plan that needs least, where no time was asked for.
@@ -69,6 +71,7 @@ class Plan:
     host_bytes: int = 0
     seconds: float | None = None
     unconstrained_seconds: float | None = None
+    simulated_seconds: float | None = None
     bound: float | None = None
     gap: float = 0.0
     solver: str = ""

@@ -121,6 +121,8 @@ class Step:
         self._planned: Any = _unplanned
         self._entries: dict[int, _Entry] = {}
         self._untouched_jits: dict[int, Any] = {}
+        # What XLA assigned to steps as they are, for a device that is not here.
+        self._uncoded: dict[int, Any] = {}
         self._has_noted_moves = False
         self._lock, self._planner = threading.RLock(), 0
 
@@ -173,6 +175,37 @@ class Step:
             args, kwargs = self._typed(args, kwargs)
             traced = self._trace(args, kwargs)
             return self._entry(traced, request, args, kwargs).plan
+
+    def verify(self, *args: Any, **kwargs: Any) -> Plan:
+        """The plan for arguments of these shapes, after XLA has kept its budget.
+
+        As `plan`, but the step is compiled, and planned again where XLA takes more than
+        was predicted, until the budget is kept. For a device that is not here this is
+        faster than `lower(...).compile()`, as XLA may leave out the code of kernels.
+
+        !!! Example
+
+            ```python
+            step = autotm.jit(train_step, budget="8GiB", target="h100-sxm")
+            plan = step.verify(state, batch)
+            print(plan.realised.device_bytes)
+            ```
+
+        **Arguments:**
+
+        - as the step's own; arrays may be `jax.ShapeDtypeStruct`s.
+
+        **Returns:**
+
+        A `Plan` with what XLA made of it, in `Plan.realised`.
+
+        **Raises:**
+
+        - `InfeasibleBudget`: if no plan meets the budget.
+        - `PlanNotRealised`: if XLA did something else than was planned.
+        """
+        self._prepared(args, kwargs, has_code=False)
+        return self.plan(*args, **kwargs)
 
     def place(self, *args: Any, **kwargs: Any) -> Any:
         """Puts the state where the plan wants it between calls.
@@ -242,6 +275,7 @@ class Step:
             self._planned, self._divides = _unplanned, False
             self._entries.clear()
             self._untouched_jits.clear()
+            self._uncoded.clear()
 
     @contextlib.contextmanager
     def _planning(self) -> Iterator[None]:
@@ -276,10 +310,12 @@ class Step:
             measure = is_alone and config.measure
         return Request(target, budget, host_budget, measure, solver, formulation)
 
-    def _prepared(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def _prepared(
+        self, args: Any, kwargs: Any, has_code: bool = True
+    ) -> tuple[Any, Any]:
         request = self._request()
         args, kwargs = self._arguments.on(request.target, args, kwargs)
-        return self._realise(args, kwargs, may_run=False)
+        return self._realise(args, kwargs, may_run=False, has_code=has_code)
 
     def _new_jit(self, request: Request) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
@@ -409,7 +445,10 @@ class Step:
             lowered = jitted.lower(*args, **kwargs)
             if not to_run and request.target.machine.platform == "cuda":
                 is_present = request.target.is_present
-                return assign(lowered, is_present=is_present).device_bytes
+                found = assign(lowered, is_present=is_present).executable
+                if not is_present:
+                    self._uncoded[key] = found
+                return device_bytes(found)
             compiled = lowered.compile()
         finally:
             del self._entries[key]
@@ -426,7 +465,12 @@ class Step:
         return Plan(None, Status.UNSUPPORTED, note=reason)
 
     def _realise(
-        self, args: Any, kwargs: Any, may_run: bool = True, is_call: bool = True
+        self,
+        args: Any,
+        kwargs: Any,
+        may_run: bool = True,
+        is_call: bool = True,
+        has_code: bool = True,
     ) -> tuple[Any, Any]:
         """Plans, compiles and checks until the budget is kept.
 
@@ -435,11 +479,11 @@ class Step:
         for _ in range(_TRACES - 1):
             # Unless JAX has traced it anew on the way.
             with contextlib.suppress(_NotPlanned):
-                return self._realise_traced(args, kwargs, may_run, is_call)
-        return self._realise_traced(args, kwargs, may_run, is_call)
+                return self._realise_traced(args, kwargs, may_run, is_call, has_code)
+        return self._realise_traced(args, kwargs, may_run, is_call, has_code)
 
     def _realise_traced(
-        self, args: Any, kwargs: Any, may_run: bool, is_call: bool
+        self, args: Any, kwargs: Any, may_run: bool, is_call: bool, has_code: bool
     ) -> tuple[Any, Any]:
         with self._planning():
             request = self._request()
@@ -475,9 +519,15 @@ class Step:
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    compiled = self._lowered(plan, *given).compile()
+                    lowered = self._lowered(plan, *given)
+                    if has_code or request.target.is_present:
+                        executable = lowered.compile()
+                    elif plan.is_untouched and key in self._uncoded:
+                        executable = self._uncoded.pop(key)
+                    else:
+                        executable = assign(lowered, is_present=False).executable
                     evidence = examine(
-                        compiled, plan.schedule, platform, plan.copies_inside
+                        executable, plan.schedule, platform, plan.copies_inside
                     )
                     LOGGER.info(
                         "Plan %d of %s takes %s when compiled.",
@@ -512,6 +562,7 @@ class Step:
                         traced, plan, planner, is_final=True, state=entry.state
                     )
                     self._untouched_jits.pop(key, None)
+                    self._uncoded.pop(key, None)
                     if may_run:
                         count = let_go((args, kwargs), given)
                         self._note_moved(count if is_call else 0)

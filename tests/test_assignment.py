@@ -8,7 +8,14 @@ import pytest
 
 import autotm_jax as autotm
 from autotm_jax import compat
-from autotm_jax.compile import assign, compiler_options, device_bytes, temp_bytes
+from autotm_jax.compile import (
+    Uncoded,
+    assign,
+    compiler_options,
+    device_bytes,
+    host_bytes,
+    temp_bytes,
+)
 
 from .compiling import needs_cuda_plugin
 
@@ -23,7 +30,8 @@ def step(w: Any, x: Any) -> Any:
     z = jnp.sin(y) @ w.T
     away, z = jax.lax.optimization_barrier((away, z))
     back = jax.device_put(away, jax.memory.Space.Device)
-    return w + 1, (z @ TABLE).sum(), back.sum(), jax.lax.top_k(x, 3)
+    host = jax.device_put(z[:256, :512], jax.memory.Space.Host)
+    return w + 1, (z @ TABLE).sum(), back.sum(), host, jax.lax.top_k(x, 3)
 
 
 def lowered() -> Any:
@@ -41,38 +49,37 @@ def test_it_is_what_the_executable_has(is_present: bool):
     options = compiler_options("cuda")
     found = assign(lowered(), options, is_present)
     compiled = lowered().compile(options)
-    assert found.device_bytes == device_bytes(compiled)
-    assert found.temp_bytes == temp_bytes(compiled) > 0
+    assert device_bytes(found.executable) == device_bytes(compiled)
+    assert temp_bytes(found.executable) == temp_bytes(compiled) > 0
+    # One is a result, the other comes back.
+    assert host_bytes(found.executable) == host_bytes(compiled) == 2 * 256 * 512 * 4
     assert found.lifetimes is not None
 
     def instructions(text: str) -> list[str]:
         return re.findall(r"^ *(?:ROOT )?(%\S+ = \S+ \S+?)\(", text, re.MULTILINE)
 
-    assert instructions(found.text) == instructions(compiled.as_text())
-    assert instructions(found.text)
+    ours = instructions(found.executable.as_text())
+    assert ours and ours == instructions(compiled.as_text())
 
 
 @needs_cuda_plugin
-def test_no_code_is_made_for_a_gpu_that_is_not_here(monkeypatch: pytest.MonkeyPatch):
-    seen: list[bool] = []
-    executable = "autotm_jax.compile.assignment._of_executable"
-    monkeypatch.setattr(executable, lambda *_: seen.append(True))
-    assign(lowered(), {}, is_present=False)
-    assert bool(seen) == (compat.STOP_BEFORE_CODE is None)
-    assign(lowered(), {}, is_present=True)
-    assert seen
+def test_no_code_is_made_for_a_gpu_that_is_not_here():
+    is_known = compat.STOP_BEFORE_CODE is not None
+    found = assign(lowered(), is_present=False).executable
+    assert isinstance(found, Uncoded) == is_known
+    assert not isinstance(assign(lowered()).executable, Uncoded)
 
 
 @needs_cuda_plugin
 def test_where_xla_dumped_nothing_before_it_stopped_it_is_compiled(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    # It stops before anything is dumped.
-    stops = {"xla_hlo_profile": True}, "No such compile option"
+    # It stops at once.
+    stops = {"xla_no_such_option": True}, "No such compile option"
     monkeypatch.setattr(compat, "STOP_BEFORE_CODE", stops)
-    monkeypatch.setattr("autotm_jax.compile.options._NOT_TO_RUN", {})
-    found = assign(lowered(), {}, is_present=False)
-    assert found.device_bytes == device_bytes(lowered().compile())
+    found = assign(lowered(), is_present=False).executable
+    assert not isinstance(found, Uncoded)
+    assert device_bytes(found) == device_bytes(lowered().compile())
 
 
 @needs_cuda_plugin
@@ -91,4 +98,4 @@ def test_without_a_place_to_write_to_it_compiles_all_the_same(
     small = jax.jit(lambda x: (x @ x).sum()).lower(TABLE)
     found = assign(small)
     assert found.lifetimes is None
-    assert found.device_bytes == device_bytes(small.compile())
+    assert device_bytes(found.executable) == device_bytes(small.compile())

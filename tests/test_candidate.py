@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -10,6 +11,7 @@ import autotm_jax as autotm
 from autotm_jax import SolverOptions, Status
 from autotm_jax.candidate import Candidate
 from autotm_jax.machine import Target, describe
+from autotm_jax.simulate import simulate
 from autotm_jax.solve import (
     PROGRAMS,
     Formulation,
@@ -210,3 +212,26 @@ def test_no_part_of_a_loop_runs_once():
         for count in one.parts(least + part * (most - least) // 40).values()
     }
     assert found >= {2, 6} and found <= {2, 3, 4, 5, 6}
+
+
+def test_a_plan_is_played_event_by_event(monkeypatch: pytest.MonkeyPatch):
+    program = program_of(chain_step, *chain_arguments())
+    made = Candidate(program, HERE, 2**40, SolverOptions())
+    found = dataclasses.replace(
+        made.least, schedule=offload_everything(made.problem), bound=0.0
+    )
+    plan = made.plan(found, None, float("inf"), "")
+    assert plan.problem is not None and plan.seconds is not None
+    played = simulate(plan.problem, plan.schedule)
+    assert plan.simulated_seconds == played.seconds > 0
+    assert "event by event" not in plan.note
+
+    # Where copies wait for each other so that it shows, it is said.
+    late = dataclasses.replace(played.run, makespan=1.25 * plan.seconds)
+    queueing = dataclasses.replace(played, run=late)
+    monkeypatch.setattr("autotm_jax.candidate.simulate", lambda *_: queueing)
+    plan = made.plan(found, None, float("inf"), "")
+    assert plan.simulated_seconds == late.makespan
+    assert plan.note.endswith(
+        "played event by event, it takes 25% longer than modelled"
+    )

@@ -570,6 +570,34 @@ def test_the_least_budget_compiles(strict: None):
     assert autotm.device_bytes(compiled) <= least
 
 
+@needs_cuda_plugin
+@pytest.mark.parametrize("budget", ["min", "1TiB"])
+def test_a_verified_plan_is_what_an_executable_takes(budget: str, strict: None):
+    args = chain_arguments(layers=4, width=256, batch=4096)
+    step = autotm.jit(chain_step, budget=budget, target="h100-sxm")
+    plan = step.verify(*args)
+    assert plan.is_untouched == (budget == "1TiB")
+    compiled = step.lower(*args).compile()
+    assert plan.realised is not None
+    assert plan.realised.device_bytes == autotm.device_bytes(compiled)
+    assert plan.realised.host_bytes == autotm.host_bytes(compiled)
+    assert step.plan(*args).realised == plan.realised
+    # The other way around, too.
+    again = autotm.jit(chain_step, budget=budget, target="h100-sxm")
+    again.lower(*args).compile()
+    assert again.verify(*args).realised == plan.realised
+
+
+def test_a_step_that_is_here_is_verified_before_it_runs(quiet: None):
+    args = chain_arguments()
+    step = min_jit(chain_step)
+    assert step.plan(*args).realised is None
+    realised = step.verify(*args).realised
+    assert realised is not None and realised.device_bytes > 0
+    assert_close(step(*args), chain_step(*args))
+    assert step.plan(*args).realised == realised
+
+
 # Values.
 
 

@@ -25,8 +25,7 @@ def show_plan(options: argparse.Namespace) -> None:
         plan = step.plan(*named.args)
     if options.compile:
         with busy("compiling"):
-            step.lower(*named.args).compile()
-        plan = step.plan(*named.args)
+            plan = step.verify(*named.args)
     if options.save:
         plan.save(options.save)
     with busy("drawing"):
@@ -117,6 +116,7 @@ def figures(plan: Plan) -> dict[str, Any]:
         "device_bytes": plan.device_bytes,
         "host_bytes": plan.host_bytes,
         "seconds": plan.seconds,
+        "simulated_seconds": plan.simulated_seconds,
         "seconds_without_a_limit": plan.unconstrained_seconds,
         "moved_bytes": plan.moved_bytes,
         "recomputed_bytes": plan.recomputed_bytes,

@@ -2,6 +2,7 @@
 
 from .absent import mark_on_host as mark_on_host
 from .assignment import Assignment as Assignment
+from .assignment import Uncoded as Uncoded
 from .assignment import assign as assign
 from .collectives import Collectives as Collectives
 from .collectives import collectives as collectives

@@ -11,23 +11,21 @@ import dataclasses
 import functools
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import compat
 from .lifetimes import Lifetimes, read_lifetimes
-from .memory import device_bytes, temp_bytes
 from .options import compile_not_to_run
 
 
-# Memory of the host has a color, and newer versions say on which page one is.
 _ALLOCATION = re.compile(
-    r"^allocation \d+: size (\d+),(?: page \d+,)? (?!color )(.*):$", re.MULTILINE
+    r"^allocation \d+: size (\d+),(?: color (\d+),)?(?: page \d+,)? (.*):$",
+    re.MULTILINE,
 )
-_TEMPORARY = "preallocated-temp"
-# What kernels keep in registers, and what is in the executable already.
-_NO_MEMORY = ("thread-local", "constant")
+_HOST = "5"  # the color of pinned host memory
 
 _SCHEDULED = "_after_optimizations.txt"
 _BUFFERS = "_after_optimizations-buffer-assignment.txt"
@@ -35,19 +33,55 @@ _RANGES = "_after_optimizations-live-range.txt"
 
 
 @dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Bytes as `jax.stages.Compiled.memory_analysis` names them.
+
+    Arguments that results take the place of are arguments only, so that there are no
+    aliases.
+    """
+
+    argument_size_in_bytes: int = 0
+    output_size_in_bytes: int = 0
+    temp_size_in_bytes: int = 0
+    alias_size_in_bytes: int = 0
+    host_argument_size_in_bytes: int = 0
+    host_output_size_in_bytes: int = 0
+    host_temp_size_in_bytes: int = 0
+    host_alias_size_in_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Uncoded:
+    """What can be said of an executable for which XLA made no code.
+
+    It says so as a `jax.stages.Compiled` does.
+
+    - `text`: the scheduled HLO.
+    - `sizes`: bytes of memory.
+    """
+
+    text: str = dataclasses.field(repr=False)
+    sizes: Sizes
+
+    def as_text(self) -> str:
+        """The scheduled HLO."""
+        return self.text
+
+    def memory_analysis(self) -> Sizes:
+        """Bytes of memory."""
+        return self.sizes
+
+
+@dataclasses.dataclass(frozen=True)
 class Assignment:
     """What XLA assigned.
 
-    - `text`: the scheduled HLO.
-    - `device_bytes`: arguments, results and temporaries.
-    - `temp_bytes`: of those, the temporaries.
+    - `executable`: a `jax.stages.Compiled`, or an `Uncoded`.
     - `dumped`: XLA's dumps of its buffer assignment and of live ranges; `None` if it
         wrote none (an executable from JAX's own cache, no place to write to).
     """
 
-    text: str
-    device_bytes: int
-    temp_bytes: int
+    executable: Any
     dumped: tuple[str, str] | None = dataclasses.field(default=None, repr=False)
 
     @functools.cached_property
@@ -70,22 +104,22 @@ def assign(
 
     **Returns:**
 
-    The `Assignment`: the same, whether code was made or not.
+    The `Assignment`: the same bytes and schedule, whether code was made or not.
     """
     given = dict(options or {})
     try:
         place = tempfile.TemporaryDirectory(prefix="autotm-jax-")
     except OSError:
-        return _of_executable(compile_not_to_run(lowered, given), None)
+        return Assignment(compile_not_to_run(lowered, given))
     with place as directory:
         given["xla_dump_to"] = directory
         if not is_present and compat.STOP_BEFORE_CODE is not None:
             _compile_until_assigned(lowered, given, *compat.STOP_BEFORE_CODE)
-            dump = _Dump.within(Path(directory))
-            if dump is not None:
-                return dump.assignment()
+            text, dumped = _dumped_within(Path(directory))
+            if dumped is not None:
+                return Assignment(Uncoded(text, _sizes(dumped[0])), dumped)
         compiled = compile_not_to_run(lowered, given)
-        return _of_executable(compiled, _Dump.within(Path(directory)))
+        return Assignment(compiled, _dumped_within(Path(directory))[1])
 
 
 def _compile_until_assigned(
@@ -98,35 +132,33 @@ def _compile_until_assigned(
             raise
 
 
-@dataclasses.dataclass(frozen=True)
-class _Dump:
-    text: str
-    buffers: str
-    ranges: str
-
-    @staticmethod
-    def within(directory: Path) -> _Dump | None:
-        # The autotuner compiles small modules of its own on the way.
-        assigned = sorted(
-            directory.glob(f"*{_BUFFERS}"), key=lambda path: path.stat().st_size
-        )
-        if not assigned:
-            return None
-        stem = assigned[-1].name.removesuffix(_BUFFERS)
-        paths = [directory / f"{stem}{end}" for end in (_SCHEDULED, _BUFFERS, _RANGES)]
-        if not all(path.exists() for path in paths):
-            return None
-        return _Dump(*(path.read_text() for path in paths))
-
-    def assignment(self) -> Assignment:
-        found = [(int(n), kind) for n, kind in _ALLOCATION.findall(self.buffers)]
-        taken = [(n, kind) for n, kind in found if not kind.startswith(_NO_MEMORY)]
-        temporary = sum(n for n, kind in taken if kind.startswith(_TEMPORARY))
-        total = sum(n for n, _ in taken)
-        return Assignment(self.text, total, temporary, (self.buffers, self.ranges))
+def _dumped_within(directory: Path) -> tuple[str, tuple[str, str] | None]:
+    """The scheduled HLO, the buffer assignment and the live ranges."""
+    # The autotuner compiles small modules of its own on the way.
+    assigned = sorted(
+        directory.glob(f"*{_BUFFERS}"), key=lambda path: path.stat().st_size
+    )
+    if not assigned:
+        return "", None
+    stem = assigned[-1].name.removesuffix(_BUFFERS)
+    paths = [directory / f"{stem}{end}" for end in (_SCHEDULED, _BUFFERS, _RANGES)]
+    if not all(path.exists() for path in paths):
+        return "", None
+    text, buffers, ranges = (path.read_text() for path in paths)
+    return text, (buffers, ranges)
 
 
-def _of_executable(compiled: Any, dump: _Dump | None) -> Assignment:
-    dumped = None if dump is None else (dump.buffers, dump.ranges)
-    figures = device_bytes(compiled), temp_bytes(compiled)
-    return Assignment(compiled.as_text() or "", *figures, dumped)
+def _sizes(buffers: str) -> Sizes:
+    found: Counter[str] = Counter()
+    for nbytes, color, kind in _ALLOCATION.findall(buffers):
+        if kind.startswith("parameter"):
+            name = "argument"
+        elif "maybe-live-out" in kind:
+            name = "output"
+        elif kind.startswith("preallocated-temp"):
+            name = "temp"
+        else:
+            continue  # in registers of a kernel, or a constant of the executable
+        place = "host_" if color == _HOST else ""
+        found[f"{place}{name}_size_in_bytes"] += int(nbytes)
+    return Sizes(**found)

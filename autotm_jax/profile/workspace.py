@@ -323,24 +323,21 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         options = compiler_options(target.machine.platform)
         if target.machine.platform == "cuda":
             assigned = assign(lowered, options, target.is_present)
-            nbytes, text = assigned.temp_bytes, assigned.text
-            lifetimes = assigned.lifetimes
+            executable, lifetimes = assigned.executable, assigned.lifetimes
         else:
-            compiled = lowered.compile(options)
-            nbytes, text = temp_bytes(compiled), compiled.as_text() or ""
-            lifetimes = None
+            executable, lifetimes = lowered.compile(options), None
     except Exception as error:  # noqa: BLE001 - an effect, a mesh, a missing library
         text = str(error).strip().partition("\n")[0][:200].rstrip(".")
         return f"it does not compile ({type(error).__name__}: {text})"
     size = [v.nbytes for v in program.values]
     counted = sum(size[v] for v in (*tensors, *made))
-    timeline = None
+    timeline, text = None, executable.as_text() or ""
     # What a branch of a conditional does is taken as the one block that it is here.
     eqns = [program.equations[i].eqn for i in fragment.equations]
     if lifetimes is not None and not any(map(is_conditional, eqns)):
         surviving = {fragment.reads.index(v) for v in survivors}
         timeline = observed_timeline(text, lifetimes, surviving)
-    return Workspace(nbytes - counted, timeline, plain_results(text))
+    return Workspace(temp_bytes(executable) - counted, timeline, plain_results(text))
 
 
 def _first(array: jax.Array, sharding: NamedSharding | None) -> jax.Array:

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from ..budget import format_bytes
-from ..simulate import simulate
 from ..solve import Formulation, Schedule
 from .course import course_of
 from .loops import loop_notes
@@ -130,13 +129,15 @@ def _time_rows(plan: Plan) -> list[tuple[str, str]]:
 def _before_rows(plan: Plan) -> list[tuple[str, str]]:
     # Played event by event; what it is compared to; how much of the copies is hidden.
     program, problem, state = plan.program, plan.problem, plan.replay
+    played = plan.simulated_seconds
     if plan.is_untouched or program is None or problem is None or state is None:
         return []
-    plain, played = course_of(plan, Schedule()), simulate(problem, plan.schedule)
+    assert played is not None
+    plain = course_of(plan, Schedule())
     device = format_bytes(plain.device[plain.peak])
     before = f"{device}, {said(plain.modelled)}, nothing moved or computed again"
     rows = [
-        ("simulated", f"{said(played.seconds)}, event by event on two copy engines"),
+        ("simulated", f"{said(played)}, event by event on two copy engines"),
         ("before", f"{before} (modelled)"),
     ]
     schedule, link = plan.schedule, problem.link

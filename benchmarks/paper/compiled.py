@@ -99,13 +99,13 @@ def compile_within(workload: Workload, budget: int) -> tuple[Cell, ...]:
         target=TARGET,
         donate_argnums=workload.donate_argnums,
     )
-    start, planned, failed = time.perf_counter(), None, None
+    start, planned, plan, failed = time.perf_counter(), None, None, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", autotm.AutoTMWarning)
         try:
             step.plan(*workload.args)
             planned = time.perf_counter()
-            step.lower(*workload.args).compile()
+            plan = step.verify(*workload.args)
         except autotm.AutoTMError as error:
             failed = type(error).__name__
     done = time.perf_counter()
@@ -113,11 +113,9 @@ def compile_within(workload: Workload, budget: int) -> tuple[Cell, ...]:
         seconds = done - start, None
     else:
         seconds = planned - start, done - planned
-    if failed is not None:
+    if plan is None:
         nothing = (None,) * (len(COLUMNS) - 7)
         return None, budget / GB, failed, *nothing, *seconds
-    # The one that kept the budget.
-    plan = step.plan(*workload.args)
     assert plan.realised is not None and plan.device_bytes is not None
     device, predicted = plan.realised.device_bytes, None
     if plan.status is not autotm.Status.UNTOUCHED:  # else it is what XLA says, too
