@@ -49,7 +49,7 @@ class TensorGraphs(Columns):
     def __init__(self, problem: Problem, reach: int = 0):
         super().__init__(problem)
         for index, tensor in enumerate(problem.tensors):
-            self._add_tensor(index, tensor, _gadgets(tensor, reach))
+            self._add_tensor(index, tensor, gadgets(tensor, reach))
 
     def _add_tensor(
         self, index: int, tensor: Tensor, gadgets: Sequence[Gadget]
@@ -95,14 +95,11 @@ class TensorGraphs(Columns):
     def _move(
         self, index: int, tensor: Tensor, g: int, gadgets: Sequence[Gadget]
     ) -> None:
-        gadget, nbytes, value = gadgets[g], tensor.nbytes, tensor.value
+        gadget, nbytes = gadgets[g], tensor.nbytes
         at = gadget.at
         if g < len(gadgets) - 1:
             following = gadgets[g + 1].at
-            after = max(k for k in tensor.touches if k <= at)
-            store = Store(value, at, at + 1)
-            if not gadget.is_touch:
-                store = Store(value, after, at + 1, -1 if at == after + 1 else at)
+            store = store_at(tensor, at)
             write = self.add(index, ("fresh", g), ("host", g + 1), store)
             self.fill("host", write, store.window[0], following + 1, nbytes)
             self.spread("out", write, store)
@@ -110,10 +107,7 @@ class TensorGraphs(Columns):
                 drop = self.add(index, ("clean", g), ("host", g + 1))
                 self.fill("host", drop, at + 1, following + 1, nbytes)
         if g > 0:
-            use = min(k for k in tensor.touches if k >= at)
-            fetch = Fetch(value, at, use)
-            if not gadget.is_touch:
-                fetch = Fetch(value, at, use, -1 if use == at + 1 else at + 1)
+            fetch = fetch_at(tensor, at)
             read = self.add(index, ("host", g), ("clean", g), fetch)
             self.fill("device", read, at, at + 1, nbytes)
             self._arrive(index, at, read)
@@ -132,7 +126,34 @@ class TensorGraphs(Columns):
             self.fill("host", wait, gadget.at + 1, following + 1, tensor.nbytes)
 
 
-def _gadgets(tensor: Tensor, reach: int) -> list[Gadget]:
+def store_at(tensor: Tensor, at: int) -> Store:
+    """The write of a tensor at the gadget of a segment."""
+    after = max(k for k in tensor.touches if k <= at)
+    if after == at:
+        return Store(tensor.value, at, at + 1)
+    return Store(tensor.value, after, at + 1, -1 if at == after + 1 else at)
+
+
+def fetch_at(tensor: Tensor, at: int) -> Fetch:
+    """The read of a tensor at the gadget of a segment."""
+    use = min(k for k in tensor.touches if k >= at)
+    if use == at:
+        return Fetch(tensor.value, at, use)
+    return Fetch(tensor.value, at, use, -1 if use == at + 1 else at + 1)
+
+
+def gadgets(tensor: Tensor, reach: int) -> list[Gadget]:
+    """The gadgets of a tensor, in order.
+
+    **Arguments:**
+
+    - `tensor`: whose.
+    - `reach`: how many segments from a touch it may move beside.
+
+    **Returns:**
+
+    One at every touch, and one at every other segment near one.
+    """
     first, last = tensor.touches[0], tensor.touches[-1]
     near = {
         k
