@@ -96,12 +96,14 @@ def limit_of(free: Problem) -> float:
     return replay(free, Schedule()).device_peak * 0.55
 
 
-def test_an_asynchronous_search_without_an_answer_takes_the_synchronous_plan(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("seed", "is_laid"), [(2, False), (3, True)])
+def test_an_asynchronous_search_without_an_answer_begins_with_the_synchronous_plan(
+    monkeypatch: pytest.MonkeyPatch, seed: int, is_laid: bool
 ):
-    whole, free = Model.run, random_problem(3)
+    whole, free = Model.run, random_problem(seed)
     limit = limit_between(free, 0.6)
-    reach = len(PROGRAMS[Formulation.ASYNCHRONOUS](free).columns.edges)
+    program = PROGRAMS[Formulation.ASYNCHRONOUS](free)
+    reach = len(program.columns.edges)
 
     def only_small(model: Model, *args: Any, **kwargs: Any) -> Any:
         return (
@@ -111,10 +113,21 @@ def test_an_asynchronous_search_without_an_answer_takes_the_synchronous_plan(
     synchronous = PROGRAMS[Formulation.SYNCHRONOUS](free).fastest(limit, EXACT)
     assert synchronous.schedule is not None
     monkeypatch.setattr(Model, "run", only_small)
-    found = PROGRAMS[Formulation.ASYNCHRONOUS](free).fastest(limit, EXACT)
-    assert found.schedule == synchronous.schedule
-    assert found.status is Status.TIME_LIMIT
-    assert found.note == "no copy runs beside a segment"
+    found = program.fastest(limit, EXACT)
+    assert found.schedule is not None
+    state = replay(dataclasses.replace(free, device_limit=limit), found.schedule)
+    assert not state.faults
+    assert found.objective == program.seconds_of(found.schedule, state)
+    if is_laid:
+        # Its copies run beside segments, and that is all that was done.
+        assert found.objective < synchronous.objective
+        assert found.status is Status.ROUNDED
+        assert found.note == ""
+    else:
+        # No segment near its copies has room for them.
+        assert found.schedule == synchronous.schedule
+        assert found.status is Status.TIME_LIMIT
+        assert found.note == "no copy runs beside a segment"
 
 
 @pytest.mark.parametrize("name", ["compute", "workspace"])

@@ -19,11 +19,15 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from .beside import lay_beside
+from .checker import Replay
 from .columns import Columns
 from .deadline import Deadline
 from .model import MS, Model
 from .problem import Problem
 from .program import BooleanProgram
+from .routes import one_engine
+from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 from .synchronous import SynchronousProgram
 from .tensorgraph import TensorGraphs
@@ -34,6 +38,11 @@ _REACH = 15
 
 # The part of the time for the synchronous program.
 _PART = 0.25
+
+# Seconds at most to lay copies beside segments without a program, and as a part of the
+# time.
+_LAID_SECONDS = 2.0
+_LAID = 0.15
 
 
 class AsynchronousProgram(BooleanProgram):
@@ -46,12 +55,19 @@ class AsynchronousProgram(BooleanProgram):
     def fastest(self, limit: float, options: SolverOptions) -> Solution:
         """As of every program, from the synchronous plan, and never worse than that.
 
-        Every plan of that is one here, too, and it has far fewer columns.
+        Every plan of that is one here, too, and it has far fewer columns. Its copies
+        are laid beside segments before this program is solved, and often that is as
+        much as can be found in the time.
         """
         deadline = Deadline(options.time_limit)
         part = dataclasses.replace(options, time_limit=_PART * options.time_limit)
         waiting = self._synchronous.fastest(limit, part)
         self._remember(waiting)
+        if waiting.schedule is not None:
+            problem = dataclasses.replace(self.problem, device_limit=limit)
+            seconds = min(_LAID_SECONDS, _LAID * options.time_limit, deadline.left())
+            laid = lay_beside(problem, waiting.schedule, _REACH, seconds)
+            self._remember(dataclasses.replace(waiting, schedule=laid))
         rest = dataclasses.replace(options, time_limit=deadline.left())
         found = super().fastest(limit, rest)
         found = dataclasses.replace(found, seconds=deadline.taken())
@@ -61,6 +77,16 @@ class AsynchronousProgram(BooleanProgram):
         status = Status.OPTIMAL if is_proved else Status.TIME_LIMIT
         note = "; ".join(filter(None, ("no copy runs beside a segment", found.note)))
         return dataclasses.replace(found, status=status, note=note)
+
+    def seconds_of(self, schedule: Schedule, replayed: Replay) -> float:
+        """With both directions added up, as in the rows of this program.
+
+        The checker has two engines, and finds less. What is found is compared with a
+        bound, and with what else the solver finds, and both count as the program does:
+        a plan without a program is worth no more than the same plan with one.
+        """
+        beside, waits = one_engine(self.problem, schedule, replayed)
+        return float(np.maximum(replayed.compute, beside).sum()) + waits
 
     def columns_of(self, problem: Problem) -> Columns:
         """A gadget per touch and per segment near one."""

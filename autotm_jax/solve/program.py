@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
-from .checker import replay
+from .checker import Replay, replay
 from .columns import Columns
 from .deadline import Deadline
 from .improve import descend
@@ -126,6 +126,19 @@ class BooleanProgram(abc.ABC):
     def timing(self, model: Model) -> tuple[list[Any], Any]:
         """The rows that define the makespan, and the makespan, in milliseconds."""
 
+    def seconds_of(self, schedule: Schedule, replayed: Replay) -> float:
+        """Seconds of the step as the objective of the program has them.
+
+        **Arguments:**
+
+        - `schedule`, `replayed`: a plan, and what the checker says of it.
+
+        **Returns:**
+
+        Seconds.
+        """
+        return replayed.makespan
+
     def fastest(self, limit: float, options: SolverOptions) -> Solution:
         """The fastest plan within a device limit.
 
@@ -156,7 +169,7 @@ class BooleanProgram(abc.ABC):
         for number, known in enumerate(self._known):
             state = replay(problem, known)
             if not state.faults:
-                sound.append((state.makespan, number))
+                sound.append((self.seconds_of(known, state), number))
         return self._known[min(sound)[1]] if sound else None
 
     def _remember(self, found: Solution) -> None:
