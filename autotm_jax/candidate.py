@@ -279,8 +279,8 @@ class Candidate(Placing):
         played = simulate(problem, found.schedule)
         state, queues = played.replay, ""
         if played.seconds > _QUEUES * played.modelled:
-            longer = played.seconds / played.modelled - 1
-            queues = f"played event by event, it takes {longer:.0%} longer than modelled"
+            more = played.seconds / played.modelled - 1
+            queues = f"played event by event, it takes {more:.0%} longer than modelled"
         return Plan(
             budget,
             found.status,
