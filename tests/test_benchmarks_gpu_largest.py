@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from autotm_jax.machine import Target, describe
@@ -120,3 +121,15 @@ def test_what_xla_computes_again_is_no_line_to_follow():
     found, tried = largest(bent.__getitem__, 16, 74_527, 2, 4, known)
     assert list(tried) == [16, 50, 66, 132, 98]
     assert found == 66
+
+
+def test_where_xla_computes_again_the_usual_tries_are_enough():
+    # MiB of GPT-12 as XLA compiles it for a card of 74,527 MiB; beyond, straight on.
+    batches = [0, 16, 56, 72, 76, 80, 84, 88, 96, 196]
+    mebibytes = [1763, 24816, 57794, 58678, 60759, 63058, 66123, 68660, 72842, 124_842]
+
+    def nbytes(batch: int) -> int:
+        return int(np.interp(batch, batches, mebibytes))
+
+    found, _ = largest(nbytes, 16, 74_527, 2, known={0: 1763})
+    assert found == 98

@@ -19,7 +19,7 @@ from .reasons import is_out_of_memory, reason_of
 from .ways import LEAST, Way
 
 
-TRIES, FEW_TRIES = 4, 2
+TRIES, FEW_TRIES = 6, 2
 """How many batches are tried at most: usually, and of small workloads."""
 
 
