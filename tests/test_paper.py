@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,33 @@ def test_the_command_names_what_there_is(capsys: pytest.CaptureFixture[str]):
         main(["figures"])
     said = capsys.readouterr().err
     assert "no experiment 'figures': there are kernels, ratios, large" in said
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_what_takes_long_runs_beside_the_others(
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    begun: list[str] = []
+
+    def begin(name: str, out: Path) -> subprocess.Popen[str]:
+        begun.append(name)
+        code = f"print('## {name}, elsewhere'); raise SystemExit({status})"
+        line = [sys.executable, "-c", code]
+        return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+
+    monkeypatch.setattr("benchmarks.paper.__main__._begin", begin)
+    if status:
+        with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
+            run(("compiled", "kernels"), False, tmp_path)
+        return
+    assert [*run(("compiled", "kernels"), False, tmp_path)] == ["kernels"]
+    assert begun == ["compiled"]
+    printed = capsys.readouterr().out
+    assert printed.startswith("## kernels: ")
+    assert printed.endswith("\n\n## compiled, elsewhere\n")
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -19,7 +19,7 @@ EXPERIMENTS: dict[str, Experiment] = {}
 """By name, in the order in which their modules are imported."""
 
 LONG: set[str] = set()
-"""Those whose full form takes so long that it has to be asked for by name."""
+"""Those whose full form takes so long that it runs beside the others."""
 
 
 def experiment(
@@ -38,7 +38,8 @@ def experiment(
     **Arguments:**
 
     - `name`: what the command line calls it.
-    - `takes_long`: whether its full form is run only if it is named.
+    - `takes_long`: whether its full form runs beside the others, in a process of its
+        own.
 
     **Returns:**
 
