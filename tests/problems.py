@@ -9,12 +9,14 @@ from autotm_jax.solve import (
     Carried,
     Configuration,
     Crossing,
+    Fetch,
     JointProgram,
     Link,
     Problem,
     Recipe,
     Schedule,
     SolverOptions,
+    Store,
     Tensor,
     Variant,
     replay,
@@ -178,6 +180,42 @@ def tiny_problem(seed: int) -> Problem:
         lean = Variant("lean", factor * found.compute[k], workspace, host=host)
         found = dataclasses.replace(found, variants={k: (lean,)})
     return found
+
+
+def random_moves(seed: int) -> Problem:
+    """A random problem, with tensors that are made more often than once in some."""
+    found, draw = random_problem(seed).moved_only, random.Random(seed)
+    tensors = tuple(
+        dataclasses.replace(tensor, times=draw.choice([1, 1, 3]))
+        for tensor in found.tensors
+    )
+    compute = list(found.compute)
+    compute[draw.randrange(len(compute))] *= draw.choice([0.0, 1.0, 1.0])
+    link = dataclasses.replace(found.link, reach=draw.choice([2e-4, float("inf")]))
+    return dataclasses.replace(
+        found, tensors=tensors, compute=tuple(compute), link=link
+    )
+
+
+def everything_away(problem: Problem) -> Schedule:
+    """Every tensor is away wherever it can be, and everything waits for it."""
+    stores: list[Store] = []
+    fetches: list[Fetch] = []
+    for tensor in problem.tensors:
+        gaps = [(a, b) for a, b in itertools.pairwise(tensor.touches) if b > a + 1]
+        if tensor.movable and gaps:
+            stores.append(Store(tensor.value, gaps[0][0], gaps[0][0] + 1))
+            fetches += [Fetch(tensor.value, b, b) for _, b in gaps]
+    return Schedule(tuple(sorted(stores)), tuple(sorted(fetches)))
+
+
+def limited(free: Problem, part: float) -> Problem:
+    """With a limit between what all take if they are away, and if they stay."""
+    least, most = (
+        replay(free, schedule).device_peak
+        for schedule in (everything_away(free), Schedule())
+    )
+    return dataclasses.replace(free, device_limit=least + part * (most - least))
 
 
 def state_problem(seed: int) -> Problem:

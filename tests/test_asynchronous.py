@@ -18,8 +18,7 @@ from autotm_jax.solve import (
 )
 from autotm_jax.solve.search import Search
 
-from .problems import KIB, LINK, hard_problem, problem
-from .test_routes import bounded
+from .problems import KIB, LINK, hard_problem, limited, problem
 
 
 def test_both_directions_add_up():
@@ -47,7 +46,7 @@ def test_both_directions_add_up():
 
 def test_where_the_solver_has_no_time_copies_are_laid_beside_segments():
     free = dataclasses.replace(hard_problem(40).moved_only, configurations={})
-    known = bounded(free, 0.5)
+    known = limited(free, 0.5)
     limit = known.device_limit
     waiting = SynchronousProgram(known).fastest(limit, SolverOptions(10.0))
     found = AsynchronousProgram(known).fastest(limit, SolverOptions(10.0))

@@ -19,12 +19,19 @@ from autotm_jax.solve import (
     replay,
 )
 from autotm_jax.solve.beside import lay_beside
-from autotm_jax.solve.routes import one_engine
+from autotm_jax.solve.one_engine import one_engine
 from autotm_jax.solve.tensorgraph import TensorGraphs
 
 from .brute import REACH, placements
-from .problems import KIB, hard_problem, problem, tiny_problem
-from .test_routes import bounded, everything_away, moved_only
+from .problems import (
+    KIB,
+    everything_away,
+    hard_problem,
+    limited,
+    problem,
+    random_moves,
+    tiny_problem,
+)
 
 
 EXACT = SolverOptions(time_limit=60.0, gap=1e-5)
@@ -40,7 +47,7 @@ def seconds_of(problem: Problem, schedule: Schedule) -> float:
 
 @given(seed=st.integers(0, 10**6), part=st.floats(0.0, 1.0))
 def test_it_is_sound_and_never_worse_than_its_start(seed: int, part: float):
-    known = bounded(moved_only(seed), part)
+    known = limited(random_moves(seed), part)
     start = everything_away(known)
     laid = lay_beside(known, start, REACH, 10.0)
     assert seconds_of(known, laid) <= seconds_of(known, start)
@@ -53,7 +60,7 @@ def test_it_is_sound_and_never_worse_than_its_start(seed: int, part: float):
 @pytest.mark.parametrize("part", [0.2, 0.6])
 def test_its_copies_are_those_of_the_program(part: float, reach: int):
     free = dataclasses.replace(hard_problem(30).moved_only, configurations={})
-    known = bounded(free, part)
+    known = limited(free, part)
     start = everything_away(known)
     laid = lay_beside(known, start, reach, 60.0)
     edges = TensorGraphs(known, reach).edges
@@ -117,7 +124,7 @@ def test_without_time_the_copies_of_the_start_are_laid():
 
 
 def test_the_same_start_ends_the_same():
-    known = bounded(hard_problem(12).moved_only, 0.4)
+    known = limited(hard_problem(12).moved_only, 0.4)
     start = everything_away(known)
     one, other = (lay_beside(known, start, REACH, 60.0) for _ in range(2))
     assert one == other

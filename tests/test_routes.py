@@ -10,60 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotm_jax.solve import (
-    Carried,
-    Configuration,
-    Fetch,
-    Problem,
-    Schedule,
-    Store,
-    Stream,
-    Tensor,
-    offload_everything,
-    replay,
-)
-from autotm_jax.solve.routes import Route, Routes, Trip, one_engine
+from autotm_jax.solve import Fetch, Problem, Schedule, Store, Tensor, replay
+from autotm_jax.solve.one_engine import one_engine
+from autotm_jax.solve.routes import Routes
+from autotm_jax.solve.trips import Route, Trip
 
-from .problems import KIB, LINK, problem, random_problem
-
-
-REACH = 15
-
-
-def moved_only(seed: int) -> Problem:
-    """A random problem, with tensors that are made more often than once in some."""
-    found, draw = random_problem(seed).moved_only, random.Random(seed)
-    tensors = tuple(
-        dataclasses.replace(tensor, times=draw.choice([1, 1, 3]))
-        for tensor in found.tensors
-    )
-    compute = list(found.compute)
-    compute[draw.randrange(len(compute))] *= draw.choice([0.0, 1.0, 1.0])
-    link = dataclasses.replace(found.link, reach=draw.choice([2e-4, float("inf")]))
-    return dataclasses.replace(
-        found, tensors=tensors, compute=tuple(compute), link=link
-    )
-
-
-def everything_away(problem: Problem) -> Schedule:
-    """Every tensor is away wherever it can be, and everything waits for it."""
-    stores: list[Store] = []
-    fetches: list[Fetch] = []
-    for tensor in problem.tensors:
-        gaps = [(a, b) for a, b in itertools.pairwise(tensor.touches) if b > a + 1]
-        if tensor.movable and gaps:
-            stores.append(Store(tensor.value, gaps[0][0], gaps[0][0] + 1))
-            fetches += [Fetch(tensor.value, b, b) for _, b in gaps]
-    return Schedule(tuple(sorted(stores)), tuple(sorted(fetches)))
-
-
-def bounded(free: Problem, part: float) -> Problem:
-    """With a limit between what all take if they are away, and if they stay."""
-    least, most = (
-        replay(free, schedule).device_peak
-        for schedule in (everything_away(free), Schedule())
-    )
-    return dataclasses.replace(free, device_limit=least + part * (most - least))
+from .brute import REACH
+from .problems import KIB, everything_away, limited, problem, random_moves
 
 
 def every_route(problem: Problem, tensor: Tensor) -> Iterator[Route]:
@@ -87,7 +40,7 @@ def every_route(problem: Problem, tensor: Tensor) -> Iterator[Route]:
 
 @given(seed=st.integers(0, 10**6), part=st.floats(0.0, 1.0))
 def test_sums_are_those_of_the_checker(seed: int, part: float):
-    known = bounded(moved_only(seed), part)
+    known = limited(random_moves(seed), part)
     routes, draw = Routes(known, everything_away(known), REACH), random.Random(seed)
     for _ in range(12):
         if not routes.by_tensor:
@@ -121,27 +74,13 @@ def test_sums_are_those_of_the_checker(seed: int, part: float):
             assert state.makespan <= seconds * (1 + 1e-9)
 
 
-@given(seed=st.integers(0, 10**6), part=st.floats(0.0, 1.0))
-def test_a_schedule_is_read_as_it_is_written(seed: int, part: float):
-    known = bounded(moved_only(seed), part)
-    given = everything_away(known)
-    routes = Routes(known, given, REACH)
-    assert routes.schedule() == given
-    for index in routes.by_tensor:
-        routes.settle(index)
-    schedule = routes.schedule()
-    again = Routes(known, schedule, REACH)
-    assert again.schedule() == schedule
-    assert again.seconds() == pytest.approx(routes.seconds())
-
-
 @given(
     seed=st.integers(0, 10**6),
     part=st.floats(0.0, 0.9),
     is_priced=st.booleans(),
 )
 def test_it_takes_the_best_of_all_routes(seed: int, part: float, is_priced: bool):
-    known, draw = bounded(moved_only(seed), part), random.Random(seed)
+    known, draw = limited(random_moves(seed), part), random.Random(seed)
     routes = Routes(known, everything_away(known), REACH)
     price = np.array([draw.choice([0.0, 1e-9, 1e-7]) for _ in known.compute])
     prices = np.concatenate([[0.0], np.cumsum(price)]) if is_priced else None
@@ -164,38 +103,6 @@ def _cost(routes: Routes, price: np.ndarray | None) -> float:
     if price is not None:
         return routes.seconds() + float((price * routes.over()).sum())
     return np.inf if (routes.over() > 0).any() else routes.seconds()
-
-
-def test_what_has_rules_of_its_own_stays_as_it_is():
-    tensors = [
-        Tensor(0, 8 * KIB, (0, 5)),
-        Tensor(1, 8 * KIB, (0, 5), carried=Carried((), 6)),
-        Tensor(2, 8 * KIB, (0, 5), movable=False),
-        Tensor(3, 8 * KIB, (0, 5), closed=((1, 3),)),
-        Tensor(4, 8 * KIB, (0, 5)),  # streamed
-        Tensor(5, 8 * KIB, (0, 5)),  # with a copy beside two segments
-        Tensor(6, 8 * KIB, (4, 5)),
-    ]
-    streams = {k: (Configuration(frozenset({4}), 1e-4, KIB),) for k in (0, 5)}
-    known = problem(tensors, device_limit=8 * KIB, configurations=streams)
-    given = Schedule(
-        (Store(0, 0, 1), Store(5, 0, 3)),
-        (Fetch(0, 5, 5), Fetch(5, 5, 5)),
-        streams=(Stream(4, 0), Stream(4, 5)),
-    )
-    routes = Routes(known, given, REACH)
-    assert routes.by_tensor == {0: (Trip(0, 5),)}
-    assert routes.schedule() == given
-    routes.change(0, (None,))
-    schedule = routes.schedule()
-    assert schedule.stores == (Store(5, 0, 3),) and schedule.streams == given.streams
-
-
-def test_what_is_read_from_a_policy_is_sound_as_well():
-    # Its copies run beside several segments.
-    known = bounded(random_problem(8).moved_only, 0.0)
-    given = offload_everything(known)
-    assert Routes(known, given, REACH).schedule() == given
 
 
 def test_a_copy_is_no_longer_than_a_reach_from_a_touch():
@@ -222,17 +129,3 @@ def test_there_is_no_room_on_the_host_for_more():
     for index in (1, 2, 0):
         routes.settle(index, prices)
     assert [any(route) for route in routes.by_tensor.values()] == [True, False, False]
-
-
-def test_one_engine_adds_both_directions():
-    tensors = [Tensor(0, 50 * KIB, (0, 5)), Tensor(1, 40 * KIB, (0, 5))]
-    known = problem(tensors, compute=[1e-3, 1e-3, 0.0, 1e-3, 3e-3, 1e-3])
-    schedule = Schedule(
-        (Store(0, 0, 2), Store(1, 0, 3, 2)), (Fetch(0, 3, 5), Fetch(1, 5, 5))
-    )
-    state = replay(known, schedule)
-    beside, waits = one_engine(known, schedule, state)
-    out, into = 50 * KIB / LINK.d2h, 50 * KIB / LINK.h2d
-    assert beside == pytest.approx([0, out, 0, into / 4, 3 * into / 4, 0])
-    alone = 40 * KIB / LINK.d2h + 40 * KIB / LINK.h2d
-    assert waits == pytest.approx(alone + 4 * LINK.latency)

@@ -24,9 +24,9 @@ from .checker import Replay
 from .columns import Columns
 from .deadline import Deadline
 from .model import MS, Model
+from .one_engine import one_engine
 from .problem import Problem
 from .program import BooleanProgram
-from .routes import one_engine
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 from .synchronous import SynchronousProgram

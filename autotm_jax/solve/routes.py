@@ -1,90 +1,22 @@
-"""The routes of single tensors through AutoTM's networks, and what they take together.
+"""The routes of tensors through AutoTM's networks, and what they take together.
 
-Nothing is solved here. A tensor's *route* says for each of its gaps, from one touch to
-the next, whether it stays on the device, or at which gadgets it leaves and comes back.
-What routes take adds up, per segment. So the best route of one tensor beside those of
-all others is a shortest path: over the gadgets of each gap, and then over the gaps.
+Nothing is solved here. What routes take adds up, per segment. So the best route of one
+tensor beside those of all others is a shortest path: over the gadgets of each gap, and
+then over the gaps.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
-from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 
-from .checker import Replay, replay
+from .checker import replay
+from .one_engine import one_engine
 from .problem import Problem, Tensor
-from .schedule import Fetch, Schedule, Store
-from .tensorgraph import fetch_at, gadgets, store_at
-
-
-@dataclasses.dataclass(frozen=True)
-class Trip:
-    """Away over a gap.
-
-    - `out`: the segment of the gadget at which it is written to the host; `None` if
-        there is a copy already, so that it is dropped.
-    - `into`: the segment of the gadget at which it is read.
-    """
-
-    out: int | None
-    into: int
-
-
-Route = tuple[Trip | None, ...]
-"""By gap, the trip; `None` where it stays."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Gap:
-    """From touch `a` to touch `b`, and gadgets between where copies run beside.
-
-    - `between`: their segments.
-    - `number`: of these, as counted from the first one in the gap.
-    """
-
-    a: int
-    b: int
-    between: np.ndarray
-    number: np.ndarray
-
-    def at(self, number: int) -> int:
-        """The segment of a gadget: the first one is that of `a`, the last of `b`."""
-        if number == 0:
-            return self.a
-        return int(self.between[number - 1]) if number <= len(self.between) else self.b
-
-
-def one_engine(
-    problem: Problem, schedule: Schedule, replayed: Replay
-) -> tuple[np.ndarray, float]:
-    """What copies take if both directions add up, as in AutoTM's programs.
-
-    **Arguments:**
-
-    - `problem`, `schedule`, `replayed`: a schedule, and what the checker says of it.
-
-    **Returns:**
-
-    Seconds beside each segment, and seconds in which everything waits.
-    """
-    link, compute = problem.link, np.array(problem.compute)
-    tensors = {tensor.value: tensor for tensor in problem.tensors}
-    beside, waits = np.zeros(problem.segments), float(sum(replayed.waits))
-    copies = [(store, link.d2h) for store in schedule.stores]
-    for item, bandwidth in (*copies, *((f, link.h2d) for f in schedule.fetches)):
-        first, end = item.window
-        tensor, total = tensors[item.value], compute[first:end].sum()
-        seconds = tensor.times * tensor.nbytes / bandwidth
-        if total > 0:
-            beside[first:end] += seconds * compute[first:end] / total
-        elif end > first:  # beside segments that take no time
-            waits += seconds
-    return beside, waits
+from .schedule import Schedule
+from .trips import Gap, Route, Trip, copies_of, routes_of
 
 
 class Routes:
@@ -103,9 +35,9 @@ class Routes:
     def __init__(self, problem: Problem, schedule: Schedule, reach: int):
         self.problem = problem
         self.by_tensor: dict[int, Route] = {}
-        self._gaps: dict[int, tuple[_Gap, ...]] = {}
+        self._gaps: dict[int, tuple[Gap, ...]] = {}
         self._cuts: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        found = _routes(problem, schedule, reach)
+        found = routes_of(problem, schedule, reach)
         free = {problem.tensors[index].value for index in found}
         self._rest = dataclasses.replace(
             schedule,
@@ -286,7 +218,7 @@ class Routes:
         return tuple(reversed(route))
 
     def _held(
-        self, gap: _Gap, tensor: Tensor, prices: np.ndarray | None
+        self, gap: Gap, tensor: Tensor, prices: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """By cut in a gap, what it costs to be on the device until and since then."""
         if prices is not None:
@@ -298,7 +230,7 @@ class Routes:
         return until, np.where(count < count[-1], np.inf, 0.0)
 
     def _copies(
-        self, gap: _Gap, tensor: Tensor, until: np.ndarray, since: np.ndarray
+        self, gap: Gap, tensor: Tensor, until: np.ndarray, since: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """By gadget of a gap, what it costs to leave there, and to come back."""
         link, nbytes, times = self.problem.link, tensor.nbytes, tensor.times
@@ -324,7 +256,7 @@ class Routes:
         """The schedule of all routes."""
         stores, fetches = list(self._rest.stores), list(self._rest.fetches)
         for index, route in self.by_tensor.items():
-            written, read = _copies_of(self.problem.tensors[index], route)
+            written, read = copies_of(self.problem.tensors[index], route)
             stores += written
             fetches += read
         return dataclasses.replace(
@@ -335,82 +267,3 @@ class Routes:
 def _latest(costs: np.ndarray) -> int:
     """The last position of the least."""
     return costs.size - 1 - int(costs[::-1].argmin())
-
-
-def _copies_of(tensor: Tensor, route: Route) -> tuple[list[Store], list[Fetch]]:
-    trips = [trip for trip in route if trip is not None]
-    stores = [store_at(tensor, trip.out) for trip in trips if trip.out is not None]
-    return stores, [fetch_at(tensor, trip.into) for trip in trips]
-
-
-def _routes(
-    problem: Problem, schedule: Schedule, reach: int
-) -> dict[int, tuple[tuple[_Gap, ...], Route]]:
-    """The gaps of each tensor that may be changed, and the route that it takes."""
-    stores: dict[int, list[Store]] = defaultdict(list)
-    fetches: dict[int, list[Fetch]] = defaultdict(list)
-    for store in schedule.stores:
-        stores[store.value].append(store)
-    for fetch in schedule.fetches:
-        fetches[fetch.value].append(fetch)
-    others = {item.value for item in (*schedule.streams, *schedule.recomputes)}
-    found: dict[int, tuple[tuple[_Gap, ...], Route]] = {}
-    for index, tensor in enumerate(problem.tensors):
-        gaps = _gaps_of(problem, tensor, reach)
-        if not gaps or tensor.value in others:
-            continue
-        route = _read(tensor, gaps, stores[tensor.value], fetches[tensor.value])
-        if route is not None:
-            found[index] = gaps, route
-    return found
-
-
-def _gaps_of(problem: Problem, tensor: Tensor, reach: int) -> tuple[_Gap, ...]:
-    # What loops, or other steps, have a part in has rules of its own.
-    is_plain = tensor.carried is None and tensor.crossing is None and not tensor.closed
-    if not is_plain or not tensor.movable:
-        return ()
-    # Beside a segment that takes no time, everything waits.
-    beside = np.array(
-        [
-            gadget.at
-            for gadget in gadgets(tensor, reach)
-            if not gadget.is_touch and problem.compute[gadget.at] > 0
-        ],
-        dtype=int,
-    )
-    return tuple(
-        _Gap(a, b, between, between - (a + 1))
-        for a, b in itertools.pairwise(tensor.touches)
-        for between in [beside[(beside > a) & (beside < b)]]
-        if b > a + 1
-    )
-
-
-def _read(
-    tensor: Tensor,
-    gaps: Sequence[_Gap],
-    stores: Sequence[Store],
-    fetches: Sequence[Fetch],
-) -> Route | None:
-    """The route of which these are the copies, or `None` if there is none."""
-    by_use = {fetch.use: fetch.window for fetch in fetches}
-    windows = [store.window for store in stores]
-    route: list[Trip | None] = []
-    for gap in gaps:
-        if gap.b not in by_use:
-            route.append(None)
-            continue
-        out = None
-        if windows and not any(route):
-            first, end = windows[0]
-            out = first if end > first else gap.a
-        first, end = by_use[gap.b]
-        trip = Trip(out, first if end > first else gap.b)
-        known = {gap.a, gap.b, *gap.between.tolist()}
-        is_known = trip.into in known and (out is None or (out in known))
-        if not is_known or (gap.a if out is None else out) >= trip.into:
-            return None
-        route.append(trip)
-    found = _copies_of(tensor, tuple(route))
-    return tuple(route) if found == (list(stores), list(fetches)) else None
