@@ -267,6 +267,24 @@ def test_a_fetch_may_begin_where_its_store_ends():
         assert names.count("device_put") == schedule.copies > 0
 
 
+def test_what_is_brought_waits_for_what_leaves_at_the_same_cut():
+    program, problem, _ = tiny("gpt-tiny")
+    moved = at_once(offload_everything(problem))
+    assert {s.window[0] for s in moved.stores} & {f.window[0] for f in moved.fetches}
+    avals = [program.values[a].aval for a in program.arguments]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    eqns = jax.jit(emit(program, moved)).trace(*shapes).jaxpr.eqns
+    made_at = {v: i for i, eqn in enumerate(eqns) for v in eqn.outvars}
+    last = -1
+    for i, eqn in enumerate(eqns):
+        if eqn.primitive.name != "device_put":
+            continue
+        if "Host" in str(eqn.params):
+            last = i
+        else:  # what it copies has gone through a barrier since
+            assert made_at[eqn.invars[0]] > last
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_streams_give_the_same_values(name: str):
     program, problem, _ = tiny(name)

@@ -132,6 +132,20 @@ def test_slices_are_written_when_they_are_made():
     assert float(jnp.abs(first).sum()) == pytest.approx(float(jnp.abs(X).sum()))
 
 
+def test_a_result_that_comes_back_is_written_then():
+    program = planned("layers")[0]
+    loop = next(loop for loop in program.loops if loop.stacks)
+    each = loop.stacks[0].each
+    stacks = Stacks(program, loop, (), ())
+    iteration = Iteration(stacks, stacks.buffers(lambda scalar: scalar, lambda v: v))
+    shape = program.values[each].aval.shape
+    made = {each: jnp.ones(shape)}
+    iteration.write({each}, made.__getitem__, jnp.int32(0), returning={each})
+    made[each] = 2 * made[each]
+    (found,) = iteration.finish(made.__getitem__, jnp.int32(0))
+    np.testing.assert_array_equal(found[0], made[each])
+
+
 def test_a_part_writes_where_its_own_stacks_begin():
     program, problem = planned("layers")
     value = next(crossing(problem)).value

@@ -118,3 +118,10 @@ def test_what_is_streamed_is_fetched_before_and_stored_after():
     table = timetable(Stream(INNER, touches[0]), Stream(INNER, touches[-1]))
     assert table.at(1, touches[0] + 1).store_at == [INNER]
     assert table.at(1, touches[-1]).fetch_at == [INNER]
+
+
+def test_what_comes_back_after_a_cut():
+    table = timetable(Store(INNER, 5, 6), Fetch(INNER, 7, 8), Recompute(VALUE, 5))
+    assert table.returning(1, 7) == {INNER}
+    assert table.returning(1, 8) == table.returning(0, 2) == set()
+    assert table.returning(1, 4) == {INNER, VALUE}

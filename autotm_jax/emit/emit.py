@@ -246,10 +246,13 @@ class _Emission:
         leaving = [*now.begin_store, *now.store_at]
         self._cut({*needed, *made, *leaving, *now.end_fetch}, known)
         if iteration is not None:
-            iteration.write({*made, *needed}, self._read, self._counter)
+            returning = self.timetable.returning(self.scope, k)
+            iteration.write({*made, *needed}, self._read, self._counter, returning)
         for value in leaving:
             self._to_host(value, iteration)
-        self._wait({*needed, *made}.difference(now.store_at), now.store_at)
+        # What is brought here waits, too, as it may take the place of what leaves.
+        after = now.store_at and [*now.store_at, *coming]
+        self._wait({*needed, *made}.difference(now.store_at), after)
         for value in coming:
             self._to_device(value)
         if iteration is not None:

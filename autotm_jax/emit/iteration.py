@@ -87,12 +87,22 @@ class Iteration:
         self._left = set(stacks.written)
 
     def write(
-        self, made: Collection[int], read: Callable[[Any], Any], counter: Any
+        self,
+        made: Collection[int],
+        read: Callable[[Any], Any],
+        counter: Any,
+        returning: Collection[int] = (),
     ) -> None:
-        """Writes those of the values made that go into a stack."""
+        """Writes those of the values made that go into a stack.
+
+        A result of the loop that is `returning` is written then: were it written at
+        once, nobody would want it back, and XLA would not move it at all.
+        """
+        results = len(self.stacks.loop.stacks)
         for i in sorted(self._left):
             each = self.stacks.each[i]
-            if isinstance(each, int) and each in made:
+            waits = i < results and each in returning
+            if isinstance(each, int) and each in made and not waits:
                 self._write(i, read(each), counter)
 
     def finish(self, read: Callable[[Any], Any], counter: Any) -> list[jax.Array]:

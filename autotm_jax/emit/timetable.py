@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 
-from ..solve.schedule import Fetch, Schedule, Store
+from ..solve.schedule import Fetch, Recompute, Schedule, Store
 from ..trace import Program, Scope
 
 
@@ -64,11 +64,14 @@ class Timetable:
         self._ahead: dict[Scope, list[int]] = defaultdict(list)
         self._late: dict[Scope, list[int]] = defaultdict(list)
         self._kept: dict[Scope, list[int]] = defaultdict(list)
+        # By scope, values with the cut at which they come back for the last time.
+        self._back: dict[Scope, dict[int, int]] = defaultdict(dict)
         self.again: dict[int, list[int]] = defaultdict(list)
         for item in sorted(schedule.recomputes):
             self.again[item.use].append(item.value)
             place = self._nest.place(item.value, item.use)
             self._actions[place, item.use].again.append(item.value)
+            self._arrives(item)
         for actions in self._actions.values():
             actions.again.sort(key=self._program_order)
         crossing = self._crossing(schedule)
@@ -80,6 +83,10 @@ class Timetable:
     def at(self, scope: Scope, cut: int) -> Actions:
         """What happens in a scope at a cut."""
         return self._actions.get((scope, cut), Actions())
+
+    def returning(self, scope: Scope, cut: int) -> set[int]:
+        """Values that are brought back or computed again in a scope after a cut."""
+        return {value for value, use in self._back[scope].items() if use > cut}
 
     def kept(self, loop: int) -> list[int]:
         """Values that a loop stacks on the device for another one."""
@@ -138,7 +145,12 @@ class Timetable:
             if end < self._end:  # by itself a step ends when all is done
                 self._actions[scope, end].end_store.append(store.value)
 
+    def _arrives(self, item: Fetch | Recompute) -> None:
+        back = self._back[self._nest.place(item.value, item.use)]
+        back[item.value] = max(item.use, back.get(item.value, 0))
+
     def _fetch(self, fetch: Fetch) -> None:
+        self._arrives(fetch)
         scope = self._nest.place(fetch.value, fetch.use)
         first, end = fetch.window
         if fetch.is_ahead:
