@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from .emit import carried_on_host
 from .machine import Target
 from .profile import Changes, Costs, as_planned, recomputations_apart
 from .solve import Problem, Schedule, Tensor, replay
@@ -38,9 +39,13 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
     stored: dict[int, list[int]] = {}
     tensors = {t.value: t for t in problem.tensors}
     for store in schedule.stores:
-        tensor = tensors[store.value]
-        if tensor.crossing is None and store.window[0] == (tensor.touches[0] + 1):
-            stored.setdefault(tensor.touches[0], []).append(store.value)
+        tensor, value, made = tensors[store.value], store.value, None
+        if tensor.carried is not None:  # what takes its place is stored
+            value, made = program.carried[value], tensor.carried.made[0]
+        elif tensor.crossing is None:
+            made = tensor.maker
+        if made is not None and store.window[0] == made + 1:
+            stored.setdefault(made, []).append(value)
     moved, state = schedule.moved, replay(problem, schedule)
     ends = {(v, first): end for v, first, end in state.stays}
     for tensor in problem.tensors:
@@ -49,15 +54,19 @@ def changes_of(program: Program, problem: Problem, schedule: Schedule) -> Change
         if made is not None and is_back and ends.get((value, made)) == made + 1:
             dropped.setdefault(made, []).append(value)
     gone: dict[int, set[int]] = {}
-    for value, _, end in state.stays:
-        *touches, last = tensors[value].touches
-        is_made = end - 1 == tensors[value].maker
-        if value in back and end - 1 in touches and end - 1 < last and not is_made:
-            gone.setdefault(end - 1, set()).add(value)
+    for i, (value, _, end) in enumerate(state.stays):
+        tensor, at = tensors[value], end - 1
+        # Of what is on the host between steps, nothing stays after the last touch.
+        leaves = at < tensor.touches[-1] or tensor.carried is not None
+        is_made = at == tensor.maker or i in state.successors
+        if value in back and at in tensor.touches and leaves and not is_made:
+            gone.setdefault(at, set()).add(value)
     picks = {p.segment: p.variant for p in schedule.picks}
     copies = [s.after for s in schedule.stores] + [f.use for f in schedule.fetches]
     copies += [s.at for s in schedule.streams]
-    rest = _together(program, apart), gone, frozenset(copies)
+    there = carried_on_host(program, schedule)
+    away = frozenset(there).union(there.values())
+    rest = _together(program, apart), gone, frozenset(copies), away
     return Changes(again, dropped, stored, back, picks, *rest)
 
 

@@ -182,7 +182,7 @@ def _carried(
     for argument, result in program.carried.items():
         made = () if result == argument else tuple(touches[result])
         if _can_leave(program, argument):
-            out[argument] = Carried(made, len(program.segments))
+            out[argument] = Carried(made, len(program.segments), result)
     return out
 
 

@@ -8,8 +8,20 @@ import pytest
 import autotm_jax as autotm
 from autotm_jax.candidate import Candidate
 from autotm_jax.changes import changes_of
-from autotm_jax.profile import Changes
-from autotm_jax.solve import Fetch, Recompute, Schedule, SolverOptions, Store, Tensor
+from autotm_jax.formulate import formulate
+from autotm_jax.machine import describe
+from autotm_jax.profile import Changes, estimate_costs
+from autotm_jax.solve import (
+    Fetch,
+    Recompute,
+    Schedule,
+    SolverOptions,
+    Store,
+    Tensor,
+    offload_everything,
+)
+from autotm_jax.state import carried_leaves
+from autotm_jax.trace import build_program
 
 from .programs import program_of
 
@@ -79,3 +91,26 @@ def test_what_leaves_after_it_was_read_and_comes_back(candidate: Candidate):
     again = Schedule(recomputes=(Recompute(value, use),))
     found = changes_of(candidate.program, candidate.problem, again)
     assert found.gone == ({} if before == made else {before: {value}})
+
+
+def test_of_a_state_on_the_host_what_it_reads_and_makes_comes_and_goes():
+    def update(state: Any, x: Any) -> Any:
+        return [leaf - 0.1 * (x @ leaf) for leaf in state]
+
+    traced = jax.jit(update, donate_argnums=0).trace([W, W], W)
+    carried = carried_leaves(traced.args_info, traced.out_info)
+    program = build_program(traced.jaxpr, [True, True, False], carried=carried)
+    costs, machine = estimate_costs(program, autotm.target()), describe("h100-sxm")
+    problem = formulate(program, costs, machine, 2**40, 2**40, carries=True)
+    first, second = program.carried.items()
+    made = {v: s.index for s in program.segments for v in s.body.writes}
+    read = {v: s.index for s in program.segments for v in s.body.reads}
+    away, (leaf, result) = offload_everything(problem), second
+    found = changes_of(program, problem, away)
+    assert found.away == {*first, *second}
+    assert result in found.stored[made[result]]
+    assert leaf in found.gone[read[leaf]]
+    # One of them stays on the device, and is overwritten there.
+    fetches = tuple(f for f in away.fetches if f.value != leaf)
+    stores = tuple(s for s in away.stores if s.value != leaf)
+    assert changes_of(program, problem, Schedule(stores, fetches)).away == {*first}

@@ -1,6 +1,7 @@
 import dataclasses
 
 from autotm_jax.solve import (
+    Carried,
     Fetch,
     Problem,
     Recipe,
@@ -38,8 +39,9 @@ def test_what_is_read_early_in_a_segment_leaves_when_it_was_read():
     early = Timeline((1, 1, 1), read=((0, 1),))
     found = lives(dataclasses.replace(hand, timelines={2: early}), away)
     first, _ = of_size(found, 20)
-    # One moment of segment 0, one of segment 1, one when 2 is reached, one in it.
-    assert (first.born, first.dead) == (0, 4)
+    # One moment of segment 0, one of segment 1, one until it is stored, one when 2 is
+    # reached, one in it.
+    assert (first.born, first.dead) == (0, 5)
     late = lives(hand, away)
     assert of_size(late, 20)[0].end == 3
 
@@ -51,7 +53,8 @@ def test_what_is_stored_when_a_segment_is_over_is_there_until_then():
     early = Timeline((1, 1, 1), read=((0, 1),))
     found = lives(dataclasses.replace(hand, timelines={2: early}), away)
     first, _ = of_size(found, 20)
-    assert (first.born, first.dead) == (0, 6)
+    # Until the moment in which everything waits is over.
+    assert (first.born, first.dead) == (0, 7)
 
 
 def test_what_is_computed_again_apart_has_moments_of_its_own():
@@ -86,3 +89,41 @@ def test_ticks_are_those_of_the_segments_and_of_copies():
     assert (still[4] - still[3], still[5] - still[4]) == (7, 9)
     assert moved[-1] > still[-1]
     assert (moved[1:] >= moved[:-1]).all()
+
+
+def test_what_is_brought_comes_after_what_leaves_while_everything_waits():
+    # At cut 2 one leaves, and another one is brought back.
+    hand = problem([Tensor(0, 20, (1, 5)), Tensor(1, 30, (0, 2))])
+    stores = Store(0, 1, 2), Store(1, 0, 1)
+    found = lives(hand, Schedule(stores, (Fetch(0, 5, 5), Fetch(1, 2, 2))))
+    (leaves, _), (_, comes) = of_size(found, 20), of_size(found, 30)
+    assert (leaves.end, comes.first) == (2, 2)
+    assert leaves.dead == comes.born
+    ticks = found.ticks()
+    # Each has a context that begins and ends, and a buffer that does one of the two;
+    # and the segment has a tick itself.
+    assert ticks[leaves.dead] - ticks[leaves.dead - 1] == 3
+    assert ticks[comes.born + 1] - ticks[comes.born] == 3 + 1
+
+
+def test_a_copy_has_ticks_where_it_begins_and_where_it_ends():
+    hand = problem([OPERAND])
+    still = lives(hand, Schedule((Store(0, 0, 1),), (Fetch(0, 4, 4),)))
+    beside = lives(hand, Schedule((Store(0, 0, 2),), (Fetch(0, 3, 4),)))
+    assert still.ticks().tolist() == [0, 1, 1 + 3, 5, 6, 7, 8 + 3, 12]
+    assert beside.ticks().tolist() == [0, 1, 2 + 1, 3 + 2, 6, 7 + 2, 10 + 1, 12]
+
+
+def test_a_state_on_the_host_comes_and_goes_as_segments_read_and_make_it():
+    leaf = Tensor(7, 40, (1, 4), carried=Carried((4, 5), 6, result=9))
+    # Segment 4 makes what takes its place, and then has read it.
+    known = Timeline((1, 1, 1), made=((9, 1, 3),), dying=((7, 2, 2),))
+    hand = dataclasses.replace(problem([leaf]), timelines={4: known})
+    copies = (Store(7, 5, 6),), (Fetch(7, 1, 1), Fetch(7, 4, 4))
+    _, old, new = of_size(lives(hand, Schedule(*copies)), 40)
+    assert (old.first, new.first) == (4, 4)
+    assert (new.born, old.dead) == (old.born + 2, old.born + 3)
+    # Nothing is known of it where it was compiled as a state on the device.
+    hand = dataclasses.replace(hand, timelines={4: Timeline((1, 1, 1))})
+    _, old, new = of_size(lives(hand, Schedule(*copies)), 40)
+    assert old.born == new.born and old.dead == old.born + 4

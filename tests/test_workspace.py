@@ -49,6 +49,22 @@ def test_what_dies_makes_place():
 
 
 @needs_cuda_plugin
+def test_a_state_on_the_host_is_no_place_for_what_takes_its_place():
+    w = jnp.ones((256, 256))
+    update = lambda w, x: w - 0.1 * (x @ x)  # noqa: E731
+    program = program_of(update, w, w, donate_argnums=0)
+    (body,) = (s.body for s in program.segments)
+    ((result, leaf),) = program.aliases
+    there = Probe(body, frozenset({leaf}), away=frozenset({leaf, result}))
+    probes = [Probe(body, frozenset()), there]
+    (usual, there), _ = workspaces(program, probes, autotm.target("h100-sxm"))
+    assert usual.timeline is not None and there.timeline is not None
+    assert not usual.timeline.made and not usual.timeline.dying
+    assert [made for made, *_ in there.timeline.made] == [0]
+    assert [v for v, *_ in there.timeline.dying] == [body.reads.index(leaf)]
+
+
+@needs_cuda_plugin
 def test_copies_around_a_fragment_change_the_order_of_its_kernels():
     wide, tall = jnp.ones((256, 4096)), jnp.ones((4096, 256))
 

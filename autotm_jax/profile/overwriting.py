@@ -152,9 +152,12 @@ class Changes:
     - `picks`: by segment, the variant that runs it, if not the default.
     - `apart`: by value that is computed again apart from the segments that want it, the
         values that the same run makes, itself among them.
-    - `gone`: by segment, the operands that leave the device with it and come back.
+    - `gone`: by segment, the operands that leave the device with it and come back, or
+        are on the host between steps.
     - `copies`: the segments after which or for which something is copied between the
         memories.
+    - `away`: of the state of the step, what is on the host between steps, with what
+        takes its place.
     """
 
     again: Mapping[int, Sequence[int]]
@@ -165,6 +168,7 @@ class Changes:
     apart: Mapping[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     gone: Mapping[int, Collection[int]] = dataclasses.field(default_factory=dict)
     copies: Collection[int] = ()
+    away: frozenset[int] = frozenset()
 
     def copying(self, program: Program) -> set[Scope]:
         """The loops in whose bodies something is copied, and `None` for the step."""
@@ -278,7 +282,8 @@ def _as_planned(
         stored = changes.stored.get(k, ())
         here = frozenset(v for v in plain[k] if changes.back.get(v, k + 1) > k)
         copies = segment.loop in copying
-        if here == usual[k] and copies and not (again or dropped or stored):
+        away = changes.away.intersection((*segment.body.reads, *segment.body.writes))
+        if here == usual[k] and copies and not (again or dropped or stored or away):
             continue
         picked = changes.picks.get(k, 0)
         fragment = planned_fragment(program, k, picked, again, dropped)
@@ -286,10 +291,10 @@ def _as_planned(
         # comes from outside is read again by the next iteration.
         more = {*fragment.reads}.difference(segment.body.reads, kept)
         once = {v for v in more if place(v, k) == segment.loop and touches[v][-1] <= k}
-        dying = once.union(segment.dying, here.intersection(changes.gone.get(k, ())))
-        probes[k] = Probe(
-            fragment, frozenset(dying), here, frozenset(stored), copies=copies
-        )
+        left = changes.gone.get(k, ())
+        dying = once.union(segment.dying, (here | away).intersection(left))
+        rest = here, frozenset(stored), away
+        probes[k] = Probe(fragment, frozenset(dying), *rest, copies=copies)
     return probes
 
 

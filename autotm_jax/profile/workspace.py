@@ -57,7 +57,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 19
+_HARNESS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Probe:
     - `plain`: which of those are all that another kernel wrote.
     - `stored`: which of its results are copied to the host right after it. What XLA
         leaves to such a copy it makes last, which decides what is overwritten.
+    - `away`: what it reads and makes of the state of the step, if that is on the host
+        between steps: it comes and goes as any other value, where a state on the
+        device is overwritten.
     - `must_compile`: whether XLA is asked even where an estimate would do.
     - `copies`: whether anything is copied between the memories by the step around it,
         or in a loop, by its body.
@@ -78,6 +81,7 @@ class Probe:
     dying: frozenset[int]
     plain: frozenset[int] = frozenset()
     stored: frozenset[int] = frozenset()
+    away: frozenset[int] = frozenset()
     must_compile: bool = False
     copies: bool = True
 
@@ -211,10 +215,9 @@ def estimate(program: Program, fragment: Fragment) -> Workspace:
 
 
 def _key(program: Program, probe: Probe, target: Target) -> str:
-    fragment = probe.fragment
+    fragment, kept = probe.fragment, _kept(program, probe)
     pattern = [
-        (v in probe.dying, v in program.resident or v in program.with_results)
-        for v in (*fragment.reads, *fragment.writes)
+        (v in probe.dying, v in kept) for v in (*fragment.reads, *fragment.writes)
     ]
     pattern += [(v in probe.plain,) for v in fragment.reads]
     pattern += [(is_made_in_order(program, v),) for v in fragment.reads]
@@ -222,7 +225,7 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
     pattern += [(probe.copies,)]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
     place = {v: i for i, v in enumerate((*fragment.reads, *fragment.writes))}
-    pattern += [(place[r], place[a]) for r, a in _in_place(program, fragment)]
+    pattern += [(place[r], place[a]) for r, a in _in_place(program, probe)]
     jax_versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
     versions = (*jax_versions, _HARNESS, os.environ.get("XLA_FLAGS", ""))
     parts = (fragment.signature, pattern, _device(target))
@@ -233,19 +236,23 @@ def _device(target: Target) -> str:
     return target.config or jax.devices()[0].device_kind
 
 
-def _in_place(program: Program, fragment: Fragment) -> list[tuple[int, int]]:
+def _kept(program: Program, probe: Probe) -> frozenset[int]:
+    # A tensor lives in temporary memory; arguments, constants and results do not.
+    return (program.resident | program.with_results) - probe.away
+
+
+def _in_place(program: Program, probe: Probe) -> list[tuple[int, int]]:
     # Results that overwrite an argument which the fragment reads, by argument; and what
     # a loop overwrites in the place of a result.
-    writes, reads = set(fragment.writes), set(fragment.reads)
+    writes = set(probe.fragment.writes) - probe.away
+    reads = set(probe.fragment.reads) - probe.away
     pairs = (*program.aliases, *program.overwritten.items())
     found = {a: r for r, a in pairs if r in writes and a in reads}
     return [(found[a], a) for a in sorted(found)]
 
 
 def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
-    # A tensor lives in temporary memory; arguments, constants and results do not.
-    fragment = probe.fragment
-    kept = program.resident | program.with_results
+    fragment, kept = probe.fragment, _kept(program, probe)
 
     def is_tensor(v: int) -> bool:
         return v not in kept and not compat.is_key_type(program.values[v].aval)
@@ -254,7 +261,7 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     made = [v for v in fragment.writes if is_tensor(v)]
     survivors = [v for v in tensors if v not in probe.dying]
     # JAX pairs donated arguments and results in order.
-    in_place = _in_place(program, fragment)
+    in_place = _in_place(program, probe)
     updates, donated = [r for r, _ in in_place], [a for _, a in in_place]
     others = [v for v in fragment.reads if not is_tensor(v) and v not in donated]
     results = [v for v in fragment.writes if not is_tensor(v) and v not in updates]

@@ -32,12 +32,15 @@ class Replay:
     - `stays`: `(value, first, end)`: the value is on the device from segment `first`
         until before segment `end`.
     - `stacks`: the same, of one of it per iteration of a loop.
+    - `successors`: positions in `stays` of what takes the place of what is carried,
+        from where it is made until it is stored.
     - `carried`: device bytes of the state that stays on the device from step to step.
     - `workspace`: bytes per segment, by the variant that runs it.
     - `picked`: by segment, the variant that runs it, if not the default.
     - `again`: `(value, segment)`: the value is computed again for the segment.
-    - `stored`: `(value, end)`: the value is copied to the host until segment `end`.
-    - `fetched`: `(value, first)`: the value is copied back from segment `first` on.
+    - `stored`: `(value, first, end)`: the value is copied to the host from segment
+        `first` until before segment `end`, or everything waits for that at this cut.
+    - `fetched`: the same of what is copied back.
     - `waits`: per cut, of which there is one more than there are segments, seconds for
         which everything waits for copies there. In `seconds`, all of them are counted
         in the last segment.
@@ -51,12 +54,13 @@ class Replay:
     faults: tuple[str, ...]
     stays: tuple[tuple[int, int, int], ...]
     stacks: tuple[tuple[int, int, int], ...] = ()
+    successors: frozenset[int] = frozenset()
     carried: int = 0
     workspace: tuple[float, ...] = ()
     picked: Mapping[int, int] = dataclasses.field(default_factory=dict)
     again: frozenset[tuple[int, int]] = frozenset()
-    stored: frozenset[tuple[int, int]] = frozenset()
-    fetched: frozenset[tuple[int, int]] = frozenset()
+    stored: frozenset[tuple[int, int, int]] = frozenset()
+    fetched: frozenset[tuple[int, int, int]] = frozenset()
     waits: tuple[float, ...] = ()
 
     def alive(self, segment: int) -> list[int]:
@@ -129,8 +133,9 @@ class _Replayer:
         self.faults: list[str] = []
         self.stays: list[tuple[int, int, int]] = []
         self.stacks: list[tuple[int, int, int]] = []
-        self.stored: set[tuple[int, int]] = set()
-        self.fetched: set[tuple[int, int]] = set()
+        self.successors: set[int] = set()
+        self.stored: set[tuple[int, int, int]] = set()
+        self.fetched: set[tuple[int, int, int]] = set()
         self.position = {t.value: i for i, t in enumerate(problem.tensors)}
 
     def run(self) -> Replay:
@@ -237,6 +242,8 @@ class _Replayer:
         for first, end in found.stays:
             self.device[first:end] += nbytes
             self.stays.append((tensor.value, first, end))
+        if found.stays and tensor.carried is not None and tensor.carried.made:
+            self.successors.add(len(self.stays) - 1)
         if found.is_resident:
             self.carried += nbytes
             self.device += nbytes
@@ -247,10 +254,10 @@ class _Replayer:
         link = self.problem.link
         for window in found.out:
             self._copy(self.out, window, tensor, link.d2h)
-            self.stored.add((tensor.value, window[1]))
+            self.stored.add((tensor.value, *window))
         for window in found.into:
             self._copy(self.into, window, tensor, link.h2d)
-            self.fetched.add((tensor.value, window[0]))
+            self.fetched.add((tensor.value, *window))
         if tensor.crossing is not None:
             delay = found.ahead * first_copy(tensor, link)
             self.waits[tensor.crossing.read[0]] += delay
@@ -321,6 +328,7 @@ class _Replayer:
             faults,
             stays,
             tuple(self.stacks),
+            frozenset(self.successors),
             self.carried,
             tuple(self.workspace),
             self.picked,

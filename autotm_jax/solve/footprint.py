@@ -16,7 +16,8 @@ Interval = tuple[int, int]
 class Footprint:
     """The intervals `[first, end)` of segments that a tensor has a part in.
 
-    - `stays`: it is on the device.
+    - `stays`: it is on the device; of what is carried and has its place on the host,
+        the last one is that of what takes its place, if that is made.
     - `host`: it is on the host, or on its way there; `None` if it never is.
     - `out`, `into`: it is being copied to the host, or from it; an empty interval for a
         copy that everything waits for.

@@ -1,7 +1,8 @@
 """When every buffer of a plan is there, as finely as it is known.
 
-Lives are counted in *moments*. Every segment has one when it is reached, those of the
-`Timeline` of each value that is computed again apart from it, and those of its own.
+Lives are counted in *moments*. Every segment has one in which stores end before it, if
+any do, one when it is reached, those of the `Timeline` of each value that is computed
+again apart from it, and those of its own.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from .checker import Replay
 from .problem import Problem
 
 
-# What XLA counts for a copy between the memories: its context, which begins and ends,
-# and the buffer on the device, which does one of the two.
-_TICKS_OF_A_COPY = 3
+# What XLA counts for a copy between the memories where it begins and where it is done:
+# its context, which begins and ends, and the buffer on the device, which does one of
+# the two.
+_TICKS_OF_A_STORE = 1, 2
+_TICKS_OF_A_FETCH = 2, 1
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,12 +58,16 @@ class Lives:
         self._tensors = {t.value: t for t in problem.tensors}
         self._timelines = [self._timeline(k) for k in range(problem.segments)]
         self._apart = self._computed_apart()
+        # Nothing is brought to a segment before what leaves at its cut is gone.
+        self._leaving = {end for _, _, end in replayed.stored if end < problem.segments}
         moments = (self._moments(k) for k in range(problem.segments))
         self._begin = list(itertools.accumulate(moments, initial=0))
         # By segment, what it makes, what is computed again for it, what ends there.
         self._made: dict[int, list[tuple[int, Buffer]]] = defaultdict(list)
         self._again: dict[int, list[tuple[int, Buffer]]] = defaultdict(list)
         self._ending: dict[int, list[tuple[int, Buffer]]] = defaultdict(list)
+        # What takes the place of something that is carried.
+        self._taking: set[int] = set()
         # Results that took the place of an operand, by `id`, with that buffer.
         self._heirs: dict[int, Buffer] = {}
         self.buffers = self._all()
@@ -70,17 +77,24 @@ class Lives:
         passed = np.ones(self._begin[-1] + 1, dtype=np.int64)
         passed[0] = 0
         for k, timeline in enumerate(self._timelines):
-            passed[self._begin[k] + 1] = 0  # but for copies
-            start = self._begin[k] + 2
+            start = self._reached(k) + 2
+            passed[self._begin[k] + 1 : start] = 0  # but for copies
+            if timeline is None and not self._apart[k]:
+                passed[start - 1] = 1  # its only moment
             for _, apart in self._apart[k]:
                 passed[start : start + apart.moments] = apart.ticks
                 start += apart.moments
             if timeline is not None:
                 passed[start : start + timeline.moments] = timeline.ticks
-        for _, first in self.replayed.fetched:
-            passed[self._begin[first] + 1] += _TICKS_OF_A_COPY
-        for _, end in self.replayed.stored:
-            passed[self._begin[end - 1] + 1] += _TICKS_OF_A_COPY
+        for _, first, end in self.replayed.fetched:
+            begun, done = _TICKS_OF_A_FETCH
+            passed[self._reached(first) + 1] += begun
+            passed[self._reached(end) + 1] += done
+        for _, first, end in self.replayed.stored:
+            begun, done = _TICKS_OF_A_STORE
+            waits = first == end
+            passed[self._left(end) if waits else self._reached(first) + 1] += begun
+            passed[self._left(end)] += done
         return np.cumsum(passed)
 
     def _timeline(self, segment: int) -> Timeline | None:
@@ -103,7 +117,15 @@ class Lives:
         timeline = self._timelines[k]
         apart = sum(t.moments for _, t in self._apart[k])
         itself = min(apart, 1) if timeline is None else timeline.moments
-        return 1 + apart + itself
+        return (k in self._leaving) + 1 + apart + itself
+
+    def _reached(self, k: int) -> int:
+        # The moment in which a segment is reached, or the step is over.
+        return self._begin[k] + (k in self._leaving)
+
+    def _left(self, end: int) -> int:
+        # The moment until which stores last that are done before a segment.
+        return min(self._begin[end] + 1, self._begin[-1])
 
     def _all(self) -> list[Buffer]:
         problem, replayed = self.problem, self.replayed
@@ -111,17 +133,25 @@ class Lives:
         others = [self._buffer(*small) for small in problem.small]
         for value, first, end in replayed.stacks:
             others.append(self._buffer(self._tensors[value].stacked, first, end))
-        for value, first, end in replayed.stays:
+        stored = {(value, end) for value, _, end in replayed.stored}
+        for i, (value, first, end) in enumerate(replayed.stays):
             tensor = self._tensors[value]
             buffer = self._buffer(tensor.nbytes, first, end)
             stays.append(buffer)
-            if tensor.maker == first:
+            takes_place = i in replayed.successors
+            # Of what is carried, only what takes its place is stored.
+            if (value, end) in stored and (takes_place or tensor.carried is None):
+                buffer.dead = self._reached(end)
+            elif tensor.maker != end - 1:
+                self._ending[end - 1].append((value, buffer))
+            if takes_place:
+                assert tensor.carried is not None
+                self._made[first].append((tensor.carried.result, buffer))
+                self._taking.add(tensor.carried.result)
+            elif tensor.maker == first:
                 self._made[first].append((value, buffer))
             elif (value, first) in replayed.again:
                 self._again[first].append((value, buffer))
-            # What is stored when the segment is over is there until then.
-            if tensor.maker != end - 1 and (value, end) not in replayed.stored:
-                self._ending[end - 1].append((value, buffer))
         # What is left lives inside one segment: its workspace, as far as it is not
         # known better, and what a recomputation or a stream needs.
         every = list(enumerate(self._timelines))
@@ -141,11 +171,11 @@ class Lives:
         return there + others
 
     def _buffer(self, nbytes: int, first: int, end: int) -> Buffer:
-        return Buffer(nbytes, first, end, self._begin[first], self._begin[end])
+        return Buffer(nbytes, first, end, self._reached(first), self._begin[end])
 
     def _refine_apart(self, k: int) -> list[Buffer]:
         """The same as `_refine` for what is computed again before a segment."""
-        start = self._begin[k] + 1
+        start = self._reached(k) + 1
         again, ending = dict(self._again[k]), dict(self._ending[k])
         out: list[Buffer] = []
         for _, timeline in self._apart[k]:
@@ -169,7 +199,7 @@ class Lives:
 
         Returns the buffers of its own.
         """
-        start = self._begin[k] + 1 + sum(t.moments for _, t in self._apart[k])
+        start = self._reached(k) + 1 + sum(t.moments for _, t in self._apart[k])
         never = timeline.moments
         apart = {value for value, _ in self._apart[k]}
         apart.update(made for _, t in self._apart[k] for made, *_ in t.made)
@@ -200,7 +230,7 @@ class Lives:
                 place.end, place.dead = buffer.end, buffer.dead
                 place.handed = min(place.handed, start + at)
                 self._heirs[id(buffer)] = place
-            elif value in apart or value in gone:
+            elif value in apart or value in gone or value in self._taking:
                 continue
             elif is_short and own[buffer.nbytes]:
                 first, handed, end = own[buffer.nbytes].pop()

@@ -87,10 +87,12 @@ class Carried:
     - `made`: segments that make (the first) or read what takes its place; none if it is
         returned as it came.
     - `segments`: of the step.
+    - `result`: what takes its place, by its number in the program.
     """
 
     made: tuple[int, ...]
     segments: int
+    result: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
