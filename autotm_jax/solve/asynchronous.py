@@ -39,10 +39,9 @@ _REACH = 15
 # The part of the time for the synchronous program.
 _PART = 0.25
 
-# Seconds at most to lay copies beside segments without a program, and as a part of the
-# time.
-_LAID_SECONDS = 2.0
-_LAID = 0.15
+# The part of the time to lay copies beside segments without a program, at most. The
+# relaxation takes most of what is left, and without it nothing is proved.
+_LAID = 0.1
 
 
 class AsynchronousProgram(BooleanProgram):
@@ -65,7 +64,7 @@ class AsynchronousProgram(BooleanProgram):
         self._remember(waiting)
         if waiting.schedule is not None:
             problem = dataclasses.replace(self.problem, device_limit=limit)
-            seconds = min(_LAID_SECONDS, _LAID * options.time_limit, deadline.left())
+            seconds = min(_LAID * options.time_limit, deadline.left())
             laid = lay_beside(problem, waiting.schedule, _REACH, seconds)
             self._remember(dataclasses.replace(waiting, schedule=laid))
         rest = dataclasses.replace(options, time_limit=deadline.left())
