@@ -519,12 +519,12 @@ class Step:
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    lowered = self._lowered(plan, *given)
                     if has_code or request.target.is_present:
-                        executable = lowered.compile()
+                        executable = self._lowered(plan, *given).compile()
                     elif plan.is_untouched and key in self._uncoded:
                         executable = self._uncoded.pop(key)
                     else:
+                        lowered = self._lowered(plan, *given)
                         executable = assign(lowered, is_present=False).executable
                     evidence = examine(
                         executable, plan.schedule, platform, plan.copies_inside
