@@ -27,6 +27,7 @@ from .solve import (
     packed_bytes,
     repack,
     replay,
+    shake,
 )
 
 
@@ -51,6 +52,9 @@ _NEARLY = 1.001
 
 # A plan is said to take longer where its copies queue if it does by this factor.
 _QUEUES = 1.1
+
+# Another plan, where XLA packs one otherwise than predicted, may be slower by this.
+_ABOUT_AS_FAST = 1.1
 
 # A cache entry that says that there is none.
 _NO_PLAN = "none"
@@ -135,6 +139,53 @@ class Candidate(Placing):
     def nearby(self, found: Found, limit: int) -> Found | None:
         """A plan like one that was found, whose allocation keeps a limit."""
         return self._fitting(found, limit, Deadline(_REPACK_SECONDS))
+
+    def another(self, found: Found, limit: int, number: int) -> Found | None:
+        """Another plan, about as fast, whose allocation keeps a limit as well.
+
+        **Arguments:**
+
+        - `found`: a plan that keeps it.
+        - `limit`: device bytes of temporaries.
+        - `number`: which one, from 1.
+
+        **Returns:**
+
+        What was found, or `None`.
+        """
+        if not self._kind.allows_everything:
+            return None  # it would move by other rules
+        schedule = self.polished(found).schedule
+        problem = self._as_planned(schedule, self.problem)
+        problem = dataclasses.replace(problem, device_limit=float(limit))
+        parts = "another", SEARCH, problem, problem.timelines, schedule, number
+        key = cache.cache_key(*parts)
+        entry = cache.load("plan", key)
+        known = read_found(entry)
+        if known is not None and not replay(problem, known.schedule).faults:
+            return known
+        if entry == _NO_PLAN:
+            return None
+        enough = _ABOUT_AS_FAST * replay(problem, schedule).makespan
+        other = shake(problem, schedule, _REPACK_SECONDS, enough, number)
+        if other is None or other == schedule:
+            cache.store("plan", key, _NO_PLAN)
+            return None
+        # The objective of the plan that needs least, and its bound, are bytes.
+        bound = 0.0 if found is self.least else found.bound
+        seconds = replay(problem, other).makespan
+        changed = dataclasses.replace(
+            found,
+            status=Status.REPACKED,
+            schedule=other,
+            objective=seconds,
+            bound=min(bound, seconds),
+        )
+        if self.allocation(other) > limit:
+            changed = self._fitting(changed, limit, Deadline(_REPACK_SECONDS))
+        if changed is not None:
+            cache.store("plan", key, written(changed))
+        return changed
 
     def _fitting(self, found: Found, limit: int, deadline: Deadline) -> Found | None:
         """A plan made to fit with the workspace that segments have under it.

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import compat
+from .attempts import Attempts
 from .budget import Budget, format_bytes
 from .candidate import Candidate
 from .compile import Evidence
@@ -121,6 +122,7 @@ class Planner:
         self._plain, self.carried = plain, carried or {}
         self._divide, self.is_shared = divide, is_shared
         self._last: tuple[Found, Candidate] | None = None
+        self._attempts = Attempts()
         self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
     def first(self) -> Plan:
@@ -257,6 +259,34 @@ class Planner:
                     return other
         self._last = near, candidate
         return found
+
+    def another(self, plan: Plan, evidence: Evidence, number: int) -> Plan | None:
+        """For `"min"`: what to compile if XLA needed much more than was predicted.
+
+        **Arguments:**
+
+        - `plan`: the plan that was compiled.
+        - `evidence`: what XLA made of it.
+        - `number`: which other one is to be tried, from 1; 0 if none is.
+
+        **Returns:**
+
+        A `Plan`, or `None` if this one stands.
+        """
+        if self.request.target.machine.platform != "cuda" or self.is_shared:
+            return None  # bytes judge nothing there, or other processes must agree
+
+        def other() -> Plan | None:
+            if self._last is None or not number or plan.device_bytes is None:
+                return None
+            last, candidate = self._last
+            limit = plan.device_bytes - candidate.fixed_bytes
+            found = candidate.another(last, limit, number)
+            if found is None:
+                return None
+            return candidate.plan(found, None, limit, self._note())
+
+        return self._attempts.following(plan, evidence.device_bytes, other)
 
     def untouched_if_smaller(self, plan: Plan, evidence: Evidence) -> Plan:
         """For `"min"`: the untouched step where it needs no more than the plan does."""
@@ -468,7 +498,7 @@ class Planner:
         candidate = self._usual
         least, note = candidate.least, self._note()
         best = candidate.plan(least, None, least.objective, note)
-        plans = [best]
+        plans, made_of = [best], {id(best): least}
         needless = _NEEDLESS * sum(candidate.problem.compute)
         for room in _ROOMS:
             # Never more than half of what there is to be saved.
@@ -478,6 +508,7 @@ class Planner:
             found = candidate.within(int(limit), slack, _GAP_AT_LEAST)
             if found is not None:
                 plans.append(candidate.plan(found, None, int(limit), note))
+                made_of[id(plans[-1])] = found
             # What packs badly takes more than it was to take, and may be all there is.
             smallest = min(plans, key=_nbytes)
             enough = candidate.fixed_bytes + _PACKED_BADLY * limit
@@ -489,6 +520,7 @@ class Planner:
                 best = fastest
             if _seconds(best) <= needless:
                 break
+        self._last = made_of[id(best)], candidate
         return best
 
     def _infeasible(

@@ -116,6 +116,13 @@ class StatefulPlanner:
                 raise
             return self._planner.first()
 
+    def another(self, plan: Plan, evidence: Evidence, number: int) -> Plan | None:
+        """As `Planner.another`."""
+        following = self._planner.another(plan, evidence, number)
+        if following is None or self._note in following.note:
+            return following  # it was compiled before, or there is nothing to say
+        return self._noted(following)
+
     def untouched_if_smaller(self, plan: Plan, evidence: Evidence) -> Plan:
         """As `Planner.untouched_if_smaller`."""
         return self._planner.untouched_if_smaller(plan, evidence)

@@ -235,3 +235,29 @@ def test_a_plan_is_played_event_by_event(monkeypatch: pytest.MonkeyPatch):
     assert plan.note.endswith(
         "played event by event, it takes 25% longer than modelled"
     )
+
+
+def test_another_plan_keeps_the_limit_as_well(
+    own_cache: Any, monkeypatch: pytest.MonkeyPatch
+):
+    program = program_of(chain_step, *chain_arguments())
+    target = dataclasses.replace(autotm.target(), machine=describe("h100-sxm"))
+    moving = Candidate(program, target, 2**40, SolverOptions(5.0))
+    limit = moving.allocation(Schedule())
+    found, moved = moving.within(limit), offload_everything(moving.problem)
+    assert found is not None and found.schedule != moved
+
+    def shake(problem: Any, schedule: Schedule, *rest: Any) -> Schedule:
+        assert problem.device_limit == limit and rest[-1] == 1
+        return moved
+
+    monkeypatch.setattr("autotm_jax.candidate.shake", shake)
+    other = moving.another(found, limit, 1)
+    assert other is not None and other.schedule == moved
+    assert other.status is Status.REPACKED
+    assert other.objective == replay(moving.problem, moved).makespan
+    assert moving.allocation(moved) <= limit
+    # It is kept; and the same one again is none.
+    monkeypatch.setattr("autotm_jax.candidate.shake", lambda *_: found.schedule)
+    assert moving.another(found, limit, 1) == other
+    assert moving.another(found, limit, 2) is None

@@ -45,6 +45,20 @@ def test_what_fits_is_an_end_already_and_is_only_made_faster():
     assert replay(problem, found).makespan <= seconds
 
 
+def test_another_schedule_fits_as_well():
+    free = hard_problem(30)
+    whole = polish(free, Schedule())
+    limit = 0.7 * packed_bytes(free, replay(free, whole))
+    problem = dataclasses.replace(free, device_limit=limit)
+    first = shake(problem, whole, 5.0, enough=math.inf)
+    assert first is not None
+    others = [shake(problem, first, 5.0, math.inf, number) for number in (1, 2)]
+    for other in others:
+        assert other is not None and other != first
+        assert packs(problem, other)
+    assert others[0] != others[1]
+
+
 def test_it_ends_in_time():
     free = hard_problem(60)
     schedule = polish(free, Schedule())

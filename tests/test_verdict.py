@@ -70,3 +70,29 @@ def test_on_a_cpu_the_user_is_told():
         'autotm.jit(..., target="h100-sxm").lower(...).compile().'
     )
     assert caught[0].filename == __file__
+
+
+class Trying:
+    """A planner for `"min"` with another plan, and one that changes nothing."""
+
+    other = Plan(None, Status.REPACKED, device_bytes=2**29)
+    untouched = Plan(None, Status.UNTOUCHED)
+
+    def __init__(self):
+        self.asked: list[int] = []
+
+    def another(self, plan: Plan, evidence: Evidence, number: int) -> Plan | None:
+        self.asked.append(number)
+        return self.other if number == 1 else None
+
+    def untouched_if_smaller(self, plan: Plan, evidence: Evidence) -> Plan:
+        return self.untouched
+
+
+def test_for_the_least_another_plan_is_tried_first():
+    least, planner = Plan(None, Status.OPTIMAL, device_bytes=2**29), Trying()
+    asked: Any = planner
+    assert judge(asked, least, OVER, 1, "cuda") is Trying.other
+    assert judge(asked, least, OVER, 2, "cuda") is Trying.untouched
+    assert judge(asked, least, OVER, MOST_ROUNDS, "cuda") is Trying.untouched
+    assert planner.asked == [1, 2, 0]

@@ -76,6 +76,7 @@ from .schedule import (
 from .schedule import (
     Stream as Stream,
 )
+from .shake import shake as shake
 from .solution import (
     Formulation as Formulation,
 )

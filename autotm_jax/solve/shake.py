@@ -43,12 +43,19 @@ _THERE = 0.9
 _NUDGED = 0.6
 _NUDGES = (-2, -1, 1, 2)
 
+# So many changes away from a plan is another one, which packs otherwise.
+_AWAY = 30
+
 # A smaller part of the limit than this is not worth changing.
 _LEAST_BYTES = 2e-3
 
 
 def shake(
-    problem: Problem, schedule: Schedule, seconds: float, enough: float = 0.0
+    problem: Problem,
+    schedule: Schedule,
+    seconds: float,
+    enough: float = 0.0,
+    other: int = 0,
 ) -> Schedule | None:
     """A schedule whose allocation keeps the device limit, near one that does not.
 
@@ -59,6 +66,8 @@ def shake(
         limit.
     - `seconds`: wall time to spend at most.
     - `enough`: seconds of the step at which it is good enough.
+    - `other`: if not 0, another schedule is wanted than the one given, and for each
+        number one more.
 
     **Returns:**
 
@@ -67,7 +76,7 @@ def shake(
     """
     if problem.device_limit <= 0 or not problem.segments:
         return None
-    return _Shaking(problem, schedule, seconds).run(enough)
+    return _Shaking(problem, schedule, seconds, other).run(enough)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,16 +92,19 @@ class _Excess:
 
 
 class _Shaking:
-    def __init__(self, problem: Problem, schedule: Schedule, seconds: float):
+    def __init__(
+        self, problem: Problem, schedule: Schedule, seconds: float, other: int = 0
+    ):
         self.problem, self.limit = problem, problem.device_limit
         self.seconds, self.start = seconds, time.perf_counter()
-        self.draw = random.Random(0)
+        self.draw = random.Random(other)
+        self.away = _AWAY if other else 0
         self.given = max(Ledger(problem, schedule).seconds(), 1e-9)
         self.choosable = choosable(problem, int(_LEAST_BYTES * self.limit))
         self.packings = self.changes = 0
         self.best: tuple[float, Schedule] | None = None
         self._begin(schedule)
-        if not self.excess.nbytes and self._fits(schedule):
+        if not self.away and not self.excess.nbytes and self._fits(schedule):
             self.best = 1.0, schedule
 
     def _begin(self, schedule: Schedule) -> None:
@@ -133,6 +145,9 @@ class _Shaking:
                 continue
             self.taken = now
             self._take(excess)
+            self.away -= 1
+            if self.away > 0:
+                continue
             if not excess.nbytes and (self.best is None or now < self.best[0]):
                 self._settle()
         return None if self.best is None else self.best[1]
