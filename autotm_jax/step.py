@@ -443,7 +443,8 @@ class Step:
         try:
             jitted = self._new_jit(request)
             lowered = jitted.lower(*args, **kwargs)
-            if not to_run and request.target.machine.platform == "cuda":
+            is_gpu = request.target.machine.platform == "cuda"
+            if is_gpu and (not to_run or _needs_no_code(request.target)):
                 is_present = request.target.is_present
                 found = assign(lowered, is_present=is_present).executable
                 if not is_present:
@@ -519,7 +520,7 @@ class Step:
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    if has_code or request.target.is_present:
+                    if has_code or not _needs_no_code(request.target):
                         executable = self._lowered(plan, *given).compile()
                     elif plan.is_untouched and key in self._uncoded:
                         executable = self._uncoded.pop(key)
@@ -599,6 +600,11 @@ class Step:
                 f"be others. {name}.place(...) moves a state before it is used, and "
                 "autotm.on_device brings one back for other functions."
             )
+
+
+def _needs_no_code(target: Target) -> bool:
+    """Whether XLA can leave out code for it, which could not run here anyway."""
+    return not target.is_present and compat.STOP_BEFORE_CODE is not None
 
 
 def _is_arg(leaf: Any) -> bool:
