@@ -18,7 +18,8 @@ from autotm_jax.profile import Changes, as_planned, estimate_costs
 from autotm_jax.solve import Schedule, offload_everything, packed_bytes, replay
 from autotm_jax.trace import build_program
 from benchmarks.variants import compiled_bytes, frugal, kinds, program_of
-from benchmarks.workloads import Workload, gpt
+from benchmarks.workloads import Workload, gpt, mlp
+from benchmarks.workloads._optimizers import Adam
 
 from .compiling import needs_cuda_plugin
 from .steps import SMALL_GPT, chain_arguments, moving_step
@@ -81,6 +82,17 @@ def test_as_little_as_possible():
     check(plan, compiled, off=0.05)
     assert plan.schedule.recomputes or plan.schedule.stores
     assert autotm.device_bytes(compiled) < 0.65 * autotm.device_bytes(plain())
+
+
+def test_as_little_as_possible_with_the_state_on_the_host():
+    small = mlp.Config(depth=6, width=512, batch=256, optimizer=Adam())
+    step, args = mlp.workload(small).step, mlp.workload(small).args
+    jitted = autotm.jit(step, budget="min", target="h100-sxm", donate_argnums=0)
+    compiled = jitted.lower(*args).compile()
+    plan = jitted.plan(*args)
+    assert len(plan.on_host) > 10
+    found = autotm.device_bytes(compiled)
+    assert plan.device_bytes == pytest.approx(found, rel=0.03)
 
 
 def test_a_budget_in_the_middle():
