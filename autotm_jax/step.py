@@ -520,13 +520,8 @@ class Step:
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    if has_code or not _needs_no_code(request.target):
-                        executable = self._lowered(plan, *given).compile()
-                    elif plan.is_untouched and key in self._uncoded:
-                        executable = self._uncoded.pop(key)
-                    else:
-                        lowered = self._lowered(plan, *given)
-                        executable = assign(lowered, is_present=False).executable
+                    needs_code = has_code or not _needs_no_code(request.target)
+                    executable = self._executable(key, plan, given, needs_code)
                     evidence = examine(
                         executable, plan.schedule, platform, plan.copies_inside
                     )
@@ -572,6 +567,17 @@ class Step:
                 # This jit has traced the plan that is given up.
                 self._planned = self._new_jit(request)
             raise AssertionError("the last round either stands or raises")
+
+    def _executable(
+        self, key: int, plan: Plan, given: tuple[Any, Any], needs_code: bool
+    ) -> Any:
+        """What XLA makes of a plan; without code, as much as can be said of it."""
+        if not needs_code and plan.is_untouched and key in self._uncoded:
+            return self._uncoded[key]
+        lowered = self._lowered(plan, *given)
+        if needs_code:
+            return lowered.compile()
+        return assign(lowered, is_present=False).executable
 
     def _lowered(self, plan: Plan, args: Any, kwargs: Any) -> Any:
         lowered = self._planned.lower(*args, **kwargs)
