@@ -222,8 +222,7 @@ def test_seconds_are_those_of_what_failed(
             raise autotm.AutoTMError("It fails.")
 
     step = SimpleNamespace(
-        plan=lambda *_: fail("plan"),
-        lower=lambda *_: SimpleNamespace(compile=lambda: fail("compile")),
+        plan=lambda *_: fail("plan"), verify=lambda *_: fail("compile")
     )
     clock = iter([10.0, 13.0, 17.0])
     monkeypatch.setattr(compiled.autotm, "jit", lambda *_, **__: step)
@@ -232,6 +231,19 @@ def test_seconds_are_those_of_what_failed(
     row = dict(zip(compiled.COLUMNS[2:], found, strict=True))
     assert row["status"] == "AutoTMError"
     assert (row["plan, s"], row["compile, s"]) == seconds
+
+
+@needs_cuda_plugin
+def test_what_is_not_begun_is_named():
+    said: list[str] = []
+    report = compiled.compiled(Study(True, said.append, minutes=-1))
+    assert report is not None
+    assert said == ["no time is left for vgg-small at 32"]
+    assert report.differs.endswith(
+        " Not compiled, as no time was left: vgg-small at 32 (`python -m "
+        "benchmarks.paper compiled` does)."
+    )
+    assert report.tables[0].column("holds") == ["no case", "no case"]
 
 
 def test_without_the_plugin_it_is_left_out(monkeypatch: pytest.MonkeyPatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 
@@ -101,13 +102,25 @@ class Study:
 
     - `quick`: whether the small form is wanted, of fewer networks and cases.
     - `say`: told what is being done.
+    - `minutes`: after which nothing is begun that takes long.
     """
 
-    def __init__(self, quick: bool = False, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        quick: bool = False,
+        say: Callable[[str], None] = print,
+        minutes: float = math.inf,
+    ):
         self.quick = quick
         self.say = say
+        self._late = time.monotonic() + 60 * minutes
         self.settings_of: dict[Posed, Setting] = {}
         self.solved: dict[tuple[Posed, Formulation, float], Solved] = {}
+
+    @property
+    def is_late(self) -> bool:
+        """Whether nothing that takes long is begun any more."""
+        return time.monotonic() > self._late
 
     @property
     def settings(self) -> tuple[Setting, ...]:
