@@ -54,15 +54,16 @@ def planned(budget: str | int) -> tuple[Plan, Any]:
     return step.plan(*workload().args), compiled
 
 
-def check(plan: Plan, compiled: Any, off: float = 0.03) -> None:
-    """Everything a plan promises, its bytes but for a fraction that they may be off."""
+def check(plan: Plan, compiled: Any, more: float = 0.03, less: float = 0.03) -> None:
+    """Everything a plan promises, its bytes but for a fraction more or less."""
     assert plan.realised is not None
     device, host = autotm.device_bytes(compiled), autotm.host_bytes(compiled)
     assert plan.realised.device_bytes == device
     assert plan.realised.host_bytes == host
     if plan.budget is not None:
         assert device <= plan.budget
-    assert plan.device_bytes == pytest.approx(device, rel=off)
+    assert plan.device_bytes is not None
+    assert (1 - less) * plan.device_bytes <= device <= (1 + more) * plan.device_bytes
     schedule = plan.schedule
     assert (host > 0) == bool(schedule.stores)
     assert host == pytest.approx(plan.host_bytes, rel=0.03, abs=4096)
@@ -79,7 +80,8 @@ def test_as_little_as_possible():
     plan, compiled = planned("min")
     # Where memory is tightest, XLA's packing adds some percent that are hard to
     # predict: the layouts of the whole step are not those of segments compiled alone.
-    check(plan, compiled, off=0.05)
+    # Where it packs better than predicted, another plan is not tried.
+    check(plan, compiled, more=0.05, less=0.08)
     assert plan.schedule.recomputes or plan.schedule.stores
     assert autotm.device_bytes(compiled) < 0.65 * autotm.device_bytes(plain())
 
