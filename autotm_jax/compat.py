@@ -25,7 +25,15 @@ READS_WRONG_SLICES = jaxlib.version.__version_info__ < (0, 11, 1)
 # asks for that one before it assigns memory.)
 STOP_BEFORE_CODE: tuple[Mapping[str, Any], str] | None = None
 if jaxlib.version.__version_info__ < (0, 11):
-    STOP_BEFORE_CODE = {"xla_gpu_enable_libnvptxcompiler": True}, "LibNvPtxCompiler"
+    STOP_BEFORE_CODE = (
+        {
+            "xla_gpu_enable_libnvptxcompiler": True,
+            # It stops at the first PTX, but LLVM is at work on all other kernels then.
+            "xla_backend_optimization_level": 0,
+            "xla_llvm_disable_expensive_passes": True,
+        },
+        "LibNvPtxCompiler",
+    )
 
 
 def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:
