@@ -160,12 +160,9 @@ class Candidate(Placing):
         problem = dataclasses.replace(problem, device_limit=float(limit))
         parts = "another", SEARCH, problem, problem.timelines, schedule, number
         key = cache.cache_key(*parts)
-        entry = cache.load("plan", key)
-        known = read_found(entry)
-        if known is not None and not replay(problem, known.schedule).faults:
+        is_known, known = _kept(problem, key)
+        if is_known:
             return known
-        if entry == _NO_PLAN:
-            return None
         enough = _ABOUT_AS_FAST * replay(problem, schedule).makespan
         other = shake(problem, schedule, _REPACK_SECONDS, enough, number)
         if other is None or other == schedule:
@@ -236,12 +233,9 @@ class Candidate(Placing):
             found.schedule,
             _REPACK_SECONDS,
         )
-        entry = cache.load("plan", key)
-        known = read_found(entry)
-        if known is not None and not replay(problem, known.schedule).faults:
+        is_known, known = _kept(problem, key)
+        if is_known:
             return known
-        if entry == _NO_PLAN:
-            return None
         seconds = min(_REPACK_SECONDS, _REPACKED * deadline.left())
         is_optimal = found.status is Status.OPTIMAL
         enough = _NEARLY * (found.objective if is_optimal else found.bound)
@@ -357,6 +351,15 @@ class Candidate(Placing):
     def tightest_point(self) -> str:
         """Where the plan that needs least needs most, and the largest values there."""
         return tightest_point(self.program, self.problem, self.least.schedule)
+
+
+def _kept(problem: Problem, key: str) -> tuple[bool, Found | None]:
+    """Whether a plan was looked for before, and what was found then."""
+    entry = cache.load("plan", key)
+    known = read_found(entry)
+    if known is not None and not replay(problem, known.schedule).faults:
+        return True, known
+    return entry == _NO_PLAN, None
 
 
 def _least_workspace(problem: Problem) -> tuple[Pick, ...]:
