@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import functools
 import threading
 import types
@@ -84,6 +85,20 @@ class _Entry:
     planner: StatefulPlanner | None = None
     is_final: bool = False
     state: frozenset[int] = frozenset()
+
+
+class _Use(enum.Enum):
+    """What a step is planned and compiled for."""
+
+    CALL = "call"
+    PLACE = "place"
+    LOWER = "lower"
+    VERIFY = "verify"
+
+    @property
+    def runs(self) -> bool:
+        """Whether its arguments are arrays, on a device that is here."""
+        return self in (_Use.CALL, _Use.PLACE)
 
 
 class Step:
@@ -204,7 +219,7 @@ class Step:
         - `InfeasibleBudget`: if no plan meets the budget.
         - `PlanNotRealised`: if XLA did something else than was planned.
         """
-        self._prepared(args, kwargs, has_code=False)
+        self._prepared(args, kwargs, _Use.VERIFY)
         return self.plan(*args, **kwargs)
 
     def place(self, *args: Any, **kwargs: Any) -> Any:
@@ -244,7 +259,7 @@ class Step:
                 f"{name} donates no argument, so it has no state to place: name its "
                 "state in donate_argnums or donate_argnames of autotm.jit."
             )
-        given = self._realise(args, kwargs, is_call=False)
+        given = self._realise(args, kwargs, _Use.PLACE)
         placed = [a for n, a in enumerate(given[0]) if n in donated]
         placed += [v for k, v in given[1].items() if k in donated]
         return placed[0] if len(placed) == 1 else tuple(placed)
@@ -311,11 +326,11 @@ class Step:
         return Request(target, budget, host_budget, measure, solver, formulation)
 
     def _prepared(
-        self, args: Any, kwargs: Any, has_code: bool = True
+        self, args: Any, kwargs: Any, use: _Use = _Use.LOWER
     ) -> tuple[Any, Any]:
         request = self._request()
         args, kwargs = self._arguments.on(request.target, args, kwargs)
-        return self._realise(args, kwargs, may_run=False, has_code=has_code)
+        return self._realise(args, kwargs, use)
 
     def _new_jit(self, request: Request) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
@@ -444,7 +459,7 @@ class Step:
             jitted = self._new_jit(request)
             lowered = jitted.lower(*args, **kwargs)
             is_gpu = request.target.machine.platform == "cuda"
-            if is_gpu and (not to_run or _needs_no_code(request.target)):
+            if is_gpu and (not to_run or _may_stop(request.target)):
                 is_present = request.target.is_present
                 found = assign(lowered, is_present=is_present).executable
                 if not is_present:
@@ -466,12 +481,7 @@ class Step:
         return Plan(None, Status.UNSUPPORTED, note=reason)
 
     def _realise(
-        self,
-        args: Any,
-        kwargs: Any,
-        may_run: bool = True,
-        is_call: bool = True,
-        has_code: bool = True,
+        self, args: Any, kwargs: Any, use: _Use = _Use.CALL
     ) -> tuple[Any, Any]:
         """Plans, compiles and checks until the budget is kept.
 
@@ -480,15 +490,13 @@ class Step:
         for _ in range(_TRACES - 1):
             # Unless JAX has traced it anew on the way.
             with contextlib.suppress(_NotPlanned):
-                return self._realise_traced(args, kwargs, may_run, is_call, has_code)
-        return self._realise_traced(args, kwargs, may_run, is_call, has_code)
+                return self._realise_traced(args, kwargs, use)
+        return self._realise_traced(args, kwargs, use)
 
-    def _realise_traced(
-        self, args: Any, kwargs: Any, may_run: bool, is_call: bool, has_code: bool
-    ) -> tuple[Any, Any]:
+    def _realise_traced(self, args: Any, kwargs: Any, use: _Use) -> tuple[Any, Any]:
         with self._planning():
             request = self._request()
-            if may_run and not request.target.is_present:
+            if use.runs and not request.target.is_present:
                 raise TargetError(
                     f"This step is compiled for {request.target.machine.name}, which "
                     "is not here: use step.lower(...).compile() to inspect it, or "
@@ -500,9 +508,9 @@ class Step:
             entry = self._entry(traced, request, *typed)
             if entry.is_final and self._planned is not _unplanned:
                 given = self._delivered(entry, entry.plan, args, kwargs)
-                if may_run:
+                if use.runs:
                     count = let_go((args, kwargs), given)
-                    self._note_moved(count if is_call else 0)
+                    self._note_moved(count if use is _Use.CALL else 0)
                 return given
             if self._planned is _unplanned:
                 self._planned = self._new_jit(request)
@@ -520,8 +528,8 @@ class Step:
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    needs_code = has_code or not _needs_no_code(request.target)
-                    executable = self._executable(key, plan, given, needs_code)
+                    is_coded = use is not _Use.VERIFY or not _may_stop(request.target)
+                    executable = self._executable(key, plan, given, is_coded)
                     evidence = examine(
                         executable, plan.schedule, platform, plan.copies_inside
                     )
@@ -559,9 +567,9 @@ class Step:
                     )
                     self._untouched_jits.pop(key, None)
                     self._uncoded.pop(key, None)
-                    if may_run:
+                    if use.runs:
                         count = let_go((args, kwargs), given)
-                        self._note_moved(count if is_call else 0)
+                        self._note_moved(count if use is _Use.CALL else 0)
                     return given
                 plan = following
                 # This jit has traced the plan that is given up.
@@ -569,13 +577,13 @@ class Step:
             raise AssertionError("the last round either stands or raises")
 
     def _executable(
-        self, key: int, plan: Plan, given: tuple[Any, Any], needs_code: bool
+        self, key: int, plan: Plan, given: tuple[Any, Any], is_coded: bool
     ) -> Any:
         """What XLA makes of a plan; without code, as much as can be said of it."""
-        if not needs_code and plan.is_untouched and key in self._uncoded:
+        if not is_coded and plan.is_untouched and key in self._uncoded:
             return self._uncoded[key]
         lowered = self._lowered(plan, *given)
-        if needs_code:
+        if is_coded:
             return lowered.compile()
         return assign(lowered, is_present=False).executable
 
@@ -608,7 +616,7 @@ class Step:
             )
 
 
-def _needs_no_code(target: Target) -> bool:
+def _may_stop(target: Target) -> bool:
     """Whether XLA can leave out code for it, which could not run here anyway."""
     return not target.is_present and compat.STOP_BEFORE_CODE is not None
 

@@ -48,7 +48,8 @@ def judge(
             "may avoid it; please report the step that shows it."
         )
     if plan.budget is None:
-        other = planner.another(plan, evidence, number % MOST_ROUNDS)
+        is_last = number >= MOST_ROUNDS
+        other = planner.another(plan, evidence, 0 if is_last else number)
         if other is not None:
             return other
         better = planner.untouched_if_smaller(plan, evidence)

@@ -108,6 +108,22 @@ def test_what_takes_long_runs_beside_the_others(
     assert printed.endswith("\n\n## compiled, elsewhere\n")
 
 
+def test_what_runs_beside_ends_with_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    line = [sys.executable, "-c", "import time; time.sleep(600)"]
+    beside = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("benchmarks.paper.__main__._begin", lambda *_: beside)
+    monkeypatch.setitem(EXPERIMENTS, "kernels", fail)
+    with pytest.raises(ZeroDivisionError):
+        run(("compiled", "kernels"), False, tmp_path)
+    assert beside.wait(60) < 0
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_step_is_posed_on_a_machine_that_reads_slow_memory(name: str):
     workload: Workload = SMALL[name]

@@ -10,6 +10,7 @@ begins nothing after ten minutes. Named, it does all of it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -70,18 +71,21 @@ def run(
     beside: dict[str, subprocess.Popen[str]] = {}
     if not quick and len(wanted) > 1:
         beside = {name: _begin(name, out) for name in wanted if name in LONG}
-    for name in wanted:
-        if name in beside:
-            say(f"waiting for {name}")
-            print(_end(beside[name]), end="", flush=True)
-            continue
-        say(f"{name} begins")
-        report = EXPERIMENTS[name](study)
-        if report is None:
-            continue
-        reports[name] = report
-        print(report.markdown(name), end="\n\n", flush=True)
-        _write(name, report, out)
+    with contextlib.ExitStack() as ending:
+        for process in beside.values():
+            ending.callback(process.kill)  # of one that has ended, nothing is left
+        for name in wanted:
+            if name in beside:
+                say(f"waiting for {name}")
+                print(_end(beside[name]), end="", flush=True)
+                continue
+            say(f"{name} begins")
+            report = EXPERIMENTS[name](study)
+            if report is None:
+                continue
+            reports[name] = report
+            print(report.markdown(name), end="\n\n", flush=True)
+            _write(name, report, out)
     say(f"written to {out}")
     return reports
 
