@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,21 +19,6 @@ JAXLIB_VERSION = importlib.metadata.version("jaxlib")
 
 # jaxlib < 0.11.1 on CUDA: slices of stacks in host memory come from wrong offsets.
 READS_WRONG_SLICES = jaxlib.version.__version_info__ < (0, 11, 1)
-
-# jaxlib < 0.11 on CUDA: what has XLA stop once memory is assigned, and what its error
-# says then. It is to use a compiler of PTX that jaxlib is built without. (A newer XLA
-# asks for that one before it assigns memory.)
-STOP_BEFORE_CODE: tuple[Mapping[str, Any], str] | None = None
-if jaxlib.version.__version_info__ < (0, 11):
-    STOP_BEFORE_CODE = (
-        {
-            "xla_gpu_enable_libnvptxcompiler": True,
-            # It stops at the first PTX, but LLVM is at work on all other kernels then.
-            "xla_backend_optimization_level": 0,
-            "xla_llvm_disable_expensive_passes": True,
-        },
-        "LibNvPtxCompiler",
-    )
 
 
 def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:

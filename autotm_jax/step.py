@@ -459,8 +459,8 @@ class Step:
             jitted = self._new_jit(request)
             lowered = jitted.lower(*args, **kwargs)
             is_gpu = request.target.machine.platform == "cuda"
-            if is_gpu and (not to_run or _may_stop(request.target)):
-                is_present = request.target.is_present
+            is_present = request.target.is_present
+            if is_gpu and not (to_run and is_present):
                 found = assign(lowered, is_present=is_present).executable
                 if not is_present:
                     self._uncoded[key] = found
@@ -528,7 +528,7 @@ class Step:
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    is_coded = use is not _Use.VERIFY or not _may_stop(request.target)
+                    is_coded = use is not _Use.VERIFY or request.target.is_present
                     executable = self._executable(key, plan, given, is_coded)
                     evidence = examine(
                         executable, plan.schedule, platform, plan.copies_inside
@@ -614,11 +614,6 @@ class Step:
                 f"be others. {name}.place(...) moves a state before it is used, and "
                 "autotm.on_device brings one back for other functions."
             )
-
-
-def _may_stop(target: Target) -> bool:
-    """Whether XLA can leave out code for it, which could not run here anyway."""
-    return not target.is_present and compat.STOP_BEFORE_CODE is not None
 
 
 def _is_arg(leaf: Any) -> bool:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import autotm_jax as autotm
-from autotm_jax import compat
 from autotm_jax.compile import (
     Uncoded,
     assign,
+    assignment,
     compiler_options,
     device_bytes,
     host_bytes,
@@ -56,7 +56,9 @@ def test_it_is_what_the_executable_has(is_present: bool):
     assert found.lifetimes is not None
 
     def instructions(text: str) -> list[str]:
-        return re.findall(r"^ *(?:ROOT )?(%\S+ = \S+ \S+?)\(", text, re.MULTILINE)
+        found = re.findall(r"^ *(?:ROOT )?(%\S+ = \S+ \S+?)\(", text, re.MULTILINE)
+        # XLA adds some of these when it makes code: nothing happens there.
+        return [line for line in found if not line.endswith(" get-tuple-element")]
 
     ours = instructions(found.executable.as_text())
     assert ours and ours == instructions(compiled.as_text())
@@ -64,9 +66,7 @@ def test_it_is_what_the_executable_has(is_present: bool):
 
 @needs_cuda_plugin
 def test_no_code_is_made_for_a_gpu_that_is_not_here():
-    is_known = compat.STOP_BEFORE_CODE is not None
-    found = assign(lowered(), is_present=False).executable
-    assert isinstance(found, Uncoded) == is_known
+    assert isinstance(assign(lowered(), is_present=False).executable, Uncoded)
     assert not isinstance(assign(lowered()).executable, Uncoded)
 
 
@@ -74,9 +74,9 @@ def test_no_code_is_made_for_a_gpu_that_is_not_here():
 def test_where_xla_dumped_nothing_before_it_stopped_it_is_compiled(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    # It stops at once.
-    stops = {"xla_no_such_option": True}, "No such compile option"
-    monkeypatch.setattr(compat, "STOP_BEFORE_CODE", stops)
+    def stop_at_once(*_: Any) -> None: ...
+
+    monkeypatch.setattr(assignment, "_compile_until_assigned", stop_at_once)
     found = assign(lowered(), is_present=False).executable
     assert not isinstance(found, Uncoded)
     assert device_bytes(found) == device_bytes(lowered().compile())

@@ -1,8 +1,8 @@
 """What XLA assigns to a step that is not to run: its memory, without its code.
 
-To make code of its kernels is half of XLA's work or more, and no buffer depends on it.
-For a GPU that is not here nobody needs that code, so XLA is stopped before it, where
-it is known how: the schedule and the buffers are among what it dumps until then.
+To make code of its kernels is most of XLA's work, and no buffer depends on it. For a
+GPU that is not here nobody needs that code, so XLA is stopped before it: the schedule
+and the buffers are among what it dumps until then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import compat
 from .lifetimes import Lifetimes, read_lifetimes
 from .options import compile_not_to_run
 
@@ -30,6 +29,11 @@ _HOST = "5"  # the color of pinned host memory
 _SCHEDULED = "_after_optimizations.txt"
 _BUFFERS = "_after_optimizations-buffer-assignment.txt"
 _RANGES = "_after_optimizations-live-range.txt"
+
+# Once memory is assigned, and before it makes any code, XLA reads the kernels that it
+# has made before, if it is told that there are some. What is no such file ends it.
+_STOPPING = "xla_gpu_kernel_cache_file"
+_NO_KERNELS = "There are no kernels here: this is where XLA is to stop.\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +117,8 @@ def assign(
         return Assignment(compile_not_to_run(lowered, given))
     with place as directory:
         given["xla_dump_to"] = directory
-        if not is_present and compat.STOP_BEFORE_CODE is not None:
-            _compile_until_assigned(lowered, given, *compat.STOP_BEFORE_CODE)
+        if not is_present:
+            _compile_until_assigned(lowered, given, Path(directory) / "kernels")
             text, dumped = _dumped_within(Path(directory))
             if dumped is not None:
                 return Assignment(Uncoded(text, _sizes(dumped[0])), dumped)
@@ -123,12 +127,13 @@ def assign(
 
 
 def _compile_until_assigned(
-    lowered: Any, options: Mapping[str, Any], stopping: Mapping[str, Any], stopped: str
+    lowered: Any, options: Mapping[str, Any], kernels: Path
 ) -> None:
+    kernels.write_text(_NO_KERNELS)
     try:
-        compile_not_to_run(lowered, {**options, **stopping})
+        compile_not_to_run(lowered, {**options, _STOPPING: str(kernels)})
     except Exception as error:
-        if stopped not in str(error):
+        if str(kernels) not in str(error):
             raise
 
 
