@@ -15,7 +15,7 @@ from autotm_jax.compile import mark_on_host
 from autotm_jax.compile.verify import examine
 from autotm_jax.emit import carried_on_host, emit
 from autotm_jax.profile import Changes, as_planned, estimate_costs
-from autotm_jax.solve import Schedule, offload_everything, packed_bytes, replay
+from autotm_jax.solve import Schedule, offload_everything, replay
 from autotm_jax.trace import build_program
 from benchmarks.variants import compiled_bytes, frugal, kinds, program_of
 from benchmarks.workloads import Workload, gpt, mlp
@@ -139,10 +139,13 @@ def test_gradients_of_donated_tables():
 
 def test_moving_everything_is_realised():
     plan = planned("min")[0]
-    assert plan.program is not None and plan.problem is not None
-    schedule = offload_everything(plan.problem)
+    assert plan.program is not None
+    target = autotm.target("h100-sxm")
+    one = Candidate(plan.program, target, 2**62, autotm.SolverOptions())
+    problem = one.problem
+    schedule = offload_everything(problem)
     assert len(schedule.stores) >= 5
-    sharding = autotm.target("h100-sxm").sharding
+    sharding = target.sharding
     avals = [plan.program.values[a].aval for a in plan.program.arguments]
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in avals]
     donated = [i for i, given in enumerate(plan.program.donated) if given]
@@ -154,11 +157,9 @@ def test_moving_everything_is_realised():
     evidence = examine(compiled, schedule, "cuda")
     assert evidence.faults == ()
     assert evidence.copies == len(schedule.stores) + len(schedule.fetches)
-    state = replay(plan.problem, schedule)
+    state = replay(problem, schedule)
     assert evidence.host_bytes == pytest.approx(state.host_peak, rel=0.05)
-    results, aliased = plan.program.result_bytes()
-    fixed = plan.program.argument_bytes() + results - aliased
-    taken = fixed - plan.problem.carried_bytes + packed_bytes(plan.problem, state)
+    taken = one.fixed_bytes + one.allocation(schedule)
     assert evidence.device_bytes == pytest.approx(taken, rel=0.05)
 
 
