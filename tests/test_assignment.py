@@ -83,6 +83,16 @@ def test_where_xla_dumped_nothing_before_it_stopped_it_is_compiled(
 
 
 @needs_cuda_plugin
+def test_where_xla_does_not_know_how_to_stop_it_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(assignment, "_STOPPING", "xla_no_such_stop")
+    found = assign(lowered(), is_present=False).executable
+    assert not isinstance(found, Uncoded)
+    assert device_bytes(found) == device_bytes(lowered().compile())
+
+
+@needs_cuda_plugin
 def test_other_errors_are_not_taken_for_it():
     with pytest.raises(Exception, match="xla_no_such_option"):
         assign(lowered(), {"xla_no_such_option": True}, is_present=False)
