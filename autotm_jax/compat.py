@@ -20,6 +20,10 @@ JAXLIB_VERSION = importlib.metadata.version("jaxlib")
 # jaxlib < 0.11.1 on CUDA: slices of stacks in host memory come from wrong offsets.
 READS_WRONG_SLICES = jaxlib.version.__version_info__ < (0, 11, 1)
 
+# jaxlib < 0.11 on CUDA: what XLA dumps before it makes code says all of an executable
+# that plans are made from. Of a newer one a step was seen to be planned otherwise.
+STOPS_BEFORE_CODE = jaxlib.version.__version_info__ < (0, 11)
+
 
 def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:
     """The constant variables of a closed jaxpr and the arrays bound to them."""

@@ -1,8 +1,8 @@
 """What XLA assigns to a step that is not to run: its memory, without its code.
 
 To make code of its kernels is most of XLA's work, and no buffer depends on it. For a
-GPU that is not here nobody needs that code, so XLA is stopped before it: the schedule
-and the buffers are among what it dumps until then.
+GPU that is not here nobody needs that code, so XLA is stopped before it, where what it
+dumps until then says all that is needed: the schedule and the buffers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import compat
 from .lifetimes import Lifetimes, read_lifetimes
 from .options import compile_not_to_run
 
@@ -117,7 +118,7 @@ def assign(
         return Assignment(compile_not_to_run(lowered, given))
     with place as directory:
         given["xla_dump_to"] = directory
-        if not is_present:
+        if not is_present and compat.STOPS_BEFORE_CODE:
             _compile_until_assigned(lowered, given, Path(directory) / "kernels")
             text, dumped = _dumped_within(Path(directory))
             if dumped is not None:
