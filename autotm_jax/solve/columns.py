@@ -22,6 +22,9 @@ from .schedule import Fetch, Recompute, Schedule, Store, Stream
 Lane = Literal["device", "host", "out", "in", "again"]
 Action = Store | Fetch | Recompute | Stream
 
+# What is farther from a whole number than that is divided.
+_WHOLE = 1e-6
+
 # A place, and the segment it belongs to; what is away also has a milestone.
 Node = tuple[str, int] | tuple[str, int, int]
 
@@ -193,6 +196,21 @@ class Columns:
                 val += [1.0] + [-1.0] * len(there)
                 count += 1
         return sp.csr_array((val, (row, col)), shape=(count, len(self.edges)))
+
+    def divided(self, x: np.ndarray) -> np.ndarray:
+        """Which tensors a fractional flow divides.
+
+        **Arguments:**
+
+        - `x`: a value per column.
+
+        **Returns:**
+
+        A flag per tensor.
+        """
+        out = np.zeros(len(self.problem.tensors), dtype=bool)
+        out[self.owner[np.abs(x - np.round(x)) > _WHOLE]] = True
+        return out
 
     def main_path(self, tensor: int, x: np.ndarray) -> list[int]:
         """The columns of the path that carries most of a tensor's fractional flow.

@@ -13,9 +13,17 @@ A problem is a dictionary, as the process knows no class of this package:
 - `indptr`, `indices`, `data`: A, by columns.
 - `integer`: the indices of the variables that are integers.
 - `options`: of HiGHS, by name.
+- `name`: of a problem without integers that may be solved again. The process keeps the
+  last one that has a name.
 
-The answer is a dictionary as well: `status` (HiGHS's name of it), `x`, `duals`,
-`objective`, `bound`.
+One that it keeps is solved again, from where it ended, by
+
+- `again`: its name.
+- `columns`, `lower`, `upper`: the variables that have other bounds now.
+- `options`: as above.
+
+The answer is a dictionary as well: `status` (HiGHS's name of it, or `UNKNOWN` if there
+is no such problem any more), `x`, `reduced_costs`, `objective`, `bound`.
 """
 
 from __future__ import annotations
@@ -35,6 +43,9 @@ import numpy as np
 
 # Reports on the way to an answer, called with what they are of.
 Report = Callable[..., None]
+
+UNKNOWN = "unknown"
+"""The status of a problem that is not kept."""
 
 _LENGTH = struct.Struct("<Q")
 
@@ -60,36 +71,78 @@ def receive(stream: BinaryIO) -> Any:
     return pickle.loads(body) if len(body) == length else None
 
 
-def solve(problem: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Solves a problem in this process.
+class Solver:
+    """Solves problem after problem, and keeps the last one that has a name."""
 
-    **Arguments:**
+    def __init__(self) -> None:
+        self._kept: tuple[Any, Any] = None, None  # its name, and the solver
+        self._basis: Any = None  # of its last optimum
 
-    - `problem`: see above.
-    - `report`: called with `"incumbent", x, objective, bound` for every better integer
-        solution, and with `"bound", bound` now and then.
+    def solve(self, problem: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Solves a problem in this process.
 
-    **Returns:**
+        **Arguments:**
 
-    The answer.
+        - `problem`: see above.
+        - `report`: called with `"incumbent", x, objective, bound` for every better
+            integer solution, and with `"bound", bound` now and then.
 
-    **Raises:**
+        **Returns:**
 
-    - `ValueError`: if HiGHS does not know an option, or refuses the problem.
-    """
+        The answer.
+
+        **Raises:**
+
+        - `ValueError`: if HiGHS does not know an option, or refuses the problem.
+        """
+        import highspy
+
+        if "again" in problem:
+            return self._again(problem)
+        solver = highspy.Highs()
+        solver.setOptionValue("log_to_console", False)
+        _set(solver, problem["options"])
+        if solver.passModel(_model(problem)) == highspy.HighsStatus.kError:
+            raise ValueError("HiGHS refuses the problem.")
+        is_integer = len(problem["integer"]) > 0
+        if is_integer:
+            _subscribe(solver, report, len(problem["cost"]))
+        elif "name" in problem:
+            self._kept, self._basis = (problem["name"], solver), None
+        solver.run()
+        return _answer(solver, is_integer)
+
+    def _again(self, problem: dict[str, Any]) -> dict[str, Any]:
+        import highspy
+
+        name, solver = self._kept
+        if problem["again"] != name:
+            found = dict.fromkeys(("x", "reduced_costs"), np.zeros(0))
+            figures = {"objective": float("inf"), "bound": -float("inf")}
+            return {"status": UNKNOWN, **found, **figures}
+        if solver.getModelStatus() == highspy.HighsModelStatus.kOptimal:
+            self._basis = solver.getBasis()
+        elif self._basis is not None:
+            solver.setBasis(self._basis)  # where it found nothing is far from anything
+        bounds = problem["columns"], problem["lower"], problem["upper"]
+        for column, lower, upper in zip(*bounds, strict=True):
+            solver.changeColBounds(int(column), float(lower), float(upper))
+        options = dict(problem["options"])
+        options["time_limit"] += solver.getRunTime()  # of all of its runs
+        _set(solver, options)
+        solver.run()
+        return _answer(solver, is_integer=False)
+
+
+def _set(solver: Any, options: dict[str, Any]) -> None:
     import highspy
 
-    solver = highspy.Highs()
-    solver.setOptionValue("log_to_console", False)
-    for name, value in problem["options"].items():
+    for name, value in options.items():
         if solver.setOptionValue(name, value) == highspy.HighsStatus.kError:
             raise ValueError(f"HiGHS refuses the option {name}={value!r}.")
-    if solver.passModel(_model(problem)) == highspy.HighsStatus.kError:
-        raise ValueError("HiGHS refuses the problem.")
-    is_integer = len(problem["integer"]) > 0
-    if is_integer:
-        _subscribe(solver, report, len(problem["cost"]))
-    solver.run()
+
+
+def _answer(solver: Any, is_integer: bool) -> dict[str, Any]:
     info, found = solver.getInfo(), solver.getSolution()
     status, objective = solver.getModelStatus().name, info.objective_function_value
     bound = info.mip_dual_bound
@@ -98,7 +151,7 @@ def solve(problem: dict[str, Any], report: Report) -> dict[str, Any]:
     return {
         "status": status,
         "x": np.array(found.col_value),
-        "duals": np.array(found.row_dual),
+        "reduced_costs": np.array(found.col_dual),
         "objective": objective,
         "bound": bound,
     }
@@ -167,7 +220,7 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     report("ready")
-    threads = None
+    solver, threads = Solver(), None
     while True:
         problem = problems.get()
         if problem["options"].get("threads") != threads:
@@ -175,7 +228,7 @@ def main() -> None:
             threads = problem["options"].get("threads")
             highspy.Highs.resetGlobalScheduler(True)
         try:
-            report("answer", solve(problem, report))
+            report("answer", solver.solve(problem, report))
         except Exception as error:  # noqa: BLE001 - for the other process to judge
             report("failed", f"{type(error).__name__}: {error}")
 

@@ -44,12 +44,7 @@ class Matrices:
         - `options`: of HiGHS, by name.
         """
         data = self._data
-        # CVXPY orders the rows: A x == b, then A x <= b.
-        if "q" in data:  # CVXPY 1.7 takes a linear program for a quadratic one
-            cost, matrix = data["q"], sp.vstack([data["A"], data["F"]]).tocsc()
-            right = np.concatenate([data["b"], data["G"]])
-        else:
-            cost, matrix, right = data["c"], data["A"].tocsc(), data["b"]
+        cost, matrix, right = self._rows()
         left = right.copy()
         left[data["dims"].zero :] = -np.inf
         lower = np.full(len(cost), -np.inf)
@@ -63,12 +58,11 @@ class Matrices:
         upper[boolean] = np.minimum(upper[boolean], 1.0)
         integer = np.zeros(len(cost), dtype=bool)
         integer[[*boolean, *data["int_vars_idx"]]] = True
-        rows, self._kept = np.full(len(right), True), np.full(len(cost), True)
-        if integer.any():  # nobody asks for duals
-            matrix.eliminate_zeros()
-            rows = _into_bounds(matrix, left, right, lower, upper)
-            self._kept = (lower != 0.0) | (upper != 0.0)
-        kept = self._kept
+        rows = _into_bounds(matrix, left, right, lower, upper)
+        kept = np.full(len(cost), True)
+        if integer.any():
+            kept = (lower != 0.0) | (upper != 0.0)
+        self._kept = kept
         matrix = matrix[:, kept].tocsr()[rows].tocsc()
         return {
             "cost": cost[kept],
@@ -83,8 +77,40 @@ class Matrices:
             "options": options,
         }
 
+    def variables_of(self, upper: cp.Parameter) -> np.ndarray:
+        """Where the elements of a vector are among the variables of the problem.
+
+        **Arguments:**
+
+        - `upper`: the parameter of the rows `vector <= upper`, of a program without
+            integers.
+
+        **Returns:**
+
+        The number of a variable per element.
+        """
+        _, matrix, here = self._rows()
+        value: Any = upper.value
+        upper.value = value + 1.0
+        _, _, changed = Matrices(self._program)._rows()
+        upper.value = value
+        (rows,) = np.nonzero(here != changed)
+        by_rows = matrix.tocsr()
+        return by_rows.indices[by_rows.indptr[rows]]
+
+    def _rows(self) -> tuple[np.ndarray, Any, np.ndarray]:
+        """The costs, and `A x == b` followed by `A x <= b`."""
+        data = self._data
+        if "q" in data:  # CVXPY 1.7 takes a linear program for a quadratic one
+            cost, matrix = data["q"], sp.vstack([data["A"], data["F"]]).tocsc()
+            right = np.concatenate([data["b"], data["G"]])
+        else:
+            cost, matrix, right = data["c"], data["A"].tocsc(), data["b"]
+        matrix.eliminate_zeros()
+        return cost, matrix, right
+
     def unpack(self, outcome: Outcome) -> None:
-        """Gives the program's variables, and its rows' duals, their values.
+        """Gives the program's variables their values.
 
         **Arguments:**
 
@@ -93,9 +119,8 @@ class Matrices:
         assert outcome.x is not None
         values = np.zeros(len(self._kept))
         values[self._kept] = outcome.x
-        duals = outcome.duals
-        if duals is None:
-            duals = np.zeros(0)  # not looked at
+        _, _, right = self._rows()
+        duals = np.zeros(len(right))  # not looked at
         result = {
             # A solution, whatever else the solver says of it.
             "model_status": "kOptimal"

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
 from typing import Any, Protocol
 
@@ -60,7 +61,10 @@ _INTERIOR = 10_000
 ANYTHING = 1e20
 
 # What HiGHS calls it if there is no solution. No program here is unbounded.
-_NONE = ("kInfeasible", "kUnboundedOrInfeasible")
+NO_SOLUTION = ("kInfeasible", "kUnboundedOrInfeasible")
+
+# Of relaxations that are solved: a solver's process keeps the last one by its name.
+_NAMES = itertools.count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +86,20 @@ class Answer:
     reduced_costs: np.ndarray
     schedule: Schedule | None = None
     policy: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Posed:
+    """A relaxation as it was solved.
+
+    - `problem`: as the solver had it.
+    - `variables`: which of its variables the columns are.
+    - `constant`: what the objective is more than the solver's.
+    """
+
+    problem: dict[str, Any]
+    variables: np.ndarray
+    constant: float
 
 
 INFEASIBLE = Answer(np.zeros(0), (), float("inf"), float("inf"), np.zeros(0))
@@ -127,14 +145,13 @@ class Model:
         x = self.x
         WORKER.prepare()  # while the program is built
         self.failure = ""  # what a solver said that crashed
+        self.posed: Posed | None = None  # of a relaxation that was solved last
         # What a column may be at most, and the device limit in MiB. As parameters they
         # leave a program as it is compiled.
         self._upper = cp.Parameter(edges, nonneg=True, value=np.ones(edges))
         self._limit = cp.Parameter(nonneg=True)
         # What the objective has to be below.
         self._below = cp.Parameter(value=ANYTHING)
-        # A row, not an attribute of the variable: its duals are reduced costs.
-        self._at_least = x >= 0
         self._least = cp.Variable()
         self._variants = [
             (k, number, variant)
@@ -153,7 +170,7 @@ class Model:
         held = cp.Variable(count)
         resident = problem.resident / MIB
         self._rows = [
-            *([] if boolean else [self._at_least]),
+            *([] if boolean else [x >= 0]),
             x <= self._upper,
             columns.incidence @ x == np.zeros(columns.nodes),
             self._born() @ x == 1,
@@ -414,12 +431,14 @@ class Model:
         try:
             matrices = Matrices(program)
             problem = matrices.problem(taken)
+            if not self._is_boolean:
+                problem["name"] = next(_NAMES)
             left = options.time_limit - (time.perf_counter() - start)
             if left <= 0:
                 return None
             outcome = WORKER.solve(problem, left)
             self.failure = outcome.failure
-            if outcome.status in _NONE:
+            if outcome.status in NO_SOLUTION:
                 return INFEASIBLE
             if outcome.x is None:
                 return None
@@ -434,14 +453,17 @@ class Model:
         if not np.isfinite(objective):
             return None
         x = np.asarray(self.x.value)
+        # The solver does not know of constants in the objective.
+        constant = objective - outcome.objective
         if self._is_boolean:
-            # The solver does not know of constants in the objective.
-            constant = objective - outcome.objective
             bound = min(outcome.bound + constant, objective)
             return Answer(np.round(x), self._picks(), objective, bound, x)
-        if outcome.status != "kOptimal":
+        if outcome.status != "kOptimal" or outcome.reduced_costs is None:
             return None
-        reduced = np.abs(np.asarray(self._at_least.dual_value))
+        variables = matrices.variables_of(self._upper)
+        self.posed = Posed(problem, variables, constant)
+        # Of what would be increased: at its upper bound a column has a negative one.
+        reduced = np.maximum(outcome.reduced_costs[variables], 0.0)
         return Answer(x, self._picks(), objective, objective, reduced)
 
     def _picks(self) -> tuple[Pick, ...]:

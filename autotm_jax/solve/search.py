@@ -1,8 +1,9 @@
 """The search for a boolean solution near a program's linear relaxation.
 
 The optimum of the relaxation is the bound that gaps are measured from. It is nearly
-integral, so boolean solutions are looked for near it: with boolean programs that leave
-only what the relaxation splits, or only the columns that cost nothing there, or little.
+integral, so boolean solutions are looked for near it: by a dive from it (`dive.py`),
+and with boolean programs that leave only what it divides, or only the columns that cost
+nothing there, or little.
 Only if the gap is still too large is the whole boolean program solved, and then for
 what beats the best so far by more than the gap: a column whose reduced cost is too much
 for that is left out (reduced-cost fixing), and if there is nothing, that is the proof.
@@ -24,10 +25,12 @@ import numpy as np
 
 from .checker import replay
 from .deadline import Deadline
+from .dive import dive
 from .model import ANYTHING, INFEASIBLE, MIB, MS, Answer, Model
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 from .starts import Starts
+from .tightening import Tightening
 from .worker import solver_name
 
 
@@ -62,6 +65,10 @@ _TIED = 0.5
 # Layers are decided together where that leaves this part of the decisions, or less.
 _ALIKE = 0.6
 _ALIKE_NEAR = 2e-4
+
+# The part of the time that is left for a dive. Nothing else is done meanwhile: it is
+# hundreds of short questions to a solver.
+_DIVE = 0.7
 
 # A program that leaves only what the relaxation splits is small if no more tensors are
 # split than this fraction.
@@ -251,14 +258,20 @@ class Search:
             self.is_near_over = True
             self._simple()
             return
-        broken, sparse = self._split_tensors(relaxed.x), self.program.sparse
+        broken = self.columns.divided(relaxed.x)
+        if self.starts is not None:
+            yield self._dived(relaxed, self.starts)
         if broken.sum() <= _FEW_SPLIT * broken.size:
             # Only what is split.
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
-            yield self._restricted(lambda: sparse, upper, 1.0, _SPLIT_SECONDS)
+            yield self._restricted(
+                lambda: self.program.sparse, upper, 1.0, _SPLIT_SECONDS
+            )
         cheap, part = _NEAREST
         upper = self._cheap(relaxed, cheap)
-        yield self._restricted(lambda: sparse, upper, part, _NEAREST_SECONDS)
+        yield self._restricted(
+            lambda: self.program.sparse, upper, part, _NEAREST_SECONDS
+        )
         near = self._near(relaxed, _NEAR)
         self.is_near_over = True
         yield near
@@ -278,6 +291,20 @@ class Search:
                 lambda: self.program.alike.run(self.limit, options, upper, below), upper
             )
         self._simple(_SIMPLE)
+
+    def _dived(self, relaxed: Answer, starts: Starts) -> Answer | None:
+        """The plan that a dive ends with, if nothing is to be mended."""
+        posed, seconds = self.relaxed.posed, _DIVE * self.deadline.left()
+        if posed is None or seconds <= 0:
+            return None
+        tightening = Tightening(relaxed, posed, starts.problem.device_limit)
+        below = self._worth_finding()
+        end = dive(self.columns, relaxed, tightening, seconds, below)
+        schedule = self.program.rounded(end)
+        starts.begin_with(schedule)
+        if replay(starts.problem, schedule).faults:
+            return None
+        return self._told(starts.problem.device_limit, schedule)
 
     def _worth_finding(self) -> float:
         """What a plan has to be below to beat the best by more than the gap."""
@@ -381,9 +408,3 @@ class Search:
         seconds = self.program.seconds_of(schedule, replay(problem, schedule))
         objective, nothing = seconds * MS, np.zeros(0)
         return Answer(nothing, (), objective, self.bound, nothing, schedule)
-
-    def _split_tensors(self, x: np.ndarray) -> np.ndarray:
-        split = np.abs(x - np.round(x)) > 1e-6
-        broken = np.zeros(len(self.program.problem.tensors), dtype=bool)
-        broken[self.columns.owner[split]] = True
-        return broken

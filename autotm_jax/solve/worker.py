@@ -57,14 +57,14 @@ class Outcome:
 
     - `status`: HiGHS's name of it: `kOptimal`, `kInfeasible`, `kTimeLimit`, ...
     - `x`: `None` if there is no solution.
-    - `duals`: per row, of a problem without integers that was solved.
+    - `reduced_costs`: per variable, of a problem without integers that was solved.
     - `objective`, `bound`: found and proved, without the problem's constant.
     - `failure`: a sentence if it did not come to an end by itself.
     """
 
     status: str
     x: np.ndarray | None = None
-    duals: np.ndarray | None = None
+    reduced_costs: np.ndarray | None = None
     objective: float = float("inf")
     bound: float = -float("inf")
     failure: str = ""
@@ -92,8 +92,8 @@ def _answered(answer: dict[str, Any]) -> Outcome:
     answer = dict(answer)
     if not np.isfinite(answer["objective"]) or not len(answer["x"]):
         answer |= {"x": None, "objective": float("inf")}
-    if not len(answer["duals"]):
-        answer["duals"] = None
+    if not len(answer["reduced_costs"]):
+        answer["reduced_costs"] = None
     return Outcome(**answer)
 
 
@@ -310,7 +310,7 @@ def _within(problem: dict[str, Any], seconds: float) -> dict[str, Any]:
 def _here(problem: dict[str, Any]) -> Outcome:
     found = _Found()
     try:
-        return _answered(highs.solve(problem, found.report))
+        return _answered(highs.Solver().solve(problem, found.report))
     except Exception as error:  # noqa: BLE001 - whatever a solver does, there are others
         return found.stopped(f"{type(error).__name__}: {error}", "kSolveError")
 

@@ -3,18 +3,14 @@
 All of them, or those that are named. Each prints its tables in Markdown next to what
 the paper says, and writes `NAME.json` and `NAME.png` into a folder. Nothing is run or
 measured but the solver: everything is simulated on the described machines. But for
-`compiled`, which asks XLA: it runs beside the others in a process of its own, and
-begins nothing after ten minutes. Named, it does all of it.
+`compiled`, which asks XLA: processes of its own begin with that beside the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +22,7 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from . import compiled, cost, finds, gpu, inception, kernels, large, ratios, solving
-from .registry import EXPERIMENTS, LONG
+from .registry import BEGINNINGS, EXPERIMENTS
 from .report import COLOURS, Report
 from .study import Study
 
@@ -37,13 +33,7 @@ NAMES = tuple(module.__name__.rpartition(".")[2] for module in _MODULES)
 assert set(NAMES) == set(EXPERIMENTS)
 
 
-# What is begun in that time ends within twice as much.
-_MINUTES = 10
-
-
-def run(
-    names: Sequence[str], quick: bool, out: Path, minutes: float = math.inf
-) -> dict[str, Report]:
+def run(names: Sequence[str], quick: bool, out: Path) -> dict[str, Report]:
     """Runs experiments, one after the other.
 
     **Arguments:**
@@ -51,12 +41,10 @@ def run(
     - `names`: of `NAMES`; all of them if there is none.
     - `quick`: whether their small form is wanted.
     - `out`: the folder to write into.
-    - `minutes`: after which nothing is begun that takes long.
 
     **Returns:**
 
-    The reports by name, without those that take what is not installed, and those that
-    ran in a process of their own.
+    The reports by name, without those that take what is not installed.
     """
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -65,20 +53,14 @@ def run(
         taken = time.perf_counter() - start
         print(f"[{taken:5.0f} s] {text}", file=sys.stderr, flush=True)
 
-    study = Study(quick, say, minutes)
+    study = Study(quick, say)
     reports: dict[str, Report] = {}
     wanted = [name for name in NAMES if name in (names or NAMES)]
-    beside: dict[str, subprocess.Popen[str]] = {}
-    if not quick and len(wanted) > 1:
-        beside = {name: _begin(name, out) for name in wanted if name in LONG}
-    with contextlib.ExitStack() as ending:
-        for process in beside.values():
-            ending.callback(process.kill)  # of one that has ended, nothing is left
+    try:
         for name in wanted:
-            if name in beside:
-                say(f"waiting for {name}")
-                print(_end(beside[name]), end="", flush=True)
-                continue
+            if name in BEGINNINGS:
+                BEGINNINGS[name](study)
+        for name in wanted:
             say(f"{name} begins")
             report = EXPERIMENTS[name](study)
             if report is None:
@@ -86,28 +68,10 @@ def run(
             reports[name] = report
             print(report.markdown(name), end="\n\n", flush=True)
             _write(name, report, out)
+    finally:
+        study.close()
     say(f"written to {out}")
     return reports
-
-
-def _begin(name: str, out: Path) -> subprocess.Popen[str]:
-    """Runs one experiment in a process of its own; what it says goes to ours."""
-    line = [sys.executable, "-m", "benchmarks.paper", name, "--out", str(out)]
-    line += ["--minutes", str(_MINUTES)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-
-
-def _end(process: subprocess.Popen[str]) -> str:
-    """What it has printed.
-
-    **Raises:**
-
-    - `subprocess.CalledProcessError`: if it failed.
-    """
-    printed, _ = process.communicate()
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args)
-    return printed
 
 
 def _write(name: str, report: Report, out: Path) -> None:
@@ -142,17 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("build/paper"), help="where files are written"
     )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=math.inf,
-        help="begin nothing later that takes long (default: no limit)",
-    )
     given = parser.parse_args(arguments)
     unknown = [name for name in given.names if name not in NAMES]
     if unknown:
         parser.error(f"no experiment {unknown[0]!r}: there are {', '.join(NAMES)}")
-    run(given.names, given.quick, given.out, given.minutes)
+    run(given.names, given.quick, given.out)
 
 
 if __name__ == "__main__":

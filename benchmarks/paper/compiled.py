@@ -7,9 +7,17 @@ planned and compiled for that, with the memory of the smaller card as its budget
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import autotm_jax as autotm
 from autotm_jax.solve import Schedule, replay
@@ -19,6 +27,7 @@ from ..workloads.autotm import NETWORKS
 from .device import MACHINE, OVERHEAD
 from .registry import experiment
 from .report import Cell, Report, Table
+from .sharing import Shared
 from .study import GB, Study
 
 
@@ -33,8 +42,8 @@ SMALL = 160_000_000
 CLOSE = 3.0
 """Percent by which predicted bytes may be off."""
 
-QUICKEST_FIRST = ("vgg-19", "inception-v4", "resnet-200", "densenet-264")
-"""The networks; XLA takes minutes for each batch of the last one."""
+SLOWEST_FIRST = ("densenet-264", "resnet-200", "inception-v4", "vgg-19")
+"""The networks; XLA takes more than a minute for each batch of the first one."""
 
 NEEDS = "jax_plugins.xla_cuda13"
 """What compiles for a GPU that is not here."""
@@ -56,7 +65,19 @@ COLUMNS = (
 )
 
 
-@experiment("compiled", takes_long=True)
+def begin(study: Study) -> None:
+    """Begins to compile what takes longest, beside whatever else is done."""
+    if _has(NEEDS) and not study.quick:
+        lines = [
+            (name, str(batch))
+            for name in SLOWEST_FIRST
+            for batch in reversed(NETWORKS[name].gpu)
+        ]
+        module = "benchmarks.paper.compiled"
+        study.shared["compiled"] = Shared(module, lines, study.say)
+
+
+@experiment("compiled", begin)
 def compiled(study: Study) -> Report | None:
     """Every network at the paper's batches for a GPU; a tiny one in the quick form."""
     if not _has(NEEDS):
@@ -65,18 +86,12 @@ def compiled(study: Study) -> Report | None:
             "CUDA plugin (pip install 'autotm-jax[cuda-compile]')"
         )
         return None
-    found: list[tuple[Cell, ...]] = []
-    left: list[str] = []
-    for name, batch, workload, budget in _cases(study.quick):
-        if study.is_late:
-            left.append(f"{name} at {batch}")
-            study.say(f"no time is left for {left[-1]}")
-            continue
-        study.say(f"compiling {name} at batch {batch}")
-        row = (name, batch, *compile_within(workload, budget))
-        # It takes long, and what was found so far should not be lost.
-        study.say("; ".join(f"{c}: {x}" for c, x in zip(COLUMNS, row, strict=True)))
-        found.append(row)
+    if study.quick:
+        config = vgg.Config(stages=((64,) * 4,), hidden=16, size=64, batch=32)
+        small = vgg.workload(config, "vgg-small")
+        found = [("vgg-small", config.batch, *compile_within(small, SMALL))]
+    else:
+        found = [tuple(row) for row in study.shared["compiled"].results()]
     return Report(
         "device memory of compiled steps, on a simulated card of 11 GB",
         "its plans fit the card, after as many refinements of the limit as that takes.",
@@ -84,7 +99,7 @@ def compiled(study: Study) -> Report | None:
         "of 0.8 GB, arguments and results included. Bytes are those of executables, "
         "seconds are modelled. What a step takes with nothing moved is compiled where "
         "it fits (untouched), and otherwise predicted, before packing. Of what is "
-        f"untouched, nothing is predicted.{_not_compiled(left)}",
+        "untouched, nothing is predicted.",
         (held(found), Table("Steps compiled for an H100", COLUMNS, tuple(found))),
     )
 
@@ -183,23 +198,6 @@ def _at_most(figure: Cell, most: Cell) -> bool:
     return abs(figure) <= most
 
 
-def _cases(quick: bool) -> Iterator[tuple[str, int, Workload, int]]:
-    if quick:
-        config = vgg.Config(stages=((64,) * 4,), hidden=16, size=64, batch=32)
-        yield "vgg-small", config.batch, vgg.workload(config, "vgg-small"), SMALL
-        return
-    for name in QUICKEST_FIRST:
-        for batch in NETWORKS[name].gpu:
-            yield name, batch, NETWORKS[name].workload(batch), BUDGET
-
-
-def _not_compiled(left: list[str]) -> str:
-    if not left:
-        return ""
-    named = "`python -m benchmarks.paper compiled`"
-    return f" Not compiled, as no time was left: {', '.join(left)} ({named} does)."
-
-
 def _unmoved(plan: autotm.Plan) -> int:
     """Device bytes with nothing moved or computed again."""
     if plan.program is None or plan.problem is None:
@@ -221,3 +219,9 @@ def _has(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
+
+
+if __name__ == "__main__":  # one row, as JSON
+    _, name, batch = sys.argv
+    network = NETWORKS[name].workload(int(batch))
+    print(json.dumps([name, int(batch), *compile_within(network, BUDGET)]))

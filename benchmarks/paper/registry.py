@@ -18,12 +18,12 @@ Experiment = Callable[[Study], Report | None]
 EXPERIMENTS: dict[str, Experiment] = {}
 """By name, in the order in which their modules are imported."""
 
-LONG: set[str] = set()
-"""Those whose full form takes so long that it runs beside the others."""
+BEGINNINGS: dict[str, Callable[[Study], None]] = {}
+"""What begins those that take long, so that they go on beside the others."""
 
 
 def experiment(
-    name: str, takes_long: bool = False
+    name: str, begin: Callable[[Study], None] | None = None
 ) -> Callable[[Experiment], Experiment]:
     """Registers an experiment.
 
@@ -38,8 +38,8 @@ def experiment(
     **Arguments:**
 
     - `name`: what the command line calls it.
-    - `takes_long`: whether its full form runs beside the others, in a process of its
-        own.
+    - `begin`: called before any experiment that is asked for runs. What it begins goes
+        on in other processes.
 
     **Returns:**
 
@@ -49,8 +49,8 @@ def experiment(
     def register(function: Experiment) -> Experiment:
         assert name not in EXPERIMENTS
         EXPERIMENTS[name] = function
-        if takes_long:
-            LONG.add(name)
+        if begin is not None:
+            BEGINNINGS[name] = begin
         return function
 
     return register

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable
 
@@ -29,6 +28,7 @@ from autotm_jax.solve import (
 
 from ..workloads.autotm import NETWORKS
 from .posing import Posed, posed
+from .sharing import Shared
 
 
 GB = 1e9
@@ -102,25 +102,20 @@ class Study:
 
     - `quick`: whether the small form is wanted, of fewer networks and cases.
     - `say`: told what is being done.
-    - `minutes`: after which nothing is begun that takes long.
     """
 
-    def __init__(
-        self,
-        quick: bool = False,
-        say: Callable[[str], None] = print,
-        minutes: float = math.inf,
-    ):
+    def __init__(self, quick: bool = False, say: Callable[[str], None] = print):
         self.quick = quick
         self.say = say
-        self._late = time.monotonic() + 60 * minutes
+        # Rows of tables that are made in other processes, by the name of an experiment.
+        self.shared: dict[str, Shared] = {}
         self.settings_of: dict[Posed, Setting] = {}
         self.solved: dict[tuple[Posed, Formulation, float], Solved] = {}
 
-    @property
-    def is_late(self) -> bool:
-        """Whether nothing that takes long is begun any more."""
-        return time.monotonic() > self._late
+    def close(self) -> None:
+        """Ends what still runs in other processes."""
+        for shared in self.shared.values():
+            shared.close()
 
     @property
     def settings(self) -> tuple[Setting, ...]:
