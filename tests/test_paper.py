@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,10 @@ from benchmarks.paper.cost import SERVER, memory_cost, total_cost
 from benchmarks.paper.kernels import convolution
 from benchmarks.paper.posing import posed
 from benchmarks.paper.ratios import loss
+from benchmarks.paper.registry import BEGINNINGS
 from benchmarks.paper.report import Report, Table
+from benchmarks.paper.sharing import Shared
+from benchmarks.paper.study import Study
 from benchmarks.posing import traced
 from benchmarks.workloads import Workload, densenet, inception, resnet, vgg
 
@@ -81,47 +82,38 @@ def test_the_command_names_what_there_is(capsys: pytest.CaptureFixture[str]):
     assert "no experiment 'figures': there are kernels, ratios, large" in said
 
 
-@pytest.mark.parametrize("status", [0, 3])
-def test_what_takes_long_runs_beside_the_others(
-    status: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    begun: list[str] = []
-
-    def begin(name: str, out: Path) -> subprocess.Popen[str]:
-        begun.append(name)
-        code = f"print('## {name}, elsewhere'); raise SystemExit({status})"
-        line = [sys.executable, "-c", code]
-        return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
-
-    monkeypatch.setattr("benchmarks.paper.__main__._begin", begin)
-    if status:
-        with pytest.raises(subprocess.CalledProcessError, match="exit status 3"):
-            run(("compiled", "kernels"), False, tmp_path)
-        return
-    assert [*run(("compiled", "kernels"), False, tmp_path)] == ["kernels"]
-    assert begun == ["compiled"]
-    printed = capsys.readouterr().out
-    assert printed.startswith("## kernels: ")
-    assert printed.endswith("\n\n## compiled, elsewhere\n")
-
-
-def test_what_runs_beside_ends_with_what_fails(
+def test_what_takes_long_begins_first_and_ends_with_what_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    line = [sys.executable, "-c", "import time; time.sleep(600)"]
-    beside = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    begun: list[Study] = []
+    said: list[str] = []
 
-    def fail(_: object) -> None:
+    def begin(study: Study) -> None:
+        said.append("begun")
+        begun.append(study)
+        sleeping = [("import time; time.sleep(600)",)]
+        study.shared["long"] = Shared("timeit", sleeping, study.say)
+
+    def fail(study: Study) -> Report:
+        assert study is begun[0]
+        said.append("run")
         raise ZeroDivisionError
 
-    monkeypatch.setattr("benchmarks.paper.__main__._begin", lambda *_: beside)
+    monkeypatch.setitem(BEGINNINGS, "compiled", begin)
     monkeypatch.setitem(EXPERIMENTS, "kernels", fail)
     with pytest.raises(ZeroDivisionError):
         run(("compiled", "kernels"), False, tmp_path)
-    assert beside.wait(60) < 0
+    assert said == ["begun", "run"]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        begun[0].shared["long"].results()
+
+
+def test_what_is_not_asked_for_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delitem(BEGINNINGS, "compiled")
+    monkeypatch.setitem(BEGINNINGS, "gpu", lambda _: pytest.fail("begun"))
+    assert [*run(("kernels",), True, tmp_path)] == ["kernels"]
 
 
 @pytest.mark.parametrize("name", SMALL)

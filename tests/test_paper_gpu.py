@@ -21,6 +21,7 @@ from benchmarks.paper.study import Study
 from benchmarks.paper.ways import FREE, FULL, MANAGED, PLANS, WAYS, Case, Tried
 from benchmarks.posing import traced
 from benchmarks.workloads import vgg
+from benchmarks.workloads.autotm import NETWORKS
 
 from .compiling import needs_cuda_plugin
 
@@ -195,6 +196,7 @@ def test_what_is_untouched_is_not_predicted():
     assert row["status"] == "untouched"
     assert row["nothing moved, GB"] == row["device, GB"] is not None
     assert (row["predicted, GB"], row["error, percent"]) == (None, None)
+    assert compiled.held([("vgg", 8, *found)]).column("holds") == ["yes", "no case"]
     bars = compiled.held(
         [("vgg", 8, *found), row_of("other", 2.5), row_of("far", -3.5)]
     )
@@ -233,22 +235,41 @@ def test_seconds_are_those_of_what_failed(
     assert (row["plan, s"], row["compile, s"]) == seconds
 
 
+class Done:
+    """Lines of which something was found at once."""
+
+    def __init__(self, module: str, lines: list[tuple[str, str]], *_: object):
+        assert module == "benchmarks.paper.compiled"
+        self.lines = lines
+
+    def results(self) -> list[list[Cell]]:
+        return [[name, int(batch), *row_of("", 1.0)[2:]] for name, batch in self.lines]
+
+
 @needs_cuda_plugin
-def test_what_is_not_begun_is_named():
-    said: list[str] = []
-    report = compiled.compiled(Study(True, said.append, minutes=-1))
+def test_what_takes_longest_is_compiled_first_and_shown_last(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(compiled, "Shared", Done)
+    study = Study()
+    compiled.begin(study)
+    report = compiled.compiled(study)
     assert report is not None
-    assert said == ["no time is left for vgg-small at 32"]
-    assert report.differs.endswith(
-        " Not compiled, as no time was left: vgg-small at 32 (`python -m "
-        "benchmarks.paper compiled` does)."
-    )
-    assert report.tables[0].column("holds") == ["no case", "no case"]
+    bars, rows = report.tables
+    shown = [*zip(rows.column("network"), rows.column("batch"), strict=True)]
+    assert shown == [
+        (name, batch)
+        for name in reversed(compiled.SLOWEST_FIRST)
+        for batch in NETWORKS[name].gpu
+    ]
+    assert bars.column("of cases") == [len(shown)] * 2
 
 
 def test_without_the_plugin_it_is_left_out(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(compiled, "NEEDS", "no_such_package.plugin")
     said: list[str] = []
-    assert compiled.compiled(Study(True, said.append)) is None
+    study = Study(False, said.append)
+    compiled.begin(study)
+    assert compiled.compiled(study) is None
     (sentence,) = said
     assert sentence.startswith("compiled is left out: ")

@@ -51,7 +51,8 @@ def run(names: Sequence[str], quick: bool, out: Path) -> dict[str, Report]:
 
     def say(text: str) -> None:
         taken = time.perf_counter() - start
-        print(f"[{taken:5.0f} s] {text}", file=sys.stderr, flush=True)
+        # At once, as others say something meanwhile.
+        sys.stderr.write(f"[{taken:5.0f} s] {text}\n")
 
     study = Study(quick, say)
     reports: dict[str, Report] = {}

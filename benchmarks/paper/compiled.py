@@ -91,7 +91,8 @@ def compiled(study: Study) -> Report | None:
         small = vgg.workload(config, "vgg-small")
         found = [("vgg-small", config.batch, *compile_within(small, SMALL))]
     else:
-        found = [tuple(row) for row in study.shared["compiled"].results()]
+        rows = study.shared["compiled"].results()
+        found = [tuple(row) for row in reversed(rows)]
     return Report(
         "device memory of compiled steps, on a simulated card of 11 GB",
         "its plans fit the card, after as many refinements of the limit as that takes.",

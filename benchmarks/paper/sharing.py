@@ -1,7 +1,7 @@
 """Work that takes long, done by processes one after the other.
 
-One such row of processes runs beside everything else. Whoever waits for what they find
-runs another one, from the other end.
+One such row of processes runs beside everything else. When what they find is waited
+for, another one works from the other end.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 
@@ -34,21 +34,21 @@ class Shared:
         self._found: dict[tuple[str, ...], Any] = {}
         self._running: set[subprocess.Popen[str]] = set()
         self._is_closed = False
-        self._pool = ThreadPoolExecutor(1)
+        self._pool = ThreadPoolExecutor(2)
         self._beside = self._pool.submit(self._work, self._left.popleft)
 
     def results(self) -> list[Any]:
-        """What was found, by the order of the lines. Helps until all is done.
+        """What was found, by the order of the lines.
 
         **Raises:**
 
-        - `subprocess.CalledProcessError`: if a process failed.
+        - `subprocess.CalledProcessError`: if a process failed. Then all others end.
         """
-        try:
-            self._work(self._left.pop)
-            self._beside.result()
-        finally:
-            self.close()
+        rows = self._beside, self._pool.submit(self._work, self._left.pop)
+        ended, _ = wait(rows, return_when=FIRST_EXCEPTION)
+        self.close()
+        for row in ended:
+            row.result()
         return [self._found[line] for line in self._lines]
 
     def close(self) -> None:
