@@ -20,9 +20,9 @@ JAXLIB_VERSION = importlib.metadata.version("jaxlib")
 # jaxlib < 0.11.1 on CUDA: slices of stacks in host memory come from wrong offsets.
 READS_WRONG_SLICES = jaxlib.version.__version_info__ < (0, 11, 1)
 
-# jaxlib < 0.11 on CUDA: what XLA dumps before it makes code says all of an executable
-# that plans are made from. Of a newer one a step was seen to be planned otherwise.
-STOPS_BEFORE_CODE = jaxlib.version.__version_info__ < (0, 11)
+# jaxlib >= 0.11: what XLA dumps names elements of tuples in a short form (`%name#1`),
+# which the text of an executable does not have.
+DUMPS_SHORT_TUPLES = jaxlib.version.__version_info__ >= (0, 11)
 
 
 def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -460,7 +460,7 @@ class Step:
             lowered = jitted.lower(*args, **kwargs)
             is_gpu = request.target.machine.platform == "cuda"
             is_present = request.target.is_present
-            if is_gpu and not (to_run and _needs_code(request.target)):
+            if is_gpu and not (to_run and is_present):
                 found = assign(lowered, is_present=is_present).executable
                 if not is_present:
                     self._uncoded[key] = found
@@ -528,7 +528,7 @@ class Step:
                 given = args, kwargs
                 given = self._delivered(entry, plan, args, kwargs)
                 try:
-                    is_coded = use is not _Use.VERIFY or _needs_code(request.target)
+                    is_coded = use is not _Use.VERIFY or request.target.is_present
                     executable = self._executable(key, plan, given, is_coded)
                     evidence = examine(
                         executable, plan.schedule, platform, plan.copies_inside
@@ -614,11 +614,6 @@ class Step:
                 f"be others. {name}.place(...) moves a state before it is used, and "
                 "autotm.on_device brings one back for other functions."
             )
-
-
-def _needs_code(target: Target) -> bool:
-    """Whether XLA makes code for it in any case."""
-    return target.is_present or not compat.STOPS_BEFORE_CODE
 
 
 def _is_arg(leaf: Any) -> bool:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import autotm_jax as autotm
-from autotm_jax import compat
 from autotm_jax.compile import (
     Uncoded,
     assign,
@@ -57,9 +56,7 @@ def test_it_is_what_the_executable_has(is_present: bool):
     assert found.lifetimes is not None
 
     def instructions(text: str) -> list[str]:
-        found = re.findall(r"^ *(?:ROOT )?(%\S+ = \S+ \S+?)\(", text, re.MULTILINE)
-        # XLA adds some of these when it makes code: nothing happens there.
-        return [line for line in found if not line.endswith(" get-tuple-element")]
+        return re.findall(r"^ *(?:ROOT )?(%\S+ = .*?\)), ", text, re.MULTILINE)
 
     ours = instructions(found.executable.as_text())
     assert ours and ours == instructions(compiled.as_text())
@@ -67,8 +64,7 @@ def test_it_is_what_the_executable_has(is_present: bool):
 
 @needs_cuda_plugin
 def test_no_code_is_made_for_a_gpu_that_is_not_here():
-    found = assign(lowered(), is_present=False).executable
-    assert isinstance(found, Uncoded) == compat.STOPS_BEFORE_CODE
+    assert isinstance(assign(lowered(), is_present=False).executable, Uncoded)
     assert not isinstance(assign(lowered()).executable, Uncoded)
 
 

@@ -1,8 +1,8 @@
 """What XLA assigns to a step that is not to run: its memory, without its code.
 
 To make code of its kernels is most of XLA's work, and no buffer depends on it. For a
-GPU that is not here nobody needs that code, so XLA is stopped before it, where what it
-dumps until then says all that is needed: the schedule and the buffers.
+GPU that is not here nobody needs that code, so XLA is stopped before it: the schedule
+and the buffers are among what it dumps until then.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ _HOST = "5"  # the color of pinned host memory
 _SCHEDULED = "_after_optimizations.txt"
 _BUFFERS = "_after_optimizations-buffer-assignment.txt"
 _RANGES = "_after_optimizations-live-range.txt"
+
+# Dumps in the form of `Compiled.as_text`.
+_DUMPING = {"xla_dump_compact_gte": False} if compat.DUMPS_SHORT_TUPLES else {}
 
 # Once memory is assigned, and before it makes any code, XLA reads the kernels that it
 # has made before, if it is told that there are some. What is no such file ends it.
@@ -118,8 +121,9 @@ def assign(
         return Assignment(compile_not_to_run(lowered, given))
     with place as directory:
         given["xla_dump_to"] = directory
-        if not is_present and compat.STOPS_BEFORE_CODE:
-            _compile_until_assigned(lowered, given, Path(directory) / "kernels")
+        if not is_present:
+            kernels = Path(directory) / "kernels"
+            _compile_until_assigned(lowered, {**given, **_DUMPING}, kernels)
             text, dumped = _dumped_within(Path(directory))
             if dumped is not None:
                 return Assignment(Uncoded(text, _sizes(dumped[0])), dumped)
