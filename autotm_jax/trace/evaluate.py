@@ -8,7 +8,8 @@ scalar that has gone through a barrier with something the fragment reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from .primitives import Kind
 from .program import Equation, Fragment, Program
 from .regions import in_runs, run_in_region
 from .sharding import held
+from .updates import after, updates
 
 
 Anchor = Callable[[Any], jax.Array]
@@ -159,14 +161,8 @@ def evaluate(
 
     equations = [program.equations[i] for i in fragment.equations]
     floating = _filled_buffers(equations)
-    for run in in_runs(equations):
-        if run[0].manual is not None:
-            done = {e.index for e in run}
-            others = (e for e in equations if e.index not in done)
-            later = {v for e in others for v in e.operands}
-            env.update(run_in_region(run, env, later.union(fragment.writes)))
-            continue
-        (equation,) = run
+
+    def run(equation: Equation, env: Mapping[int, Any]) -> Sequence[Any]:
         operands = [
             i.val if isinstance(i, jex_core.Literal) else env[i]
             for i in equation.inputs
@@ -176,9 +172,33 @@ def evaluate(
             operands = [anchor(jnp.asarray(literal.val, literal.aval.dtype))]
         rule = _rules.get(equation.eqn.primitive.name)
         if rule is None:
-            outputs = compat.bind(equation.eqn, *operands)
+            return compat.bind(equation.eqn, *operands)
+        return rule(anchor, equation.eqn, *operands)
+
+    overwriting = updates(program, fragment)
+    late = after(equations, (i for update in overwriting for i in update.readers))
+    for together in in_runs(e for e in equations if e.index not in late):
+        if together[0].manual is not None:
+            done = {e.index for e in together}
+            others = (e for e in equations if e.index not in done)
+            later = {v for e in others for v in e.operands}
+            env.update(run_in_region(together, env, later.union(fragment.writes)))
         else:
-            outputs = rule(anchor, equation.eqn, *operands)
+            (equation,) = together
+            env.update(zip(equation.outputs, run(equation, env), strict=True))
+    last: dict[int, dict[int, Any]] = defaultdict(dict)  # by equation
+    for update in overwriting:
+        values = update.argument, *update.awaited
+        handles = jax.lax.optimization_barrier([env[v] for v in values])
+        found = {
+            v: held(handle, program.values[v].sharding)
+            for v, handle in zip(values, handles, strict=True)
+        }
+        for reader in update.readers:
+            last[reader][update.argument] = found[update.argument]
+        env.update((v, found[v]) for v in update.awaited)
+    for equation in (e for e in equations if e.index in late):
+        outputs = run(equation, ChainMap(last[equation.index], env))
         env.update(zip(equation.outputs, outputs, strict=True))
     return {v: held(env[v], program.values[v].sharding) for v in fragment.writes}
 
