@@ -1,29 +1,18 @@
 """Tensors that a relaxation divides, decided one after the other."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
 
-from autotm_jax.solve import JointProgram, SolverOptions, replay
+from autotm_jax.solve import SolverOptions, replay
 from autotm_jax.solve import dive as diving
 from autotm_jax.solve.dive import dive
 from autotm_jax.solve.model import ANYTHING, INFEASIBLE, Answer
-from autotm_jax.solve.tightening import OPEN, Tightening
-from autotm_jax.solve.worker import WORKER
+from autotm_jax.solve.tightening import OPEN
 
 from .problems import hard_problem, limit_between, random_problem
-
-
-EXACT = SolverOptions(time_limit=60.0, gap=1e-5)
-
-
-def relaxation(problem: Any, limit: float) -> tuple[JointProgram, Answer, Tightening]:
-    program = JointProgram(problem)
-    relaxed = program.relaxed.run(limit, EXACT)
-    assert relaxed is not None and program.relaxed.posed is not None
-    return program, relaxed, Tightening(relaxed, program.relaxed.posed, limit)
+from .relaxations import EXACT, relaxation
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -89,27 +78,3 @@ def test_what_is_impossible_is_taken_back(monkeypatch: pytest.MonkeyPatch):
     assert asked[0][1] and not all(impossible for _, impossible in asked)
     first = next(count for count, impossible in asked if not impossible)
     assert first < asked[0][0]
-
-
-@pytest.mark.parametrize("is_kept", [True, False])
-def test_a_relaxation_is_tightened_as_if_it_were_solved_anew(is_kept: bool):
-    problem = hard_problem(8)
-    limit = limit_between(problem, 0.5)
-    program, relaxed, tightening = relaxation(problem, limit)
-    columns = program.columns
-    (divided,) = np.nonzero(columns.divided(relaxed.x))
-    decided, upper = np.full(len(columns.edges), OPEN), np.ones(len(columns.edges))
-    path = columns.main_path(int(divided[0]), relaxed.x)
-    decided[columns.owner == divided[0]] = upper[columns.owner == divided[0]] = 0.0
-    decided[path] = upper[path] = 1.0
-    if not is_kept:
-        WORKER.close()
-    found = tightening.run(decided, 60.0)
-    assert found is not None and found is not INFEASIBLE
-    assert (found.x[path] > 1 - 1e-6).all()
-    anew = program.relaxed.run(limit, EXACT, upper)
-    assert anew is not None
-    assert found.objective == pytest.approx(anew.objective)
-    nothing = np.where(columns.owner == divided[0], 0.0, OPEN)
-    assert tightening.run(nothing, 60.0) is INFEASIBLE
-    assert tightening.run(decided, 0.0) is None
