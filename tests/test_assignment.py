@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,13 +35,37 @@ def step(w: Any, x: Any) -> Any:
     return w + 1, (z @ TABLE).sum(), back.sum(), host, jax.lax.top_k(x, 3)
 
 
-def lowered() -> Any:
+def loop(w: Any, x: Any) -> Any:
+    """A stack on the host, filled slice by slice, and read so."""
+    stack = jax.lax.empty((4, 256, 512), jnp.float32)
+    stack = jax.device_put(stack, jax.memory.Space.Host)
+
+    def fill(i: Any, state: Any) -> Any:
+        x, stack = state
+        x = jnp.tanh(x @ w)
+        away = jax.device_put(x[None], jax.memory.Space.Host)
+        return x @ w, jax.lax.dynamic_update_slice(stack, away, (i, 0, 0))
+
+    def read(i: Any, x: Any) -> Any:
+        away = jax.lax.dynamic_slice(stack, (i, 0, 0), (1, 256, 512))[0]
+        return (x + jax.device_put(away, jax.memory.Space.Device)) @ w
+
+    x, stack = jax.lax.fori_loop(0, 4, fill, (x, stack))
+    return jax.lax.fori_loop(0, 4, read, x)
+
+
+def lowered(step: Callable[..., Any] = step, donated: Sequence[int] = (0,)) -> Any:
     sharding = autotm.target("h100-sxm").sharding
     w, x = (
         jax.ShapeDtypeStruct((rows, 512), jnp.float32, sharding=sharding)
         for rows in (512, 256)
     )
-    return jax.jit(step, donate_argnums=0).lower(w, x)
+    return jax.jit(step, donate_argnums=donated).lower(w, x)
+
+
+def instructions(text: str) -> list[str]:
+    """Those of a text of HLO, with their operands."""
+    return re.findall(r"^ *(?:ROOT )?(%\S+ = .*?\)), ", text, re.MULTILINE)
 
 
 @needs_cuda_plugin
@@ -55,11 +80,18 @@ def test_it_is_what_the_executable_has(is_present: bool):
     assert host_bytes(found.executable) == host_bytes(compiled) == 2 * 256 * 512 * 4
     assert found.lifetimes is not None
 
-    def instructions(text: str) -> list[str]:
-        return re.findall(r"^ *(?:ROOT )?(%\S+ = .*?\)), ", text, re.MULTILINE)
-
     ours = instructions(found.executable.as_text())
     assert ours and ours == instructions(compiled.as_text())
+
+
+@needs_cuda_plugin
+def test_copies_in_loops_are_those_of_the_executable():
+    options = compiler_options("cuda")
+    found = assign(lowered(loop, ()), options, is_present=False)
+    compiled = lowered(loop, ()).compile(options)
+    text = found.executable.as_text()
+    assert "fusion-start(" in text or "slice-start(" in text
+    assert instructions(text) == instructions(compiled.as_text())
 
 
 @needs_cuda_plugin

@@ -32,7 +32,9 @@ _BUFFERS = "_after_optimizations-buffer-assignment.txt"
 _RANGES = "_after_optimizations-live-range.txt"
 
 # Dumps in the form of `Compiled.as_text`.
-_DUMPING = {"xla_dump_compact_gte": False} if compat.DUMPS_SHORT_TUPLES else {}
+_DUMPING = {"xla_syntax_sugar_async_ops": True}
+if compat.DUMPS_SHORT_TUPLES:
+    _DUMPING["xla_dump_compact_gte"] = False
 
 # Once memory is assigned, and before it makes any code, XLA reads the kernels that it
 # has made before, if it is told that there are some. What is no such file ends it.
