@@ -113,10 +113,14 @@ def test_where_xla_dumped_nothing_before_it_stopped_it_is_compiled(
 
 
 @needs_cuda_plugin
+@pytest.mark.parametrize(
+    ("name", "unknown"),
+    [("_STOPPING", "xla_no_such_stop"), ("_DUMPING", {"xla_no_such_form": True})],
+)
 def test_where_xla_does_not_know_how_to_stop_it_is_compiled(
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, unknown: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(assignment, "_STOPPING", "xla_no_such_stop")
+    monkeypatch.setattr(assignment, name, unknown)
     found = assign(lowered(), is_present=False).executable
     assert not isinstance(found, Uncoded)
     assert device_bytes(found) == device_bytes(lowered().compile())

@@ -450,3 +450,19 @@ def test_threads_that_are_none_are_refused(threads: Any):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         SolverOptions(threads=threads)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_a_proof_leaves_out_costs_more_than_what_is_to_be_beaten(seed: int):
+    problem, exact = random_problem(seed), SolverOptions(time_limit=60.0, gap=1e-6)
+    limit = limit_between(problem, 0.3)
+    program = JointProgram(problem)
+    relaxed = program.relaxed.run(limit, exact)
+    best = program.boolean.run(limit, exact)
+    assert relaxed is not None and best is not None
+    # What is taken is not left out, also where it has to be taken.
+    assert not relaxed.reduced_costs[relaxed.x > 0.5].any()
+    room = best.objective - relaxed.objective + 1e-6 * abs(best.objective)
+    found = program.boolean.run(limit, exact, relaxed.reduced_costs <= room)
+    assert found is not None
+    assert found.objective == pytest.approx(best.objective, rel=1e-5)

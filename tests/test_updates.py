@@ -106,6 +106,13 @@ def crossed(x: Any, v: Any, w: Any) -> Any:
     return (x @ w) @ new_v, (x @ v) @ new_w, new_v, new_w
 
 
+def printed(x: Any, w: Any) -> Any:
+    """What is seen of it is in order."""
+    new = w - 0.1
+    jax.debug.print("new {}", new[0, 0])
+    return x @ w, new
+
+
 @pytest.mark.parametrize(
     ("step", "donated", "waits"),
     [
@@ -116,6 +123,7 @@ def crossed(x: Any, v: Any, w: Any) -> Any:
         (scaled, (1,), False),
         (followed, (1,), False),
         (crossed, (1, 2), False),
+        (printed, (1,), False),
     ],
 )
 def test_what_waits(step: Callable[..., Any], donated: tuple[int, ...], waits: bool):

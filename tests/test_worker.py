@@ -115,7 +115,7 @@ def test_values_are_those_of_cvxpy(real, boolean):
             bounded = [*program.constraints[:-1], x <= upper]
             same = Matrices(cp.Problem(program.objective, bounded))
             outcome = real.solve(same.problem({"time_limit": 20.0}), 20.0)
-            variables = same.variables_of(upper)
+            (variables,) = same.positions(x)
             assert outcome.x[variables] == pytest.approx(expected[1])
             # What costs something to increase are the duals of `x >= 0`.
             reduced = np.maximum(outcome.reduced_costs[variables], 0.0)

@@ -57,7 +57,7 @@ def dive(
     was decided before, or as it would have been too slow.
     """
     diving = _Dive(columns, relaxed, tightening, Deadline(seconds))
-    while diving.goes_on and diving.answer.objective < below:
+    while diving.goes_on() and diving.answer.objective < below:
         diving.step()
     return diving.answer
 
@@ -78,7 +78,11 @@ class _Dive:
         self.most = _BYTES * tightening.limit
         self.decided = np.full(len(columns.edges), OPEN)
         self.each = 0.0  # seconds of a solve
-        self.goes_on = True
+        self.is_over = False
+
+    def goes_on(self) -> bool:
+        """Whether there is more to decide, and time for it."""
+        return not self.is_over and self.deadline.left() > 0
 
     def step(self) -> None:
         """Decides some of the tensors that are divided."""
@@ -88,7 +92,7 @@ class _Dive:
         carried = {tensor: x[path].min() for tensor, path in paths.items()}
         order = sorted(paths, key=lambda t: -carried[t] * self.nbytes[t])
         if not order:
-            self.goes_on = False
+            self.is_over = True
             return
         count = self._count([(1 - carried[t]) * self.nbytes[t] for t in order])
         while not self._decide({t: paths[t] for t in order[:count]}):
@@ -96,7 +100,7 @@ class _Dive:
             if count == 1:
                 # So that one takes another path.
                 first = min(paths[order[0]], key=x.__getitem__)
-                self.goes_on = self._solve([first], [])
+                self.is_over |= not self._solve([first], [])
                 return
             count //= 2
 
@@ -127,7 +131,7 @@ class _Dive:
         if found is INFEASIBLE:
             return False
         if found is None:
-            self.goes_on = False
+            self.is_over = True
         else:
             self.answer, self.decided = found, trial
         return True

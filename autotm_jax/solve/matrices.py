@@ -77,26 +77,19 @@ class Matrices:
             "options": options,
         }
 
-    def variables_of(self, upper: cp.Parameter) -> np.ndarray:
-        """Where the elements of a vector are among the variables of the problem.
+    def positions(self, *vectors: cp.Variable) -> tuple[np.ndarray, ...]:
+        """Where the elements of vectors are among the variables of the problem.
 
         **Arguments:**
 
-        - `upper`: the parameter of the rows `vector <= upper`, of a program without
-            integers.
+        - `vectors`: of a program without integers. Their values are lost.
 
         **Returns:**
 
-        The number of a variable per element.
+        For each the number of a variable per element.
         """
-        _, matrix, here = self._rows()
-        value: Any = upper.value
-        upper.value = value + 1.0
-        _, _, changed = Matrices(self._program)._rows()
-        upper.value = value
-        (rows,) = np.nonzero(here != changed)
-        by_rows = matrix.tocsr()
-        return by_rows.indices[by_rows.indptr[rows]]
+        self.unpack(Outcome("kOptimal", np.arange(len(self._kept), dtype=float), None))
+        return tuple(np.asarray(v.value).round().astype(int) for v in vectors)
 
     def _rows(self) -> tuple[np.ndarray, Any, np.ndarray]:
         """The costs, and `A x == b` followed by `A x <= b`."""

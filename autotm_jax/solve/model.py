@@ -64,7 +64,10 @@ ANYTHING = 1e20
 NO_SOLUTION = ("kInfeasible", "kUnboundedOrInfeasible")
 
 # Of relaxations that are solved: a solver's process keeps the last one by its name.
-_NAMES = itertools.count()
+NAMES = itertools.count()
+
+# What is taken by less than that is not taken.
+_NOT_TAKEN = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,12 +97,18 @@ class Posed:
 
     - `problem`: as the solver had it.
     - `variables`: which of its variables the columns are.
+    - `variants`: by which of its variables segments are run by which variants.
     - `constant`: what the objective is more than the solver's.
     """
 
     problem: dict[str, Any]
     variables: np.ndarray
+    variants: dict[int, Pick]
     constant: float
+
+    def picks(self, x: np.ndarray) -> tuple[Pick, ...]:
+        """The variants that a vector of the solver takes."""
+        return tuple(pick for at, pick in self.variants.items() if x[at] > 0.5)
 
 
 INFEASIBLE = Answer(np.zeros(0), (), float("inf"), float("inf"), np.zeros(0))
@@ -432,7 +441,7 @@ class Model:
             matrices = Matrices(program)
             problem = matrices.problem(taken)
             if not self._is_boolean:
-                problem["name"] = next(_NAMES)
+                problem["name"] = next(NAMES)
             left = options.time_limit - (time.perf_counter() - start)
             if left <= 0:
                 return None
@@ -442,6 +451,7 @@ class Model:
                 return INFEASIBLE
             if outcome.x is None:
                 return None
+            posed = None if self._is_boolean else self._posed(matrices, problem)
             matrices.unpack(outcome)
         except Exception as error:  # noqa: BLE001 - whatever a solver does, there are others
             self.failure = f"{type(error).__name__}: {error}"
@@ -460,11 +470,22 @@ class Model:
             return Answer(np.round(x), self._picks(), objective, bound, x)
         if outcome.status != "kOptimal" or outcome.reduced_costs is None:
             return None
-        variables = matrices.variables_of(self._upper)
-        self.posed = Posed(problem, variables, constant)
-        # Of what would be increased: at its upper bound a column has a negative one.
-        reduced = np.maximum(outcome.reduced_costs[variables], 0.0)
+        assert posed is not None
+        self.posed = dataclasses.replace(posed, constant=constant)
+        # What is taken costs nothing more: where it has to be, the solver says what it
+        # would save to take less.
+        costs = outcome.reduced_costs[posed.variables]
+        reduced = np.where(x > _NOT_TAKEN, 0.0, np.maximum(costs, 0.0))
         return Answer(x, self._picks(), objective, objective, reduced)
+
+    def _posed(self, matrices: Matrices, problem: dict[str, Any]) -> Posed:
+        if self._a is None:
+            (variables,) = matrices.positions(self.x)
+            return Posed(problem, variables, {}, 0.0)
+        variables, chosen = matrices.positions(self.x, self._a)
+        picks = [Pick(k, number) for k, number, _ in self._variants]
+        variants = dict(zip(map(int, chosen), picks, strict=True))
+        return Posed(problem, variables, variants, 0.0)
 
     def _picks(self) -> tuple[Pick, ...]:
         if self._a is None:

@@ -300,6 +300,8 @@ class Search:
         tightening = Tightening(relaxed, posed, starts.problem.device_limit)
         below = self._worth_finding()
         end = dive(self.columns, relaxed, tightening, seconds, below)
+        if end is relaxed:
+            return None  # which is rounded in any case
         schedule = self.program.rounded(end)
         starts.begin_with(schedule)
         if replay(starts.problem, schedule).faults:
@@ -385,7 +387,7 @@ class Search:
 
     def _cheap(self, relaxed: Answer, part: float) -> np.ndarray:
         limit = part * abs(relaxed.objective)
-        return (relaxed.reduced_costs <= limit) | (relaxed.x > 1e-9)
+        return relaxed.reduced_costs <= limit
 
     def _restricted(
         self,

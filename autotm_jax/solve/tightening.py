@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import numpy as np
 
 from .highs import UNKNOWN
-from .model import INFEASIBLE, NO_SOLUTION, Answer, Posed
+from .model import INFEASIBLE, NAMES, NO_SOLUTION, Answer, Posed
 from .worker import WORKER
 
 
@@ -34,9 +35,9 @@ class Tightening:
     """
 
     def __init__(self, answer: Answer, posed: Posed, limit: float):
-        self.limit, self._answer = limit, answer
-        self._problem, self._variables = posed.problem, posed.variables
-        self._constant = posed.constant
+        self.limit, self._answer, self._posed = limit, answer, posed
+        self._problem: dict[str, Any] = posed.problem
+        self._variables = posed.variables
         self._decided = np.full(len(self._variables), OPEN)
         self._options = self._problem["options"] | _FROM_A_BASIS
 
@@ -69,7 +70,10 @@ class Tightening:
         outcome = WORKER.solve(again, seconds)
         if outcome.status == UNKNOWN:
             # Another relaxation was solved meanwhile, or the process has ended. Its
-            # optimum is what to begin with.
+            # optimum is what to begin with. An idle process may still have it, as it
+            # was some time ago: so it gets another name.
+            self._problem = self._problem | {"name": next(NAMES)}
+            again["again"] = self._problem["name"]
             WORKER.solve(self._problem, end - time.perf_counter())
             (every,) = np.nonzero(known)
             every = self._variables[every]
@@ -79,10 +83,12 @@ class Tightening:
             return INFEASIBLE
         if outcome.status != "kOptimal" or outcome.x is None:
             return None
+        objective = outcome.objective + self._posed.constant
         return dataclasses.replace(
             self._answer,
             x=outcome.x[self._variables],
-            objective=outcome.objective + self._constant,
-            bound=outcome.objective + self._constant,
+            picks=self._posed.picks(outcome.x),
+            objective=objective,
+            bound=objective,
             reduced_costs=np.zeros(0),
         )

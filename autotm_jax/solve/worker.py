@@ -226,6 +226,7 @@ class Worker:
         self._command = command
         self._idle: Process | None = None
         self._lock = threading.Lock()
+        self._solver = highs.Solver()  # of this process
 
     def prepare(self) -> None:
         """Starts a process, so that the first solve does not wait for it."""
@@ -248,7 +249,7 @@ class Worker:
         end = time.monotonic() + time_limit
         process = self._taken()
         if process is None:
-            return _here(_within(problem, time_limit))
+            return self._here(problem, end)
         try:
             if process.is_ready(time_limit):
                 left = max(0.0, end - time.monotonic())
@@ -262,7 +263,7 @@ class Worker:
             raise
         finally:
             self._put_back(process)
-        return _here(_within(problem, max(0.0, end - time.monotonic())))
+        return self._here(problem, end)
 
     def close(self) -> None:
         """Ends the process that is kept."""
@@ -274,6 +275,13 @@ class Worker:
     def forget(self) -> None:
         """Leaves the process to the one that this one was forked from."""
         self._lock, self._idle = threading.Lock(), None
+
+    def _here(self, problem: dict[str, Any], end: float) -> Outcome:
+        found, left = _Found(), max(0.0, end - time.monotonic())
+        try:
+            return _answered(self._solver.solve(_within(problem, left), found.report))
+        except Exception as error:  # noqa: BLE001 - whatever a solver does
+            return found.stopped(f"{type(error).__name__}: {error}", "kSolveError")
 
     def _started(self) -> Process | None:
         if self._command is None:
@@ -305,14 +313,6 @@ class Worker:
 
 def _within(problem: dict[str, Any], seconds: float) -> dict[str, Any]:
     return problem | {"options": problem["options"] | {"time_limit": seconds}}
-
-
-def _here(problem: dict[str, Any]) -> Outcome:
-    found = _Found()
-    try:
-        return _answered(highs.Solver().solve(problem, found.report))
-    except Exception as error:  # noqa: BLE001 - whatever a solver does, there are others
-        return found.stopped(f"{type(error).__name__}: {error}", "kSolveError")
 
 
 def _python() -> list[str] | None:

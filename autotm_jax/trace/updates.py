@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from .. import compat
 from .primitives import Kind
 from .program import Equation, Fragment, Program
 
@@ -42,8 +43,10 @@ def updates(program: Program, fragment: Fragment) -> tuple[Update, ...]:
     made from what an update makes.
     """
     equations = [program.equations[i] for i in fragment.equations]
-    if any(equation.manual is not None for equation in equations):
-        return ()  # a device's part of a value has no barrier with a whole one
+    # A device's part of a value has no barrier with a whole one, and effects stay in
+    # their order.
+    if any(e.manual is not None or compat.has_effects(e.eqn) for e in equations):
+        return ()
     pairs = (*program.aliases, *program.overwritten.items())
     replaced = {a: r for r, a in pairs if r in fragment.writes and a in fragment.reads}
     found: dict[int, tuple[frozenset[int], set[int]]] = {}
