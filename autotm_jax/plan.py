@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from .emit import carried_on_host
+from .emit import carried_on_host, unread_copies
 from .errors import PlanFileError, ReportError
 from .machine import Machine
 from .planfile import Saved, dumped, loaded
@@ -95,13 +95,15 @@ class Plan:
 
     @property
     def copies(self) -> int:
-        """How many copies between the memories the emitted step has."""
-        return self.schedule.copies + self.copies_inside
+        """How many copies between the memories the emitted step needs.
 
-    @property
-    def copies_inside(self) -> int:
-        """Of those, how many are in conditionals that run by plans of their own."""
-        return sum(b.planned.copies for b in self.picked if b.planned is not None)
+        With those in conditionals that run by plans of their own.
+        """
+        inside = sum(b.planned.copies for b in self.picked if b.planned is not None)
+        if self.program is None:
+            return inside
+        unread = unread_copies(self.program, self.schedule)
+        return self.schedule.copies - len(unread) + inside
 
     @property
     def picked(self) -> tuple[Branch, ...]:

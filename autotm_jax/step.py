@@ -530,9 +530,7 @@ class Step:
                 try:
                     is_coded = use is not _Use.VERIFY or request.target.is_present
                     executable = self._executable(key, plan, given, is_coded)
-                    evidence = examine(
-                        executable, plan.schedule, platform, plan.copies_inside
-                    )
+                    evidence = examine(executable, plan.schedule, platform, plan.copies)
                     LOGGER.info(
                         "Plan %d of %s takes %s when compiled.",
                         number,

@@ -39,7 +39,7 @@ _HOST_COMPUTE = re.compile(r'_xla_compute_type="host"|execution_thread="host"')
 
 
 def examine(
-    compiled: Any, schedule: Schedule, platform: str, inside: int = 0
+    compiled: Any, schedule: Schedule, platform: str, copies: int | None = None
 ) -> Evidence:
     """Looks for a schedule in an executable.
 
@@ -48,7 +48,8 @@ def examine(
     - `compiled`: a `jax.stages.Compiled`.
     - `schedule`: what was planned.
     - `platform`: `"cuda"`, or another one, where only memory is read.
-    - `inside`: how many copies its segments have by plans of their own.
+    - `copies`: how many copies it needs between the memories, if not as many as are
+        planned.
 
     **Returns:**
 
@@ -58,12 +59,12 @@ def examine(
     if platform != "cuda" or schedule == Schedule():
         return Evidence(device, host, None, ())
     text = compiled.as_text()
-    copies = _host_copies(text)
-    wanted = schedule.copies + inside
+    found = _host_copies(text)
+    wanted = schedule.copies if copies is None else copies
     faults = []
-    if copies < wanted:
+    if found < wanted:
         faults.append(
-            f"XLA kept {copies} of the {wanted} planned copies between device and "
+            f"XLA kept {found} of the {wanted} planned copies between device and "
             "host memory"
         )
     remat = len(_REMAT.findall(text))
@@ -71,7 +72,7 @@ def examine(
         faults.append(f"XLA's own rematerialisation added {remat} instructions")
     if _HOST_COMPUTE.search(text):
         faults.append("XLA moved computation to the host, which is very slow")
-    return Evidence(device, host, copies, tuple(faults))
+    return Evidence(device, host, found, tuple(faults))
 
 
 def _host_copies(text: str) -> int:

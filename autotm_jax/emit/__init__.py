@@ -2,3 +2,4 @@
 
 from .emit import emit as emit
 from .timetable import carried_on_host as carried_on_host
+from .unread import unread_copies as unread_copies
