@@ -1,6 +1,7 @@
 """The order of the elements of a value in memory."""
 
 import dataclasses
+import random
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import autotm_jax as autotm
-from autotm_jax.trace import in_order, is_made_in_order
+from autotm_jax.trace import in_order
+from autotm_jax.trace.layout import view_of
 from benchmarks.workloads import llama
 
 from .compiling import needs_cuda_plugin
@@ -38,19 +40,77 @@ def test_what_a_contraction_of_batches_makes_is_in_order():
 
     def step(x: Any) -> Any:
         scores = jnp.einsum("nid,njd->nij", x, x)
-        return jnp.sin(scores), jnp.cos(scores).sum(0) @ x[0]
+        return scores, x @ x[0].T, x[0] @ x[1].T
 
     program = program_of(step, x)
     found = {
-        program.equations[v.producer].eqn.primitive.name
-        for v in program.values
-        if v.producer is not None and is_made_in_order(program, v.index)
+        program.values[v].aval.shape: program.layouts[v]
+        for e in program.equations
+        if e.eqn.primitive.name == "dot_general"
+        for v in e.outputs
     }
-    assert found == {"dot_general"}
     # A matrix is read either way by the next contraction.
-    made = [v for v in program.values if is_made_in_order(program, v.index)]
-    assert {v.aval.ndim for v in made} == {3}
-    assert not any(is_made_in_order(program, v) for v in program.arguments)
+    assert found == {(2, 3, 3): (0, 1, 2), (3, 3): None}
+    assert not any(program.layouts[v] for v in program.arguments)
+
+
+def last_layout(step: Any, *args: Any) -> Any:
+    program = program_of(step, *args)
+    return program.layouts[program.results[0]]
+
+
+def test_what_is_fused_keeps_the_order_of_what_it_reads():
+    x = jnp.ones((2, 3, 4, 5))
+
+    def heads(x: Any) -> Any:
+        return jnp.einsum("bhqd,bhkd->bhqk", x, x)
+
+    assert last_layout(lambda x: jnp.moveaxis(heads(x), 1, 2), x) == (0, 2, 1, 3)
+    softmax = last_layout(lambda x: jax.nn.softmax(jnp.moveaxis(heads(x), 1, 2)), x)
+    assert softmax == (0, 2, 1, 3)
+    # Heads side by side are neighbours in memory, their positions are not.
+    beside = last_layout(lambda x: heads(x).transpose(0, 2, 1, 3).reshape(2, 4, 12), x)
+    assert beside is None
+    after = last_layout(lambda x: heads(x).transpose(0, 3, 1, 2).reshape(2, 4, 12), x)
+    assert after == (0, 2, 1)
+    assert last_layout(lambda x: x[..., None] + 1, x) is None
+
+
+def test_what_is_joined_has_the_order_of_its_parts_if_they_have_one():
+    x = jnp.ones((2, 3, 4))
+
+    def step(x: Any, *turned: bool) -> Any:
+        made = jnp.einsum("nid,njd->nij", x, x)
+        return jnp.concatenate([made.mT if t else made for t in turned], 2)
+
+    assert last_layout(lambda x: step(x, True, True), x) == (0, 2, 1)
+    assert last_layout(lambda x: step(x, False, False), x) == (0, 1, 2)
+    assert last_layout(lambda x: step(x, False, True), x) is None
+
+
+def split(draw: random.Random, count: int) -> tuple[int, ...]:
+    """A shape of so many elements, a power of two."""
+    shape: list[int] = []
+    while count > 1:
+        shape.append(2 ** draw.randint(0, count.bit_length() - 1))
+        count //= shape[-1]
+    return (*shape, *[1] * draw.randint(0, 1))
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_reshapes_are_views_as_those_of_numpy(seed: int):
+    draw = random.Random(seed)
+    shape, result = split(draw, 64), split(draw, 64)
+    order = tuple(draw.sample(range(len(shape)), len(shape)))
+    inverse = [order.index(d) for d in range(len(shape))]
+    array = np.arange(64).reshape([shape[d] for d in order]).transpose(inverse)
+    assert array.shape == shape
+    viewed = array.reshape(result)
+    found = view_of(shape, order, result)
+    assert (found is not None) == np.shares_memory(array, viewed)
+    if found is not None:
+        assert sorted(found) == list(range(len(result)))
+        np.testing.assert_array_equal(viewed.transpose(found).ravel(), np.arange(64))
 
 
 @needs_cuda_plugin

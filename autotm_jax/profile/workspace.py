@@ -20,7 +20,6 @@ copied after the fragment, if the step copies something beside it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +42,6 @@ from ..trace import (
     held,
     in_order,
     is_conditional,
-    is_made_in_order,
     stacked,
 )
 from . import cache
@@ -57,7 +55,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 21
+_HARNESS = 23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +218,7 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
         (v in probe.dying, v in kept) for v in (*fragment.reads, *fragment.writes)
     ]
     pattern += [(v in probe.plain,) for v in fragment.reads]
-    pattern += [(is_made_in_order(program, v),) for v in fragment.reads]
+    pattern += [(program.layouts[v],) for v in fragment.reads]
     pattern += [(v in probe.stored,) for v in fragment.writes]
     pattern += [(probe.copies,)]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
@@ -266,20 +264,20 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
     others = [v for v in fragment.reads if not is_tensor(v) and v not in donated]
     results = [v for v in fragment.writes if not is_tensor(v) and v not in updates]
 
-    is_ordered = functools.partial(is_made_in_order, program)
-
     def operand(seed: Any, value: int) -> Any:
         shape = program.values[value].aval.shape
         sharding = program.values[value].sharding
+        order = program.layouts[value]
         if value in probe.plain:
-            return held(jnp.broadcast_to(seed, shape), sharding)
+            plain = held(jnp.broadcast_to(seed, shape), sharding)
+            return plain if order is None else in_order(plain, sharding, order)
         viewed = jnp.broadcast_to(seed, (1, *shape))
         if sharding is not None:
             viewed = held(viewed, stacked(sharding))
         viewed = jax.lax.squeeze(jax.lax.optimization_barrier(viewed), (0,))
         viewed = held(viewed, sharding)
         # Else it would come in the order that the fragment likes best.
-        return in_order(viewed, sharding) if is_ordered(value) else viewed
+        return viewed if order is None else in_order(viewed, sharding, order)
 
     def cut(arrays: dict[int, Any]) -> dict[int, Any]:
         # As it is emitted, in the same order: XLA's scheduler goes by that, too.

@@ -2,31 +2,50 @@
 
 XLA chooses, and lets what reads a value have its way where it can. A contraction on a
 GPU is written in row-major order whatever its readers would like better, unless they
-are fused with it; what reads it in another order brings it there first.
+are fused with it; what reads it in another order brings it there first. Fused work
+after a contraction writes in the order in which it reads.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import NamedSharding
 
-from .program import Program
+from .primitives import Kind
 
 
-def in_order(array: Any, sharding: NamedSharding | None) -> Any:
-    """An array of a traced step, in row-major order in memory.
+if TYPE_CHECKING:
+    from .program import Equation, Value
+
+
+MajorToMinor = tuple[int, ...]
+"""The dimensions of an array from major to minor, as its elements are in memory."""
+
+Rule = Callable[[Any, list[MajorToMinor | None]], MajorToMinor | None]
+
+_rules: dict[str, Rule] = {}
+
+
+def in_order(
+    array: Any, sharding: NamedSharding | None, order: MajorToMinor | None = None
+) -> Any:
+    """An array of a traced step, its elements in a certain order in memory.
 
     **Arguments:**
 
     - `array`: what XLA may have in another order.
     - `sharding`: how it is divided, if it is.
+    - `order`: its dimensions from major to minor; row-major if there is none.
     """
+    order = tuple(range(array.ndim)) if order is None else order
 
     def settle(array: Any) -> Any:
-        return with_layout_constraint(array, Layout(tuple(range(array.ndim))))
+        return with_layout_constraint(array, Layout(order))
 
     if sharding is None:
         return settle(array)
@@ -36,9 +55,163 @@ def in_order(array: Any, sharding: NamedSharding | None) -> Any:
     return jax.shard_map(settle, check_vma=False, **options)(array)
 
 
-def is_made_in_order(program: Program, value: int) -> bool:
-    """Whether XLA makes a value in row-major order, whatever reads it."""
-    producer = program.values[value].producer
-    if producer is None or program.values[value].aval.ndim < 3:
-        return False
-    return program.equations[producer].eqn.primitive.name == "dot_general"
+def orders(
+    values: Sequence[Value], equations: Sequence[Equation]
+) -> tuple[MajorToMinor | None, ...]:
+    """The order in which XLA makes each value, whatever reads it, as far as is known.
+
+    **Arguments:**
+
+    - `values`, `equations`: of a program.
+
+    **Returns:**
+
+    By value, its `MajorToMinor`, or `None`.
+    """
+    found: list[MajorToMinor | None] = [None] * len(values)
+    for equation in equations:
+        if len(equation.outputs) == 1:
+            (output,) = equation.outputs
+            if values[output].aval.ndim > 1:
+                found[output] = _made(equation, found)
+    return tuple(found)
+
+
+def _made(
+    equation: Equation, known: Sequence[MajorToMinor | None]
+) -> MajorToMinor | None:
+    eqn = equation.eqn
+    operands = [known[i] if isinstance(i, int) else None for i in equation.inputs]
+    rule = _rules.get(eqn.primitive.name)
+    if rule is not None:
+        return rule(eqn, operands)
+    if equation.kind is not Kind.FUSED:
+        return None
+    shape = eqn.outvars[0].aval.shape
+    # What is smaller is broadcast, in any order that it is wanted in.
+    alike = [
+        order
+        for order, operand in zip(operands, eqn.invars, strict=True)
+        if operand.aval.shape == shape
+    ]
+    return _common(alike)
+
+
+def _common(orders: Sequence[MajorToMinor | None]) -> MajorToMinor | None:
+    # One that is known; what is not known is made as its neighbour is.
+    found = {order for order in orders if order is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def register_order(name: str) -> Callable[[Rule], Rule]:
+    """Registers in which order a primitive makes its result.
+
+    The rule takes `(eqn, orders)`, the orders of the operands as far as they are known,
+    and returns that of the result or `None`. Without one, fused work has the order of
+    its operands of the same shape, and of other work none is known.
+
+    **Arguments:**
+
+    - `name`: the name of the primitive.
+
+    **Returns:**
+
+    A decorator.
+    """
+
+    def register(rule: Rule) -> Rule:
+        _rules[name] = rule
+        return rule
+
+    return register
+
+
+@register_order("dot_general")
+def _contracted(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    # A matrix is read either way by the next contraction.
+    ndim = eqn.outvars[0].aval.ndim
+    return tuple(range(ndim)) if ndim > 2 else None
+
+
+@register_order("transpose")
+def _transposed(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    (order,) = operands
+    if order is None:
+        return None
+    permutation = eqn.params["permutation"]
+    return tuple(permutation.index(d) for d in order)
+
+
+@register_order("concatenate")
+def _joined(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    return _common(operands)
+
+
+@register_order("slice")
+def _cut(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    return operands[0]
+
+
+@register_order("broadcast_in_dim")
+def _repeated(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    return None
+
+
+@register_order("reshape")
+@register_order("squeeze")
+@register_order("expand_dims")
+def _reshaped(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    source, result = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    order = operands[0]
+    if order is None or 0 in source:
+        return None
+    return view_of(source, order, result)
+
+
+def view_of(
+    source: Sequence[int], order: MajorToMinor, result: Sequence[int]
+) -> MajorToMinor | None:
+    """The order of an array in another shape, if that is a view of it.
+
+    Dimensions that are joined are neighbours in the shape, and have to be in memory.
+
+    **Arguments:**
+
+    - `source`, `order`: its shape, and the order of its elements in memory.
+    - `result`: the other shape.
+
+    **Returns:**
+
+    An order, or `None` if the elements have to be copied.
+    """
+    wide = [d for d in order if source[d] > 1]
+    becomes: dict[int, list[int]] = {}
+    for joined, parts in _groups(source, result):
+        first = wide.index(joined[0])
+        if wide[first : first + len(joined)] != joined:
+            return None
+        becomes[joined[0]] = parts
+    found = [part for d in wide for part in becomes.get(d, ())]
+    if found == sorted(found):
+        return tuple(range(len(result)))
+    return (*(d for d in range(len(result)) if d not in found), *found)
+
+
+def _groups(
+    source: Sequence[int], result: Sequence[int]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Dimensions of an array, and those that they are together after a reshape.
+
+    Those of one element are left out.
+    """
+    left, right = ([d for d, n in enumerate(s) if n > 1] for s in (source, result))
+    while left:
+        joined, parts = [left.pop(0)], [right.pop(0)]
+        while (a := math.prod(source[d] for d in joined)) != (
+            b := math.prod(result[d] for d in parts)
+        ):
+            if a < b:
+                joined.append(left.pop(0))
+            else:
+                parts.append(right.pop(0))
+        yield joined, parts

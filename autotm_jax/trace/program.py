@@ -17,6 +17,7 @@ from typing import Any
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .bytes import shard_shape, ways_of
+from .layout import orders
 from .loops import Loop, repeats
 from .nest import Nest
 from .postpone import Order
@@ -205,6 +206,11 @@ class Program:
         """Where the loops are among the segments, and what crosses their borders."""
         scopes = [v.loop for v in self.values]
         return Nest(self.loops, [s.loop for s in self.segments], scopes)
+
+    @functools.cached_property
+    def layouts(self) -> tuple[tuple[int, ...] | None, ...]:
+        """By value, the order in which XLA makes it, as far as that is known."""
+        return orders(self.values, self.equations)
 
     @functools.cached_property
     def repeats(self) -> tuple[int, ...]:
