@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,18 +24,13 @@ from autotm_jax.solve import (
     recompute_everything,
     replay,
 )
-from autotm_jax.trace import Program, build_program
+from autotm_jax.trace import Program
 
+from .programs import program_of
 from .steps import TINY, assert_close, chain_arguments, chain_step, get
 
 
 HERE = Target(describe("cpu"))
-
-
-def program_of(step: Callable[..., Any], *args: Any) -> Program:
-    """A step without donation as a program."""
-    traced = jax.jit(step).trace(*args)
-    return build_program(traced.jaxpr, [False] * len(jax.tree.leaves(args)))
 
 
 def problem_of(program: Program) -> Problem:
@@ -292,3 +286,26 @@ def test_streams_give_the_same_values(name: str):
     assert schedule.streams
     check(name, schedule)
     assert primitives(program, schedule).count("device_put") == schedule.copies
+
+
+def test_what_loops_begin_with_is_filled_behind_a_cut():
+    # XLA would make the two one, which lives from the first loop to the second.
+    def step(x: Any, y: Any) -> Any:
+        first, _ = jax.lax.scan(lambda c, r: (c + r @ r, None), jnp.zeros((8, 8)), x)
+        zeros = jnp.zeros((8, 8))
+        return jax.lax.scan(lambda c, r: (c - r @ r @ first, None), zeros, y)[0]
+
+    x = jnp.arange(192.0).reshape(3, 8, 8) / 192
+    program = program_of(step, x, x, loops=True)
+    empty = [s for s in program.segments if s.body.writes and not s.body.reads]
+    assert len(empty) == 2
+    run = jax.jit(emit(program, Schedule()))
+    filled = [
+        eqn.invars[0]
+        for eqn in run.trace(x, x).jaxpr.eqns
+        if eqn.primitive.name == "broadcast_in_dim"
+        and eqn.outvars[0].aval.shape == (8, 8)
+    ]
+    # Before the first one nothing has been done.
+    assert [hasattr(scalar, "val") for scalar in filled] == [True, False]
+    assert_close(run(x, x), [jax.jit(step)(x, x)])

@@ -90,6 +90,8 @@ class _Emission:
         self.host_stacks: dict[int, Any] = {}
         # What the last iteration left to a next one that there is not.
         self.lasts: dict[int, Any] = {}
+        # The smallest array that has gone through the last cut.
+        self.since: Any = None
 
     def run(self, arguments: Sequence[Any]) -> list[Any]:
         every = dict(zip(self.program.arguments, arguments, strict=True))
@@ -214,6 +216,7 @@ class _Emission:
         # What is made in the body of a loop is not known outside of it.
         device, host, stacks, host_stacks, lasts = map(dict, handles)
         self.device, self.host, self.scope = device, host, scope
+        self.since = None
         self.stacks, self.host_stacks, self.lasts = stacks, host_stacks, lasts
 
     def _anchor(self, initial: Sequence[Any]) -> Callable[[Any], Any]:
@@ -328,8 +331,8 @@ class _Emission:
                 self.device[value] = in_order(array, sharding)
 
     def _evaluate(self, fragment: Fragment) -> None:
-        read = self.device.__getitem__
-        self.device.update(evaluate(self.program, fragment, read))
+        read, since = self.device.__getitem__, self.since
+        self.device.update(evaluate(self.program, fragment, read, since))
 
     def _cut(self, device: Iterable[int], host: Iterable[int]) -> None:
         # A stack on the host cannot go through a barrier in a loop.
@@ -348,6 +351,9 @@ class _Emission:
         for value in on_device:
             sharding = self.program.values[value].sharding
             self.device[value] = held(self.device[value], sharding)
+        passed = [self.device[v] for v in on_device]
+        passed = [array for array in passed if not compat.is_key_type(array.aval)]
+        self.since = min(passed, key=lambda array: array.size, default=None)
         self.host.update(zip(on_host, handles[len(on_device) :], strict=True))
 
 

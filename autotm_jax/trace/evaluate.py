@@ -9,7 +9,7 @@ scalar that has gone through a barrier with something the fragment reads.
 from __future__ import annotations
 
 from collections import ChainMap, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -138,7 +138,10 @@ def _scan(anchor: Anchor, eqn: Any, *operands: Any) -> Sequence[Any]:
 
 
 def evaluate(
-    program: Program, fragment: Fragment, read: Callable[[int], Any]
+    program: Program,
+    fragment: Fragment,
+    read: Callable[[int], Any],
+    since: jax.Array | None = None,
 ) -> dict[int, Any]:
     """Runs the equations of a fragment under the current trace.
 
@@ -146,21 +149,24 @@ def evaluate(
 
     - `program`, `fragment`: what to run.
     - `read`: gives the array of each value in `fragment.reads`.
+    - `since`: for a fragment that reads nothing, an array that has gone through the cut
+        before it, if any has.
 
     **Returns:**
 
     The arrays of `fragment.writes` by value index.
     """
     env = {value: read(value) for value in fragment.reads}
-    tie = min(fragment.reads, key=lambda v: program.values[v].nbytes, default=None)
+    smallest = min(fragment.reads, key=lambda v: program.values[v].nbytes, default=None)
+    tie = since if smallest is None else env[smallest]
 
     def anchor(scalar: Any) -> jax.Array:
-        if tie is None or compat.is_key_type(program.values[tie].aval):
+        if tie is None or compat.is_key_type(tie.aval):
             return scalar
-        return jax.lax.optimization_barrier((scalar, env[tie]))[0]
+        return jax.lax.optimization_barrier((scalar, tie))[0]
 
     equations = [program.equations[i] for i in fragment.equations]
-    floating = _filled_buffers(equations)
+    floating = _filled_buffers(equations, fragment.writes)
 
     def run(equation: Equation, env: Mapping[int, Any]) -> Sequence[Any]:
         operands = [
@@ -203,9 +209,11 @@ def evaluate(
     return {v: held(env[v], program.values[v].sharding) for v in fragment.writes}
 
 
-def _filled_buffers(equations: Sequence[Equation]) -> set[int]:
-    # Broadcasts of a literal that something other than fused work reads.
+def _filled_buffers(equations: Sequence[Equation], writes: Iterable[int]) -> set[int]:
+    # Broadcasts of a literal that something other than fused work reads, or that leave
+    # the fragment: what a loop begins with.
     read = {v for e in equations if e.kind is not Kind.FUSED for v in e.operands}
+    read.update(writes)
     return {
         e.index
         for e in equations
