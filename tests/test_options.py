@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import jax
@@ -58,6 +59,44 @@ def test_as_many_copies_at_a_time_as_were_planned():
 
     assert most({}) == 2
     assert most(compiler_options("cuda")) == 8
+
+
+@needs_cuda_plugin
+def test_a_copy_begins_where_it_was_planned_to():
+    # Beside a product that XLA divides along what it contracts, too.
+    host, device = jax.memory.Space.Host, jax.memory.Space.Device
+
+    def step(x: Any, w: Any, tall: Any) -> Any:
+        away = jax.device_put(x, host)
+        for _ in range(4):
+            w, away = jax.lax.optimization_barrier((jnp.tanh(w @ w), away))
+        back = jax.device_put(away, device)
+        for _ in range(4):
+            w = jax.lax.optimization_barrier(jnp.tanh(w @ w))
+        w, tall = jax.lax.optimization_barrier((w, tall))
+        w, back = jax.lax.optimization_barrier((w + tall.T @ tall, back))
+        return back @ w
+
+    sharding = autotm.target("h100-sxm").sharding
+    shapes = (2048, 1024), (1024, 1024), (65536, 1024)
+    args = [jax.ShapeDtypeStruct(s, jnp.bfloat16, sharding=sharding) for s in shapes]
+    lowered = jax.jit(step).lower(*args)
+
+    def beside(options: dict[str, Any]) -> int:
+        """How many products run beside the copy to the device."""
+        lines = lowered.compile(options).as_text().splitlines()
+        events = [
+            (at, found[0])
+            for at, line in enumerate(lines)
+            if (found := re.findall(r"%gemm\S* = |copy-start\(|copy-done\(", line))
+        ]
+        names = [name for _, name in events]
+        start = len(names) - names[::-1].index("copy-start(")
+        return names[start:].index("copy-done(")
+
+    options = compiler_options("cuda")
+    without = {name: o for name, o in options.items() if "matmul" not in name}
+    assert beside(without) < beside(options) == 5
 
 
 def test_nothing_is_said_to_other_platforms():
