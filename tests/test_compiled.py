@@ -80,7 +80,7 @@ def test_as_little_as_possible():
     plan, compiled = planned("min")
     # Where memory is tightest, XLA's packing adds some percent that are hard to
     # predict: the layouts of the whole step are not those of segments compiled alone.
-    check(plan, compiled, more=0.06, less=0.06)
+    check(plan, compiled, more=0.05, less=0.05)
     assert plan.schedule.recomputes or plan.schedule.stores
     assert autotm.device_bytes(compiled) < 0.65 * autotm.device_bytes(plain())
 

@@ -4,6 +4,7 @@ import itertools
 import pytest
 
 from autotm_jax.solve import (
+    Carried,
     Fetch,
     JointProgram,
     Link,
@@ -15,7 +16,13 @@ from autotm_jax.solve import (
 )
 from autotm_jax.solve.unnest import unnest
 
-from .problems import limit_between, loop_problem, problem, random_problem
+from .problems import (
+    limit_between,
+    loop_problem,
+    problem,
+    random_problem,
+    state_problem,
+)
 
 
 # A copy takes half of a segment.
@@ -87,9 +94,21 @@ def test_copies_in_a_loop_do_not_matter_outside_of_it():
     assert unnest(hand(outside, INSIDE), nested) == nested
 
 
-@pytest.mark.parametrize("seed", range(24))
+def test_state_makes_room_for_what_is_fetched_beside_it():
+    # It is there before the step, and what takes its place is stored.
+    state = Tensor(3, 20, (10,), carried=Carried((11,), 12))
+    stores = Store(INSIDE.value, 1, 3), Store(3, 11, 12, start=12)
+    nested = Schedule(stores, (Fetch(1, 6, 8), Fetch(3, 4, 10)))
+    free = hand(INSIDE, state)
+    assert not replay(free, nested).faults
+    found = unnest(free, nested)
+    assert found == Schedule(stores, (Fetch(1, 6, 8), Fetch(3, 4, 10, done=6)))
+
+
+@pytest.mark.parametrize("seed", range(36))
 def test_no_copy_of_a_plan_is_longer_than_one_that_begins_beside_it(seed: int):
-    free = random_problem(seed) if seed % 2 else loop_problem(seed)
+    kinds = random_problem, loop_problem, state_problem
+    free = kinds[seed % len(kinds)](seed)
     limit = limit_between(free, 0.4)
     limited = dataclasses.replace(free, device_limit=limit)
     schedule = JointProgram(free).fastest(limit, SolverOptions()).schedule

@@ -65,7 +65,7 @@ def test_a_state_on_the_host_is_no_place_for_what_takes_its_place():
 
 
 @needs_cuda_plugin
-def test_copies_around_a_fragment_change_the_order_of_its_kernels():
+def test_copies_around_a_fragment_leave_the_order_of_its_kernels():
     wide, tall = jnp.ones((256, 4096)), jnp.ones((4096, 256))
 
     def step(x: Any) -> Any:
@@ -77,8 +77,9 @@ def test_copies_around_a_fragment_change_the_order_of_its_kernels():
     dying = frozenset(both.dying)
     probes = [Probe(both.body, dying, copies=copies) for copies in (False, True)]
     (alone, beside), _ = workspaces(program, probes, target)
-    # By itself, the product goes first, and its operand makes place for the sum.
-    assert beside.nbytes > alone.nbytes + wide.nbytes / 2
+    # The product goes first, and its operand makes place for the sum. By what matmuls
+    # take as it estimates them, XLA's other scheduler would begin with the sum.
+    assert 0 < beside.nbytes - alone.nbytes < 1024  # a number that is copied
 
 
 def test_a_cpu_says_nothing_about_an_accelerator():

@@ -44,7 +44,6 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
         for index, choice in enumerate(ledger.choices)
         # What one iteration does for another is in no order with the rest.
         if problem.tensors[index].crossing is None
-        and problem.tensors[index].carried is None
         for copy in (*choice.fetches, *choice.stores)
     ]
     copies.sort(key=lambda item: item[1].window, reverse=True)

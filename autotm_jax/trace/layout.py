@@ -1,15 +1,16 @@
 """In which order the elements of a value are in memory.
 
-XLA chooses, and lets what reads a value have its way where it can. A contraction on a
-GPU is written in row-major order whatever its readers would like better, unless they
-are fused with it; what reads it in another order brings it there first. Fused work
-after a contraction writes in the order in which it reads.
+XLA chooses, and lets what reads a value have its way where it can. A contraction of
+batches is written in row-major order on a GPU whatever its readers would like better,
+unless they are fused with it; what reads it in another order brings it there first.
+Fused work after that writes in the order in which it reads. A single matrix is written
+either way, and turned in the segment that makes it if it has to be.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -56,25 +57,29 @@ def in_order(
 
 
 def orders(
-    values: Sequence[Value], equations: Sequence[Equation]
+    values: Sequence[Value], equations: Sequence[Equation], settled: Collection[int]
 ) -> tuple[MajorToMinor | None, ...]:
     """The order in which XLA makes each value, whatever reads it, as far as is known.
 
     **Arguments:**
 
     - `values`, `equations`: of a program.
+    - `settled`: arguments and results, which are in row-major order anyway. Nothing is
+        known of what is made of one of them and of something in another order.
 
     **Returns:**
 
     By value, its `MajorToMinor`, or `None`.
     """
-    found: list[MajorToMinor | None] = [None] * len(values)
+    known: list[MajorToMinor | None] = [None] * len(values)
+    for value in settled:
+        known[value] = tuple(range(values[value].aval.ndim))
     for equation in equations:
         if len(equation.outputs) == 1:
             (output,) = equation.outputs
-            if values[output].aval.ndim > 1:
-                found[output] = _made(equation, found)
-    return tuple(found)
+            if values[output].aval.ndim > 1 and output not in settled:
+                known[output] = _made(equation, known)
+    return tuple(None if v in settled else order for v, order in enumerate(known))
 
 
 def _made(
@@ -128,9 +133,9 @@ def register_order(name: str) -> Callable[[Rule], Rule]:
 
 @register_order("dot_general")
 def _contracted(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
-    # A matrix is read either way by the next contraction.
+    _, (batch, _) = eqn.params["dimension_numbers"]
     ndim = eqn.outvars[0].aval.ndim
-    return tuple(range(ndim)) if ndim > 2 else None
+    return tuple(range(ndim)) if batch else None
 
 
 @register_order("transpose")

@@ -210,7 +210,8 @@ class Program:
     @functools.cached_property
     def layouts(self) -> tuple[tuple[int, ...] | None, ...]:
         """By value, the order in which XLA makes it, as far as that is known."""
-        return orders(self.values, self.equations)
+        settled = self.returned.union(self.arguments)
+        return orders(self.values, self.equations, settled)
 
     @functools.cached_property
     def repeats(self) -> tuple[int, ...]:
