@@ -65,21 +65,22 @@ def orders(
 
     - `values`, `equations`: of a program.
     - `settled`: arguments and results, which are in row-major order anyway. Nothing is
-        known of what is made of one of them and of something in another order.
+        known of what is made of one of them, unless that is in the same order.
 
     **Returns:**
 
     By value, its `MajorToMinor`, or `None`.
     """
     known: list[MajorToMinor | None] = [None] * len(values)
-    for value in settled:
-        known[value] = tuple(range(values[value].aval.ndim))
     for equation in equations:
-        if len(equation.outputs) == 1:
-            (output,) = equation.outputs
-            if values[output].aval.ndim > 1 and output not in settled:
-                known[output] = _made(equation, known)
-    return tuple(None if v in settled else order for v, order in enumerate(known))
+        if len(equation.outputs) != 1 or equation.outputs[0] in settled:
+            continue
+        (output,) = equation.outputs
+        made, ndim = _made(equation, known), values[output].aval.ndim
+        is_turned = made is not None and made != tuple(range(ndim))
+        if not (is_turned and any(i in settled for i in equation.operands)):
+            known[output] = made
+    return tuple(known)
 
 
 def _made(
