@@ -332,11 +332,11 @@ class Step:
         args, kwargs = self._arguments.on(request.target, args, kwargs)
         return self._realise(args, kwargs, use)
 
-    def _new_jit(self, request: Request) -> Any:
+    def _new_jit(self, request: Request, moves: bool = True) -> Any:
         # A jit that has never traced anything: every signature asks for its plan.
         dropped = OPTIONS if self._divides else ()
         options = {k: v for k, v in self._jit_options.items() if k not in dropped}
-        ours = compiler_options(request.target.machine.platform)
+        ours = compiler_options(request.target.machine.platform, moves)
         if ours:
             given = dict(options.get("compiler_options") or {})
             options["compiler_options"] = {**ours, **given}
@@ -456,7 +456,7 @@ class Step:
         before = self._entries.get(key)
         self._entries[key] = _Entry(traced, Plan(None, Status.UNTOUCHED))
         try:
-            jitted = self._new_jit(request)
+            jitted = self._new_jit(request, moves=False)
             lowered = jitted.lower(*args, **kwargs)
             is_gpu = request.target.machine.platform == "cuda"
             is_present = request.target.is_present

@@ -42,12 +42,14 @@ _BEGIN_IN_TIME = {"xla_gpu_experimental_matmul_perf_table_path": str(_MATMULS)}
 _NOT_TO_RUN = {"xla_gpu_experimental_enable_fusion_autotuner": False}
 
 
-def compiler_options(platform: str) -> dict[str, str | bool]:
+def compiler_options(platform: str, moves: bool = True) -> dict[str, str | bool]:
     """XLA's options for a planned step.
 
     **Arguments:**
 
     - `platform`: `Machine.platform` of the target.
+    - `moves`: whether it may copy between the memories. What is known not to, is
+        scheduled by XLA's own estimates.
 
     **Returns:**
 
@@ -61,7 +63,8 @@ def compiler_options(platform: str) -> dict[str, str | bool]:
         return {"xla_disable_hlo_passes": disabled}
     if compat.READS_WRONG_SLICES:
         disabled = f"{disabled},{_WRONG_SLICES}"
-    return {"xla_disable_hlo_passes": disabled, **_COPIES_AT_A_TIME, **_BEGIN_IN_TIME}
+    in_time = _BEGIN_IN_TIME if moves else {}
+    return {"xla_disable_hlo_passes": disabled, **_COPIES_AT_A_TIME, **in_time}
 
 
 def compile_not_to_run(lowered: Any, options: Mapping[str, Any] | None = None) -> Any:
