@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from .emit import carried_on_host, unread_copies
+from .emit import carried_on_host, unread
 from .errors import PlanFileError, ReportError
 from .machine import Machine
 from .planfile import Saved, dumped, loaded
@@ -99,11 +99,16 @@ class Plan:
 
         With those in conditionals that run by plans of their own.
         """
-        inside = sum(b.planned.copies for b in self.picked if b.planned is not None)
         if self.program is None:
-            return inside
-        unread = unread_copies(self.program, self.schedule)
-        return self.schedule.copies - len(unread) + inside
+            return 0
+        left_out = unread(self.program, self.schedule)
+        branches = zip(self.schedule.picks, self.picked, strict=True)
+        inside = sum(
+            branch.planned.copies
+            for pick, branch in branches
+            if branch.planned is not None and pick.segment not in left_out.segments
+        )
+        return self.schedule.copies - len(left_out.copies) + inside
 
     @property
     def picked(self) -> tuple[Branch, ...]:

@@ -309,3 +309,14 @@ def test_what_loops_begin_with_is_filled_behind_a_cut():
     # Before the first one nothing has been done.
     assert [hasattr(scalar, "val") for scalar in filled] == [True, False]
     assert_close(run(x, x), [jax.jit(step)(x, x)])
+
+
+def test_results_keep_their_weak_types():
+    def step(x: Any) -> Any:
+        return jnp.sin(x @ x), jnp.broadcast_to(1.0, (8, 8))
+
+    x = jnp.ones((8, 8))
+    run = emit(program_of(step, x), Schedule())
+    found, expected = (jax.make_jaxpr(f)(x).out_avals for f in (run, step))
+    assert [a.weak_type for a in found] == [a.weak_type for a in expected]
+    assert [a.weak_type for a in found] == [False, True]

@@ -1,5 +1,6 @@
 """Copies that XLA leaves out, as nothing is read of them."""
 
+import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 
 import autotm_jax as autotm
 from autotm_jax.compile.verify import examine
-from autotm_jax.emit import emit, unread_copies
+from autotm_jax.emit import Unread, emit, unread
 from autotm_jax.solve import Fetch, Recompute, Schedule, Store
 from autotm_jax.trace import Program
 
@@ -69,7 +70,7 @@ def test_what_is_fetched_for_a_segment_of_which_nothing_is_read():
     program = chain()
     schedule = put_off(program)
     first, second = schedule.fetches
-    assert unread_copies(program, schedule) == (first,)
+    assert unread(program, schedule) == Unread(frozenset({1}), (first,))
     assert copies_in_use(program, schedule) == schedule.copies - 1
 
 
@@ -81,14 +82,76 @@ def test_a_store_for_such_a_fetch_alone():
     # For what is computed again, all of it is.
     again = tuple(sorted((Recompute(a, last), *schedule.recomputes)))
     schedule = Schedule(schedule.stores, (first,), again)
-    assert unread_copies(program, schedule) == (*schedule.stores, first)
+    found = Unread(frozenset({0, 1}), (*schedule.stores, first))
+    assert unread(program, schedule) == found
     assert copies_in_use(program, schedule) == 0
 
 
 def test_where_nothing_is_computed_again_all_is_read():
     program = chain()
     schedule = put_off(program)
-    assert unread_copies(program, Schedule(schedule.stores, schedule.fetches)) == ()
+    assert unread(program, Schedule(schedule.stores, schedule.fetches)) == Unread()
+
+
+def test_state_that_is_fetched_for_such_a_segment():
+    def step(w: Any, x: Any) -> Any:
+        b = jnp.cos(x @ w)
+        c = jnp.sin(x.T @ x)
+        for _ in range(3):
+            c = jnp.sin(c @ x)
+        return w - c @ b, c
+
+    program = program_of(step, X, X)
+    w, _ = program.arguments
+    program = dataclasses.replace(program, carried={w: program.results[0]})
+    b, last = value_of(program, 0), len(program.segments) - 1
+    reads = program.reads_of(w)
+    assert reads[0] == 0 and reads[-1] == last
+    fetches = Fetch(w, 0, 0), Fetch(w, last, last)
+    store = Store(w, last, last + 1)
+    schedule = Schedule((store,), fetches, (Recompute(b, last),))
+    assert unread(program, schedule) == Unread(frozenset({0}), fetches[:1])
+    # As it comes from the device here, it is brought to the host first.
+    assert copies_in_use(program, schedule) - 1 == schedule.copies - 1
+
+
+def test_a_segment_with_an_effect_runs():
+    def shown(x: Any) -> Any:
+        a = jnp.sin(x @ x)
+        b = jnp.cos(a @ x)
+        jax.debug.callback(lambda _: None, b[0, 0])
+        c = jnp.sin(x.T @ x)
+        for _ in range(3):
+            c = jnp.sin(c @ x)
+        return c @ b
+
+    program = program_of(shown, X)
+    a, b = value_of(program, 0), value_of(program, 1)
+    last = len(program.segments) - 1
+    fetches = Fetch(a, 1, 1), Fetch(a, last, last)
+    schedule = Schedule((Store(a, 0, 1),), fetches, (Recompute(b, last),))
+    assert unread(program, schedule) == Unread()
+
+
+def test_what_one_loop_leaves_to_another_is_read():
+    def loss(w: Any, x: Any) -> Any:
+        def layer(h: Any, w: Any) -> Any:
+            return jnp.tanh(jnp.sin(h @ w) @ w), None
+
+        return jnp.sum(jax.lax.scan(layer, x, w)[0])
+
+    program = program_of(jax.grad(loss), jnp.ones((4, 8, 8)), X[:8, :8], loops=True)
+    crossing = [
+        v for v, at in program.touches().items() if program.nest.crossing(v, at)
+    ]
+    again = [v for v in crossing if v in program.recomputations]
+    assert again
+    for value in again:
+        for use in program.touches()[value][1:]:
+            assert (
+                unread(program, Schedule(recomputes=(Recompute(value, use),))).segments
+                == frozenset()
+            )
 
 
 @needs_cuda_plugin

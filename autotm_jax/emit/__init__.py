@@ -2,4 +2,5 @@
 
 from .emit import emit as emit
 from .timetable import carried_on_host as carried_on_host
-from .unread import unread_copies as unread_copies
+from .unread import Unread as Unread
+from .unread import unread as unread

@@ -337,7 +337,7 @@ class _Emission:
     def _cut(self, device: Iterable[int], host: Iterable[int]) -> None:
         # A stack on the host cannot go through a barrier in a loop.
         on_host = sorted({v for v in host if v in self.host})
-        on_device = sorted(device)
+        on_device, self.since = sorted(device), None
         if not on_device and not on_host:
             return
         if self.scope is not None:

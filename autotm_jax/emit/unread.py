@@ -1,4 +1,4 @@
-"""Copies of which nothing is read.
+"""Segments and copies of which nothing is read.
 
 What a segment makes may be computed again before anything reads it: a plan that puts
 off its work does so. XLA then leaves the segment out, with the copies that were for it
@@ -7,15 +7,29 @@ alone.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from .. import compat
 from ..solve.schedule import Fetch, Schedule, Store
 from ..trace import Fragment, Program
 
 
-def unread_copies(program: Program, schedule: Schedule) -> tuple[Store | Fetch, ...]:
-    """The copies of a plan that XLA may leave out.
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """What XLA may leave out of a step, as no result depends on it.
+
+    - `segments`: nothing that they make is read.
+    - `copies`: stores and fetches.
+    """
+
+    segments: frozenset[int] = frozenset()
+    copies: tuple[Store | Fetch, ...] = ()
+
+
+def unread(program: Program, schedule: Schedule) -> Unread:
+    """What XLA may leave out of a step.
 
     **Arguments:**
 
@@ -23,10 +37,10 @@ def unread_copies(program: Program, schedule: Schedule) -> tuple[Store | Fetch, 
 
     **Returns:**
 
-    Stores and fetches, none of which changes a result.
+    `Unread`.
     """
     if not schedule.recomputes:
-        return ()  # nothing is made that is not read
+        return Unread()  # nothing is made that is not read
     return _Reading(program, schedule).unread()
 
 
@@ -41,25 +55,27 @@ class _Reading:
         }
         self.again = set(schedule.recomputes)
         self.fetches = set(schedule.fetches)
-        # What loops take in or give out, and what iterations do for one another, is
-        # taken as read, and so is what takes the place of an argument.
-        self.always = {value for value, _ in program.nest.borders()}
+        # What loops take in or give out or leave to one another, and what iterations do
+        # for one another, is taken as read.
+        nest = program.nest
+        self.always = {value for value, _ in nest.borders()}
+        self.always.update(
+            v for v, at in program.touches().items() if nest.crossing(v, at)
+        )
         self.always.update(f.value for f in schedule.fetches if f.is_ahead)
-        self.always.update(program.returned, program.carried, program.resident)
+        self.always.update(program.returned)
         self.always.update(s.value for s in schedule.streams)
         self.arrivals: dict[int, set[int]] = defaultdict(set)
         for item in (*schedule.fetches, *schedule.recomputes):
             self.arrivals[item.value].add(item.use)
 
-    def unread(self) -> tuple[Store | Fetch, ...]:
+    def unread(self) -> Unread:
         """Leaves out what is not read, and then what only that has read."""
         while True:
             reads = self._reads()
             count = len(self.bodies) + len(self.again) + len(self.fetches)
             self.bodies = {
-                k: body
-                for k, body in self.bodies.items()
-                if not body.writes or self._is_read(body.writes, k, reads)
+                k: body for k, body in self.bodies.items() if self._is_needed(k, reads)
             }
             self.again = {
                 r for r in self.again if self._is_read([r.value], r.use, reads)
@@ -69,11 +85,24 @@ class _Reading:
             }
             if count == len(self.bodies) + len(self.again) + len(self.fetches):
                 break
-        kept = {f.value for f in self.fetches} | self.always
+        segments = (
+            frozenset(s.index for s in self.program.segments) - self.bodies.keys()
+        )
+        kept = (
+            {f.value for f in self.fetches} | self.always | self.program.carried.keys()
+        )
         stores = (s for s in self.schedule.stores if s.value not in kept)
-        return *stores, *(f for f in self.schedule.fetches if f not in self.fetches)
+        fetches = (f for f in self.schedule.fetches if f not in self.fetches)
+        return Unread(segments, (*stores, *fetches))
 
-    def _reads(self) -> dict[int, set[int]]:
+    def _is_needed(self, k: int, reads: Mapping[int, set[int]]) -> bool:
+        body = self.bodies[k]
+        eqns = (self.program.equations[i].eqn for i in body.equations)
+        if not body.writes or any(map(compat.has_effects, eqns)):
+            return True
+        return self._is_read(body.writes, k, reads)
+
+    def _reads(self) -> Mapping[int, set[int]]:
         """By value, the segments for which it is read."""
         reads: dict[int, set[int]] = defaultdict(set)
         fragments: list[tuple[int, Fragment]] = list(self.bodies.items())
@@ -82,21 +111,22 @@ class _Reading:
         for k, fragment in fragments:
             for value in fragment.reads:
                 reads[value].add(k)
-        fetched = {f.value for f in self.fetches}
+        # Of what is carried, what takes its place is stored.
+        stored = {f.value for f in self.fetches} - self.program.carried.keys()
         for store in self.schedule.stores:
-            if store.value in fetched:
+            if store.value in stored:
                 reads[store.value].add(store.after)
         return reads
 
     def _is_read(
-        self, values: Iterable[int], at: int, reads: dict[int, set[int]]
+        self, values: Iterable[int], at: int, reads: Mapping[int, set[int]]
     ) -> bool:
         # Before they are computed again, or fetched.
         for value in values:
             if value in self.always:
                 return True
-            for read in reads[value]:
-                between = self.arrivals[value]
+            for read in reads.get(value, ()):
+                between = self.arrivals.get(value, ())
                 if read >= at and not any(at < k <= read for k in between):
                     return True
         return False

@@ -166,7 +166,10 @@ def evaluate(
         return jax.lax.optimization_barrier((scalar, tie))[0]
 
     equations = [program.equations[i] for i in fragment.equations]
-    floating = _filled_buffers(equations, fragment.writes)
+    # The type of a result may be weak, and a filled one's is not.
+    avals = {v: program.values[v].aval for v in fragment.writes}
+    leaving = (v for v, a in avals.items() if not getattr(a, "weak_type", False))
+    floating = _filled_buffers(equations, leaving)
 
     def run(equation: Equation, env: Mapping[int, Any]) -> Sequence[Any]:
         operands = [

@@ -164,9 +164,14 @@ def _repeated(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | N
 
 
 @register_order("reshape")
+def _reshaped(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    is_turned_first = eqn.params["dimensions"] is not None
+    return None if is_turned_first else _viewed(eqn, operands)
+
+
 @register_order("squeeze")
 @register_order("expand_dims")
-def _reshaped(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+def _viewed(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     source, result = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     order = operands[0]
     if order is None or 0 in source:
