@@ -109,37 +109,25 @@ def _common(orders: Sequence[MajorToMinor | None]) -> MajorToMinor | None:
     return found.pop() if len(found) == 1 else None
 
 
-def register_order(name: str) -> Callable[[Rule], Rule]:
-    """Registers in which order a primitive makes its result.
-
-    The rule takes `(eqn, orders)`, the orders of the operands as far as they are known,
-    and returns that of the result or `None`. Without one, fused work has the order of
-    its operands of the same shape, and of other work none is known.
-
-    **Arguments:**
-
-    - `name`: the name of the primitive.
-
-    **Returns:**
-
-    A decorator.
-    """
-
+def _makes(*names: str) -> Callable[[Rule], Rule]:
+    # A rule for primitives by these names: from the orders of the operands, as far as
+    # they are known, that of the result. Without one, fused work has the order of its
+    # operands of the same shape, and of other work none is known.
     def register(rule: Rule) -> Rule:
-        _rules[name] = rule
+        _rules.update(dict.fromkeys(names, rule))
         return rule
 
     return register
 
 
-@register_order("dot_general")
+@_makes("dot_general")
 def _contracted(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     _, (batch, _) = eqn.params["dimension_numbers"]
     ndim = eqn.outvars[0].aval.ndim
     return tuple(range(ndim)) if batch else None
 
 
-@register_order("transpose")
+@_makes("transpose")
 def _transposed(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     (order,) = operands
     if order is None:
@@ -148,29 +136,28 @@ def _transposed(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor |
     return tuple(permutation.index(d) for d in order)
 
 
-@register_order("concatenate")
+@_makes("concatenate")
 def _joined(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     return _common(operands)
 
 
-@register_order("slice")
+@_makes("slice")
 def _cut(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     return operands[0]
 
 
-@register_order("broadcast_in_dim")
+@_makes("broadcast_in_dim")
 def _repeated(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     return None
 
 
-@register_order("reshape")
+@_makes("reshape")
 def _reshaped(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     is_turned_first = eqn.params["dimensions"] is not None
     return None if is_turned_first else _viewed(eqn, operands)
 
 
-@register_order("squeeze")
-@register_order("expand_dims")
+@_makes("squeeze", "expand_dims")
 def _viewed(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
     source, result = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     order = operands[0]
