@@ -69,7 +69,7 @@ def copies_in_use(program: Program, schedule: Schedule) -> int:
 def test_what_is_fetched_for_a_segment_of_which_nothing_is_read():
     program = chain()
     schedule = put_off(program)
-    first, second = schedule.fetches
+    first, _ = schedule.fetches
     assert unread(program, schedule) == Unread(frozenset({1}), (first,))
     assert copies_in_use(program, schedule) == schedule.copies - 1
 
@@ -148,10 +148,8 @@ def test_what_one_loop_leaves_to_another_is_read():
     assert again
     for value in again:
         for use in program.touches()[value][1:]:
-            assert (
-                unread(program, Schedule(recomputes=(Recompute(value, use),))).segments
-                == frozenset()
-            )
+            schedule = Schedule(recomputes=(Recompute(value, use),))
+            assert unread(program, schedule) == Unread()
 
 
 @needs_cuda_plugin

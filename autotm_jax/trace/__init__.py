@@ -25,7 +25,6 @@ from .fragments import planned_fragment as planned_fragment
 from .fragments import recomputed_together as recomputed_together
 from .fragments import single_equations as single_equations
 from .layout import in_order as in_order
-from .layout import orders as orders
 from .loops import Loop as Loop
 from .loops import can_be_filled as can_be_filled
 from .loops import repeats as repeats
