@@ -15,7 +15,7 @@ from autotm_jax.candidate import Candidate
 from autotm_jax.compile import compiler_options
 from autotm_jax.compile.verify import Evidence, examine
 from autotm_jax.emit import emit
-from autotm_jax.solve import Schedule, replay
+from autotm_jax.solve import Schedule, packed_bytes, replay
 from autotm_jax.trace import build_program
 
 from .compiling import needs_cuda_plugin
@@ -50,7 +50,8 @@ def candidate(parts: tuple[tuple[int, int], ...] = ()) -> Candidate:
 def priced(step: Any, args: Any, parts: Mapping[int, int] | None = None) -> Candidate:
     """A step, priced for an H100."""
     traced = jax.jit(step).trace(*args)
-    program = build_program(traced.jaxpr, [False] * len(args), parts=parts)
+    flat = len(jax.tree.leaves(args))
+    program = build_program(traced.jaxpr, [False] * flat, parts=parts)
     target = autotm.target("h100-sxm")
     return Candidate(program, target, 2**37, autotm.SolverOptions())
 
@@ -228,3 +229,27 @@ def test_slices_are_read_where_they_are():
     # What that pass would say about an address is nowhere in the executable.
     text = moved(ahead)[1].as_text()
     assert compat.READS_WRONG_SLICES != ("dynamic_slice_config" in text)
+
+
+def test_what_is_made_of_constants_is_made_where_it_is_read():
+    """Weights are cast again in each segment of a loop, not kept between them."""
+    depth, wide, narrow, rows = 4, 2048, 512, 2048
+
+    def loss(ws: Any, x: Any) -> Any:
+        for up, down in jax.tree.map(lambda w: w.astype(jnp.bfloat16), ws):
+            x = x + jnp.tanh(x @ up) @ down
+        return mean_square(x.astype(jnp.float32))
+
+    def accumulated(ws: Any, xs: Any) -> Any:
+        def part(total: Any, x: Any) -> Any:
+            return jax.tree.map(jnp.add, total, jax.grad(loss)(ws, x)), None
+
+        return jax.lax.scan(part, jax.tree.map(jnp.zeros_like, ws), xs)[0]
+
+    up = jax.ShapeDtypeStruct((narrow, wide), jnp.float32)
+    down = jax.ShapeDtypeStruct((wide, narrow), jnp.float32)
+    xs = jax.ShapeDtypeStruct((4, rows, narrow), jnp.bfloat16)
+    of = priced(accumulated, ([(up, down)] * depth, xs))
+    executable, _ = compiled(of, Schedule())
+    predicted = packed_bytes(of.problem, replay(of.problem, Schedule()))
+    assert temporary(executable) == pytest.approx(predicted, rel=0.05)

@@ -239,8 +239,6 @@ class _Emission:
         fragments = [self.program.recomputations[v] for v in now.again]
         needed = set(reads).union(*(f.reads for f in fragments))
         needed.difference_update(now.again, now.fetch_at)
-        # What comes from outside of a loop does not go through the cuts inside.
-        needed = {v for v in needed if self.nest.place(v, k) == self.scope}
         slices = {v for v in needed if v in self.stacks and v not in self.device}
         needed -= slices
         coming = [*now.begin_fetch, *now.fetch_at]
