@@ -10,6 +10,7 @@ from autotm_jax.solve import (
     JointProgram,
     Schedule,
     SolverOptions,
+    Tensor,
     packed_bytes,
     polish,
     replay,
@@ -19,7 +20,14 @@ from autotm_jax.solve.ledger import Ledger
 from autotm_jax.solve.shake import shake
 
 from .packing import not_packing, packs
-from .problems import hard_problem, limit_between, random_problem
+from .problems import (
+    KIB,
+    everything_away,
+    hard_problem,
+    limit_between,
+    random_problem,
+)
+from .problems import problem as problem_of
 
 
 def test_what_is_found_is_sound_and_packs():
@@ -57,6 +65,17 @@ def test_another_schedule_fits_as_well():
         assert other is not None and other != first
         assert packs(problem, other)
     assert others[0] != others[1]
+
+
+def test_no_copy_is_moved_beyond_the_last_segment():
+    tensors = [Tensor(i, 8 * KIB, (0, 5)) for i in range(4)]
+    free = problem_of(tensors, small=[(16 * KIB, 0, 6)])
+    away = everything_away(free)
+    limit = float(packed_bytes(free, replay(free, away)))
+    tight = dataclasses.replace(free, device_limit=limit)
+    for number in range(20):
+        found = shake(tight, away, 0.2, math.inf, number)
+        assert found is None or packs(tight, found)
 
 
 def test_it_ends_in_time():

@@ -174,7 +174,8 @@ class _Shaking:
         copy, by = self.draw.choice(copies), self.draw.choice(_NUDGES)
         first, end = copy.window
         if isinstance(copy, Store):  # which ends otherwise
-            other = dataclasses.replace(copy, done=max(first, end + by))
+            done = min(max(first, end + by), self.problem.segments)
+            other = dataclasses.replace(copy, done=done)
         else:
             start = min(max(0, first + by), end)
             other = dataclasses.replace(copy, start=start)
