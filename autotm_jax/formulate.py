@@ -32,7 +32,7 @@ _SMALL_TOGETHER = 1 / 200
 # How far a chain of recomputations may reach: equations' results deep, and seconds as
 # a fraction of the step.
 _DEEPEST_CHAIN = 2
-_LONGEST_CHAIN = 0.04
+_LONGEST_CHAIN = 0.25
 
 
 def formulate(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from autotm_jax.solve import (
 from autotm_jax.trace import Program
 
 from .programs import program_of
+from .steps import chain_arguments, chain_step
 
 
 LAYERS, ROWS, WIDTH = 5, 64, 128
@@ -238,6 +240,21 @@ def test_it_can_be_solved():
     state = replay(bounded, solution.schedule)
     assert state.faults == ()
     assert state.makespan == pytest.approx(solution.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize(("milliseconds", "reach"), [(1.0, 3), (4.0, 1)])
+def test_what_is_computed_again_reaches_back_unless_that_takes_too_long(
+    milliseconds: float, reach: int
+):
+    """Of few large layers, each may take a twentieth of the step."""
+    flat = program_of(chain_step, *chain_arguments(width=256))
+    again = {v: Cost(milliseconds * 1e-3, 0) for v in flat.recomputations}
+    segments = tuple(Cost(1e-3, 0) for _ in flat.segments)
+    costs = Costs(segments, again, {}, "a test", "a test")
+    found = formulate(flat, costs, MACHINE, float("inf"), 2**40)
+    recipes = [t.recipe for t in found.tensors if t.recipe is not None]
+    uses = Counter(use for recipe in recipes for use in recipe.seconds)
+    assert max(uses.values()) == reach
 
 
 def test_what_is_live_is_known_without_any_costs():
