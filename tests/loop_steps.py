@@ -166,6 +166,19 @@ def lstm() -> Made:
 
 
 @_register
+def convolutions() -> Made:
+    """Images whose channels come first, which XLA has last in memory."""
+
+    def block(x: Any, w: Any) -> Any:
+        return jnp.tanh(jax.lax.conv(x, w, (1, 1), "SAME")), None
+
+    def loss(ws: Any, x: Any) -> Any:
+        return mean_square(jax.lax.scan(block, x, ws)[0])
+
+    return jax.value_and_grad(loss), (draw(6, 3, 4, 4, 3, 3), draw(7, 2, 4, 6, 5))
+
+
+@_register
 def accumulated_gradients() -> Made:
     def loss(ws: Any, x: Any) -> Any:
         return mean_square(jax.lax.scan(layer, x, ws)[0])

@@ -179,6 +179,23 @@ def test_copies_stand_between_the_cuts_they_belong_to():
     assert {made_by[e.invars[0]] for e in back} == {"optimization_barrier"}
 
 
+def test_what_is_moved_is_in_memory_as_on_the_host():
+    x, w = jnp.ones((2, 4, 6, 5)), [jnp.ones((4, 4, 3, 3)) / 36] * 3
+
+    def loss(w: Any) -> Any:
+        y = x
+        for each in w:
+            y = jnp.tanh(jax.lax.conv(y, each, (1, 1), "SAME"))
+        return jnp.sum(y)
+
+    program = program_of(jax.grad(loss), w)
+    schedule = offload_everything(problem_of(program))
+    eqns = jax.jit(emit(program, schedule)).trace(*w).jaxpr.eqns
+    moved = {e.outvars[0].aval.shape for e in eqns if e.primitive.name == "device_put"}
+    assert moved == {(2, 6, 5, 4)}
+    assert_close(jax.jit(emit(program, schedule))(*w), jax.jit(jax.grad(loss))(w))
+
+
 def test_literal_and_forwarded_results():
     def step(x: Any) -> Any:
         y = jnp.tanh(x @ x)

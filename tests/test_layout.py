@@ -1,6 +1,7 @@
 """The order of the elements of a value in memory."""
 
 import dataclasses
+import functools
 import random
 from typing import Any
 
@@ -11,6 +12,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import autotm_jax as autotm
+from autotm_jax.candidate import Candidate
+from autotm_jax.compile import compiler_options
+from autotm_jax.emit import emit
+from autotm_jax.solve import offload_everything, packed_bytes, replay
 from autotm_jax.trace import in_order
 from autotm_jax.trace.layout import view_of
 from benchmarks.workloads import llama
@@ -87,6 +92,42 @@ def test_arguments_and_results_are_in_order_anyway():
     assert program.layouts[program.results[0]] is None
 
 
+@pytest.mark.parametrize(
+    ("form", "kernel", "order"),
+    [
+        ("NHWC", "HWIO", (0, 1, 2, 3)),
+        ("NCHW", "OIHW", (0, 2, 3, 1)),
+        ("CNHW", "OIHW", (1, 2, 3, 0)),
+        ("NCW", "WIO", (0, 2, 1)),
+        ("NDHWC", "DHWIO", (0, 4, 1, 2, 3)),
+        ("NCDHW", "OIDHW", (0, 1, 2, 3, 4)),
+    ],
+)
+def test_channels_are_last_in_images_and_first_in_volumes(
+    form: str, kernel: str, order: tuple[int, ...]
+):
+    sizes = dict(zip("DHWOI", (3, 3, 3, 4, 4), strict=True))
+    weights = jnp.ones([sizes[d] for d in kernel])
+    images = jnp.ones([{"N": 2, "C": 4}.get(d, 6) for d in form])
+
+    def convolve(x: Any, w: Any) -> Any:
+        window = (1,) * (len(form) - 2)
+        rest = {"dimension_numbers": (form, kernel, form)}
+        return jax.lax.conv_general_dilated(x, w, window, "SAME", **rest)
+
+    assert layout(convolve, images, weights) == order
+    assert layout(lambda x, w: jnp.tanh(convolve(x, w)), images, weights) == order
+    # The gradient of the images has their order, that of the kernel is not known.
+    _, pullback = jax.vjp(convolve, images, weights)
+    assert layout(lambda y: pullback(y)[0], images) == order
+    assert layout(lambda y: pullback(y)[1], images) is None
+
+
+def test_transforms_are_in_order():
+    x = jnp.ones((2, 8, 3))
+    assert layout(lambda x: jnp.abs(jnp.fft.rfft(x, axis=1)), x) == (0, 2, 1)
+
+
 def test_what_is_joined_has_the_order_of_its_parts_if_they_have_one():
     x = jnp.ones((2, 3, 4))
 
@@ -135,3 +176,36 @@ def test_scores_that_are_read_in_another_order_are_counted(budget: float):
     compiled = step.lower(*workload.args).compile()
     predicted = step.plan(*workload.args).device_bytes
     assert predicted == pytest.approx(autotm.device_bytes(compiled), rel=0.01)
+
+
+@needs_cuda_plugin
+@pytest.mark.parametrize(("form", "space"), [("NCHW", (32, 32)), ("NDHWC", (8, 16, 8))])
+def test_what_moves_is_not_turned(form: str, space: tuple[int, ...]):
+    rest = {"dimension_numbers": (form, "OI" + "DHW"[-len(space) :], form)}
+    window = (1,) * len(space)
+
+    def loss(ws: Any, x: Any) -> Any:
+        for w in ws:
+            y = jnp.tanh(jax.lax.conv_general_dilated(x, w, window, "SAME", **rest))
+            x = x + jnp.sin(y)
+        return jnp.sum(x.astype(jnp.float32) ** 2)
+
+    def step(ws: Any, x: Any) -> Any:
+        found, grads = jax.value_and_grad(loss)(ws, x)
+        return jax.tree.map(lambda w, g: w - g, ws, grads), found
+
+    sizes = dict(zip("DHW"[-len(space) :], space, strict=True), N=32, C=64)
+    image = jax.ShapeDtypeStruct([sizes[d] for d in form], jnp.bfloat16)
+    kernel = jax.ShapeDtypeStruct((64, 64, *[3] * len(space)), jnp.bfloat16)
+    found = [kernel] * 6, image
+    target, options = autotm.target("h100-sxm"), autotm.SolverOptions()
+    of = Candidate(program_of(step, *found), target, 2**37, options)
+    schedule = offload_everything(of.problem)
+    assert len(schedule.stores) >= 6
+    predicted = packed_bytes(of.problem, replay(of.problem, schedule))
+    there = functools.partial(jax.ShapeDtypeStruct, sharding=target.sharding)
+    shapes = [there(a.shape, a.dtype) for a in jax.tree.leaves(found)]
+    lowered = jax.jit(emit(of.program, schedule)).lower(*shapes)
+    compiled = lowered.compile(compiler_options("cuda"))
+    taken = compiled.memory_analysis().temp_size_in_bytes
+    assert taken == pytest.approx(predicted, rel=0.02)

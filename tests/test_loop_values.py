@@ -32,6 +32,7 @@ CROSSED = (
     "layers_in_half_precision",
     "linear_solve",
     "lstm",
+    "convolutions",
     "accumulated_gradients",
     "nested",
     "nested_in_the_reader",

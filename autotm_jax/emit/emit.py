@@ -162,10 +162,9 @@ class _Emission:
         ahead = self.timetable.ahead(loop.index)
         stacks = Stacks(self.program, loop, self.timetable.kept(loop.index), moved)
         # Of what the last iteration made there is no copy on the host.
+        number = first_of(loop)
         first_slices = [
-            self.lasts[v]
-            if v in self.lasts
-            else fetched(self.host_stacks[v], loop, first_of(loop))
+            self.lasts[v] if v in self.lasts else self._slice(v, loop, number)
             for v in ahead
         ]
 
@@ -275,17 +274,14 @@ class _Emission:
     def _across(self, now: Actions, iteration: Iteration) -> None:
         # What one iteration does for another.
         for value in now.store_late:
-            left = iteration.left[value]
-            iteration.on_host[value] = jax.device_put(left, jax.memory.Space.Host)
+            iteration.on_host[value] = self._stored(value, iteration.left[value])
         for value in now.fetch_ahead:
             # What is stored late is stacked one iteration on: in the loop that runs
             # the other way, where the present one would be.
             is_late = value in self.lasts
             following = next_of(self._here, self._counter)
-            stack, counter = self.host_stacks[value], self._counter
-            iteration.fetched[value] = fetched(
-                stack, self._here, counter if is_late else following
-            )
+            counter = self._counter if is_late else following
+            iteration.fetched[value] = self._slice(value, self._here, counter)
 
     @property
     def _here(self) -> Loop:
@@ -297,7 +293,7 @@ class _Emission:
         return self.device[self._here.counter]
 
     def _to_host(self, value: int, iteration: Iteration | None) -> None:
-        moved = jax.device_put(self.device[value], jax.memory.Space.Host)
+        moved = self._stored(value, self.device[value])
         if iteration is not None and value in iteration.stacks.moved:
             iteration.on_host[value] = moved
         else:
@@ -305,11 +301,28 @@ class _Emission:
 
     def _to_device(self, value: int) -> None:
         if value in self.host_stacks:
-            stack = self.host_stacks[value]
-            self.device[value] = fetched(stack, self._here, self._counter)
+            self.device[value] = self._slice(value, self._here, self._counter)
         else:
             host = self.host[value]
-            self.device[value] = jax.device_put(host, jax.memory.Space.Device)
+            array = jax.device_put(host, jax.memory.Space.Device)
+            self.device[value] = self._seen(value, array)
+
+    # On the host everything is in row-major order. What is in another one on the device
+    # would be turned there before it is stored, and once more when it has come back.
+
+    def _stored(self, value: int, array: Any) -> Any:
+        order = self.program.turned(value)
+        array = array if order is None else jnp.transpose(array, order)
+        return jax.device_put(array, jax.memory.Space.Host)
+
+    def _seen(self, value: int, array: Any) -> Any:
+        order = self.program.turned(value)
+        if order is None:
+            return array
+        return jnp.transpose(array, [order.index(d) for d in range(len(order))])
+
+    def _slice(self, value: int, loop: Loop, counter: Any) -> Any:
+        return self._seen(value, fetched(self.host_stacks[value], loop, counter))
 
     def _wait(
         self, needed: Iterable[int], stored: Sequence[int], fetched: Sequence[int] = ()

@@ -10,7 +10,7 @@ either way, and turned in the segment that makes it if it has to be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -57,7 +57,7 @@ def in_order(
 
 
 def orders(
-    values: Sequence[Value], equations: Sequence[Equation], settled: Collection[int]
+    values: Sequence[Value], equations: Sequence[Equation], settled: frozenset[int]
 ) -> tuple[MajorToMinor | None, ...]:
     """The order in which XLA makes each value, whatever reads it, as far as is known.
 
@@ -78,7 +78,9 @@ def orders(
         (output,) = equation.outputs
         made, ndim = _made(equation, known), values[output].aval.ndim
         is_turned = made is not None and made != tuple(range(ndim))
-        if not (is_turned and any(i in settled for i in equation.operands)):
+        # A kernel has its operands brought into the order that it takes.
+        takes_any = equation.kind is Kind.KERNEL
+        if takes_any or not (is_turned and settled.intersection(equation.operands)):
             known[output] = made
     return tuple(known)
 
@@ -125,6 +127,21 @@ def _contracted(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor |
     _, (batch, _) = eqn.params["dimension_numbers"]
     ndim = eqn.outvars[0].aval.ndim
     return tuple(range(ndim)) if batch else None
+
+
+@_makes("conv_general_dilated")
+def _convolved(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    kernel, result = eqn.invars[1].aval.shape, eqn.outvars[0].aval.shape
+    _, (_, _, *window), (batch, feature, *space) = eqn.params["dimension_numbers"]
+    if all(kernel[k] > result[d] for k, d in zip(window, space, strict=True)):
+        return None  # most likely the gradient of a kernel
+    by_channels = len(space) > 2
+    return (batch, feature, *space) if by_channels else (batch, *space, feature)
+
+
+@_makes("fft")
+def _transformed(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | None:
+    return tuple(range(eqn.outvars[0].aval.ndim))
 
 
 @_makes("transpose")

@@ -213,6 +213,11 @@ class Program:
         settled = self.returned.union(self.arguments)
         return orders(self.values, self.equations, settled)
 
+    def turned(self, value: int) -> tuple[int, ...] | None:
+        """The order in which XLA makes a value, if that is not the row-major one."""
+        order = self.layouts[value]
+        return None if order is None or list(order) == sorted(order) else order
+
     @functools.cached_property
     def repeats(self) -> tuple[int, ...]:
         """Per segment, how often it runs in a step."""
