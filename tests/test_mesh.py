@@ -144,6 +144,23 @@ def test_layers_in_a_shard_map():
     assert assert_like_plain(train_step(loss), state, x).copies > 0
 
 
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_images_whose_channels_come_first(kind: AxisType):
+    def loss(weights: Any, x: Any) -> jax.Array:
+        for weight in weights:
+            x = x + jnp.tanh(jax.lax.conv(x, weight, (1, 1), "SAME"))
+        return jnp.mean(x * x)
+
+    over = mesh(kind, data=2, model=2)
+    images = jax.random.normal(jax.random.key(0), (8, 4, 16, 15))
+    images = jax.device_put(images, NamedSharding(over, P("data")))
+    weights = [jnp.ones((4, 4, 3, 3)) / 36] * 8
+    state = jax.device_put((weights, weights), NamedSharding(over, P()))
+    with jax.sharding.set_mesh(over):
+        plan = assert_like_plain(train_step(loss), state, images)
+    assert plan.copies > 0
+
+
 def test_rows_that_do_not_divide():
     over = mesh(data=4)
 

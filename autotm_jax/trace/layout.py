@@ -2,9 +2,14 @@
 
 XLA chooses, and lets what reads a value have its way where it can. A contraction of
 batches is written in row-major order on a GPU whatever its readers would like better,
-unless they are fused with it; what reads it in another order brings it there first.
-Fused work after that writes in the order in which it reads. A single matrix is written
-either way, and turned in the segment that makes it if it has to be.
+unless they are fused with it; what reads it in another order brings it there first. A
+convolution writes images with their channels last and volumes with their channels
+first, however their dimensions are numbered. Fused work after that writes in the order
+in which it reads. A single matrix is written either way, and turned in the segment that
+makes it if it has to be.
+
+Copies between the memories are in row-major order. They are views in which the order of
+a value is that, so that nothing has to be turned on the way.
 """
 
 from __future__ import annotations
