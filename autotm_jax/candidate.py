@@ -56,6 +56,9 @@ _QUEUES = 1.1
 # Another plan, where XLA packs one otherwise than predicted, may be slower by this.
 _ABOUT_AS_FAST = 1.1
 
+# Another order is searched if its bound is lower than a plan by this factor.
+_BEATS = 1.005
+
 # A cache entry that says that there is none.
 _NO_PLAN = "none"
 
@@ -135,6 +138,24 @@ class Candidate(Placing):
             best = found
         with deadline.paused():
             return self._least_instead(best, limit)
+
+    def may_beat(self, seconds: float, limit: int) -> bool:
+        """Whether a plan within a limit may be faster than one that was found.
+
+        **Arguments:**
+
+        - `seconds`: of the step by that one.
+        - `limit`: device bytes of temporaries.
+        """
+        problem = dataclasses.replace(self.problem, device_limit=float(limit))
+        key = cache.cache_key("relaxation", SEARCH, self._formulation, problem)
+        bound = cache.load("plan", key)
+        if not isinstance(bound, float):
+            bound = self._placement.relaxation(problem.device_limit)
+            if bound is None:
+                return True
+            cache.store("plan", key, bound)
+        return _BEATS * bound < seconds
 
     def nearby(self, found: Found, limit: int) -> Found | None:
         """A plan like one that was found, whose allocation keeps a limit."""

@@ -52,8 +52,8 @@ _PACKED_BADLY = 1.03
 _PLAIN_MAY_FIT = 0.9
 
 # A plan that takes no more than this many times the step without a limit is not worth
-# looking for a faster one in another order.
-_NEARLY_FREE = 1.15
+# pricing another order for.
+_NEARLY_FREE = 1.05
 
 # Nor is one that takes no more than this many times that in which loops are not cut.
 _NOT_WORTH_PARTS = 1.01
@@ -448,11 +448,15 @@ class Planner:
     def _within(self, budget: int, limit: int, slack: int) -> Plan:
         """A plan for a budget whose temporaries keep a limit.
 
-        In the usual order if it costs next to nothing there, else in the faster one.
+        In the usual order if it costs next to nothing there, or the other one cannot be
+        faster; else in the faster one.
         """
         best: tuple[Found, Candidate] | None = None
         rank = True, float("inf")
         for candidate in self._candidates():
+            has_packed = best is not None and not rank[0]
+            if has_packed and not candidate.may_beat(rank[1], limit):
+                continue
             found = candidate.within(limit, slack)
             if found is None:
                 continue

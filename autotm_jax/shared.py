@@ -70,6 +70,11 @@ class SharedCandidate(Candidate):
         """As `Candidate.nearby`."""
         return self._of_first(functools.partial(super().nearby, found, limit))
 
+    def may_beat(self, seconds: float, limit: int) -> bool:
+        """As `Candidate.may_beat`."""
+        mine = functools.partial(super().may_beat, seconds, limit)
+        return mine() if self._is_asked else self._entry_of_first(mine)
+
     def parts(self, limit: int) -> dict[int, int]:
         """As `Candidate.parts`."""
         if self._is_asked:

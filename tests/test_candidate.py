@@ -14,6 +14,7 @@ from autotm_jax.machine import Target, describe
 from autotm_jax.simulate import simulate
 from autotm_jax.solve import (
     PROGRAMS,
+    Deadline,
     Formulation,
     Pick,
     Schedule,
@@ -90,6 +91,23 @@ def test_the_least_plan_picks_the_least_workspace():
     assert one.least.schedule == Schedule(picks=(Pick(0, 1),))
     assert one.least.objective < 0.1 * replay(one.problem, Schedule()).device_peak
     assert candidate(slow_first=True).least.schedule == Schedule()
+
+
+def test_no_plan_beats_its_bound(own_cache: Any):
+    program = program_of(chain_step, *chain_arguments(batch=256))
+    one = Candidate(program, HERE, 2**40, SolverOptions(gap=0.0))
+    least = int(one.least.objective)
+    room = replay(one.problem, Schedule()).device_peak - least
+    for part in (0.05, 0.3, 0.6):
+        limit = least + int(part * room)
+        found = one.fastest(limit, SolverOptions(gap=0.0), Deadline(30.0))
+        assert found is not None and found.status is Status.OPTIMAL
+        assert not one.may_beat(found.bound * 0.9, limit)
+        assert one.may_beat(found.objective * 2, limit)
+        # As it was stored, too.
+        assert one.may_beat(found.objective * 2, limit)
+        assert not one.may_beat(one.unconstrained, limit)
+    assert not one.may_beat(1e9, 1)
 
 
 def test_a_plan_is_found_in_the_time_that_is_given(own_cache: Any):

@@ -3,13 +3,16 @@
 import dataclasses
 import re
 import types
+from typing import Any
 
 import jax
 import pytest
 
 from autotm_jax import InfeasibleBudget, SolverOptions, Status
 from autotm_jax.budget import format_bytes
+from autotm_jax.candidate import Candidate
 from autotm_jax.compile import Evidence
+from autotm_jax.found import Found
 from autotm_jax.machine import PINNED_CAP, Target, describe
 from autotm_jax.plain import Plain
 from autotm_jax.plan import Plan
@@ -77,6 +80,27 @@ def test_no_more_is_named_than_the_untouched_step_needs(own_cache: object):
     with pytest.raises(InfeasibleBudget) as caught:
         one.tighter(plan, Evidence(2 * budget, 0, None, ()))
     assert caught.value.least == budget + 10
+
+
+@pytest.mark.parametrize("may_beat", [False, True])
+def test_another_order_is_searched_if_it_may_be_faster(
+    own_cache: object, monkeypatch: pytest.MonkeyPatch, may_beat: bool
+):
+    searched: list[Candidate] = []
+    within = Candidate.within
+
+    def spied(self: Candidate, *rest: Any) -> Found | None:
+        searched.append(self)
+        return within(self, *rest)
+
+    monkeypatch.setattr(Candidate, "may_beat", lambda *_: may_beat)
+    monkeypatch.setattr(Candidate, "within", spied)
+    one = planner(int(1.2 * least_bytes()))
+    plan = one.first()
+    assert plan.seconds is not None
+    assert plan.seconds > 1.05 * one._usual.unconstrained
+    assert one._other is not None
+    assert searched == ([one._usual, one._other] if may_beat else [one._usual])
 
 
 def test_a_tighter_plan_takes_less_by_what_was_missing(own_cache: object):
