@@ -51,16 +51,55 @@ def test_what_runs_around_a_shorter_copy_ends_as_much_earlier():
     assert unnest(free, found) == found
 
 
+# Alone it takes all of seven segments.
+LARGE = dataclasses.replace(AROUND, nbytes=140)
+SLOW = dataclasses.replace(LINK, h2d=20.0, d2h=1e9, duplex=1e9)
+
+
 def test_it_begins_later_where_there_is_no_time_before():
-    # Alone it would take all of its seven segments.
-    large = dataclasses.replace(AROUND, nbytes=140)
-    slow = dataclasses.replace(LINK, h2d=20.0, d2h=1e9, duplex=1e9)
     nested = moved(Fetch(0, 3, 10), Fetch(1, 4, 8))
-    free = hand(large, INSIDE, link=slow)
-    assert not replay(free, nested).faults
-    found = unnest(free, nested)
+    free = hand(LARGE, INSIDE, link=SLOW)
+    # There is no room for the other one to begin with it.
+    peak = replay(free, nested).device_peak
+    full = dataclasses.replace(free, small=((20, 3, 4),), device_limit=peak)
+    assert not replay(full, nested).faults
+    found = unnest(full, nested)
     assert found.fetches[1] == Fetch(1, 4, 8)
     assert found.fetches[0] in (Fetch(0, 3, 10, done=7), Fetch(0, 4, 10))
+
+
+def test_the_shorter_one_takes_as_long_where_there_is_room():
+    nested = moved(Fetch(0, 3, 10), Fetch(1, 4, 8))
+    free = hand(LARGE, INSIDE, link=SLOW)
+    found = unnest(free, nested)
+    assert found == moved(Fetch(0, 3, 10), Fetch(1, 3, 8))
+    assert replay(free, found).makespan == replay(free, nested).makespan
+
+
+def test_one_ends_where_the_other_begins_if_there_is_time_for_both_in_turn():
+    # Four segments, and the last one before the other value is read.
+    large = dataclasses.replace(AROUND, nbytes=80)
+    nested = moved(Fetch(0, 3, 10), Fetch(1, 6, 8))
+    free = hand(large, INSIDE, link=SLOW)
+    full = dataclasses.replace(free, small=((20, 3, 6),), device_limit=100)
+    assert not replay(full, nested).faults
+    found = unnest(full, nested)
+    assert found == moved(Fetch(0, 3, 10, done=7), Fetch(1, 7, 8))
+    assert replay(full, found).makespan == 12.0 < replay(full, nested).makespan
+
+
+def test_a_store_ends_later_if_there_is_room():
+    values = Tensor(0, 80, (0, 11)), Tensor(1, 20, (1, 11))
+    slow = dataclasses.replace(LINK, d2h=20.0, h2d=1e9, duplex=1e9)
+    fetches = Fetch(0, 11, 11), Fetch(1, 11, 11)
+    nested = Schedule((Store(0, 0, 6), Store(1, 1, 3, start=2)), fetches)
+    free = hand(*values, link=slow)
+    full = dataclasses.replace(free, small=((20, 6, 8),), device_limit=100)
+    assert not replay(full, nested).faults
+    found = unnest(full, nested)
+    assert found.stores == (Store(0, 0, 6), Store(1, 1, 7, start=2))
+    assert not replay(full, found).faults
+    assert replay(full, found).makespan < replay(full, nested).makespan
 
 
 def test_what_everything_waits_for_begins_when_others_have_ended():

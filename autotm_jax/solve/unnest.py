@@ -11,9 +11,9 @@ begins later, however early that was planned: as if both were as long. (XLA:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from .ledger import Ledger
+from .ledger import Choice, Ledger
 from .problem import Problem
 from .schedule import Fetch, Schedule, Store
 
@@ -21,12 +21,19 @@ from .schedule import Fetch, Schedule, Store
 # A plan may become slower by this fraction, all its copies together: nothing.
 _FREE = 1e-6
 
+# Segments at which one copy may end and another begin, of those between.
+_HANDOVERS = 16
+
+Copy = Fetch | Store
+Placed = tuple[int, Copy]
+"""The number of a tensor, and a copy of it."""
+
 
 def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     """The same plan with copies that take no longer than those that begin beside them.
 
-    A copy that does ends earlier, where there is time for that; else it begins as late
-    as XLA would begin it.
+    A copy that does ends earlier, where there is time for that; or it begins as late as
+    XLA would begin it; or the other one takes as long, or begins when it has ended.
 
     **Arguments:**
 
@@ -37,61 +44,113 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     A `Schedule` that passes it, too, with the same copies. It may be slower, as the one
     given would be.
     """
-    ledger = Ledger(problem, schedule)
-    allowed = ledger.seconds() * (1 + _FREE)
-    copies = [
-        (index, copy)
-        for index, choice in enumerate(ledger.choices)
-        # What one iteration does for another is in no order with the rest.
-        if problem.tensors[index].crossing is None
-        for copy in (*choice.fetches, *choice.stores)
-    ]
-    copies.sort(key=lambda item: item[1].window, reverse=True)
-    settled: list[tuple[int, int]] = []
-    for index, copy in copies:
-        first, end = copy.window
-        # What runs in a loop that the value is not in is scheduled by itself.
-        closed = problem.tensors[index].closed
-        shorter = [
-            (a, b)
-            for a, b in settled
-            if first < a < end and b - a < end - first
-            if not any(c <= a and b <= d for c, d in closed)
+    return _Unnesting(Ledger(problem, schedule)).run()
+
+
+class _Unnesting:
+    """One walk over all copies, those first that begin last."""
+
+    def __init__(self, ledger: Ledger):
+        self.ledger, self.problem = ledger, ledger.problem
+        self.allowed = ledger.seconds() * (1 + _FREE)
+        self.settled: list[Placed] = []
+
+    def run(self) -> Schedule:
+        """The schedule with its copies in order."""
+        tensors = self.problem.tensors
+        left = [
+            (index, copy)
+            for index, choice in enumerate(self.ledger.choices)
+            # What one iteration does for another is in no order with the rest.
+            if tensors[index].crossing is None
+            for copy in (*choice.fetches, *choice.stores)
         ]
-        if shorter:
-            copy = _out_of_the_way(ledger, index, copy, shorter, allowed)
-        settled.append(copy.window)
-    return ledger.schedule()
+        for placed in sorted(left, key=lambda placed: placed[1].window, reverse=True):
+            shorter = [s for s in self.settled if self._is_around(placed, s)]
+            changed = self._out_of_the_way(placed, shorter) if shorter else {}
+            self.settled.append(placed)
+            self.settled = [(i, changed.get((i, c), c)) for i, c in self.settled]
+        return self.ledger.schedule()
+
+    def _is_around(self, placed: Placed, other: Placed) -> bool:
+        """Whether a copy is to take longer than another one that begins beside it."""
+        index, copy = placed
+        (first, end), (a, b) = copy.window, other[1].window
+        if not (first < a < end and b - a < end - first):
+            return False
+        # What runs in a loop that the value is not in is scheduled by itself.
+        return not any(c <= a and b <= d for c, d in self.problem.tensors[index].closed)
+
+    def _out_of_the_way(
+        self, placed: Placed, shorter: Sequence[Placed]
+    ) -> Mapping[Placed, Copy]:
+        """Changes copies so that none is around another; returns what was changed."""
+        excess = self.ledger.excess()
+        best: Mapping[Placed, Copy] = {}
+        least = float("inf")
+        for changes in _options(placed, shorter):
+            if least <= self.allowed:
+                break
+            before = self._change(placed, changes)
+            if before is None:
+                continue
+            seconds = max(self.allowed, self.ledger.seconds())
+            if self.ledger.excess() <= excess and seconds < least:
+                best, least = changes, seconds
+            self.ledger.change(before)
+        self._change(placed, best)
+        return best
+
+    def _change(
+        self, placed: Placed, changes: Mapping[Placed, Copy]
+    ) -> Mapping[int, Choice] | None:
+        """Takes other copies, if they are in order; returns the choices before."""
+        choices: dict[int, Choice] = {}
+        rest = [s for s in (placed, *self.settled) if s not in changes]
+        for (index, copy), other in changes.items():
+            is_open = self.problem.tensors[index].is_open
+            if other.window[1] > self.problem.segments:
+                return None
+            if not all(map(is_open, other.window)):
+                return None
+            new = index, other
+            if any(self._is_around(new, s) or self._is_around(s, new) for s in rest):
+                return None
+            rest.append(new)
+            choice = choices.get(index, self.ledger.choices[index])
+            choices[index] = choice.with_copy(copy, other)
+        before = {index: self.ledger.choices[index] for index in choices}
+        self.ledger.change(choices)
+        return before
 
 
-def _out_of_the_way(
-    ledger: Ledger,
-    index: int,
-    copy: Fetch | Store,
-    shorter: list[tuple[int, int]],
-    allowed: float,
-) -> Fetch | Store:
-    before, excess = ledger.choices[index], ledger.excess()
-    tried: list[tuple[float, Fetch | Store]] = []
-    for other in _others(copy, shorter):
-        if not all(map(ledger.problem.tensors[index].is_open, other.window)):
-            continue
-        ledger.change({index: before.with_copy(copy, other)})
-        seconds = ledger.seconds()
-        if ledger.excess() <= excess:
-            tried.append((max(allowed, seconds), other))
-        ledger.change({index: before})
-    if not tried:
-        return copy
-    _, other = min(tried, key=lambda item: item[0])
-    ledger.change({index: before.with_copy(copy, other)})
-    return other
-
-
-def _others(
-    copy: Fetch | Store, shorter: list[tuple[int, int]]
-) -> Iterator[Fetch | Store]:
+def _options(
+    placed: Placed, shorter: Sequence[Placed]
+) -> Iterator[Mapping[Placed, Copy]]:
+    """Ways of a copy, and of shorter ones that begin beside it."""
+    _, copy = placed
     first, end = copy.window
+    windows = [other.window for _, other in shorter]
     # Beside each other they are as long; or one begins when the other ends.
-    yield dataclasses.replace(copy, done=min(max(a, first + b - a) for a, b in shorter))
-    yield dataclasses.replace(copy, start=max(min(a, end - b + a) for a, b in shorter))
+    done = min(max(a, first + b - a) for a, b in windows)
+    yield {placed: dataclasses.replace(copy, done=done)}
+    start = max(min(a, end - b + a) for a, b in windows)
+    yield {placed: dataclasses.replace(copy, start=start)}
+    beside = min(shorter, key=lambda other: other[1].window)
+    (a, b), length = beside[1].window, end - first
+    if isinstance(beside[1], Fetch):
+        start = max(first, b - length)
+        yield {beside: dataclasses.replace(beside[1], start=start)}
+    else:
+        yield {beside: dataclasses.replace(beside[1], done=a + length)}
+    last = min(b - 1, end)
+    for at in range(a + 1, last + 1, max(1, (last - a) // _HANDOVERS)):
+        earlier = dataclasses.replace(copy, done=at)
+        later = dataclasses.replace(beside[1], start=at)
+        yield {placed: earlier, beside: later}
+        # As long as before, where there is room in memory.
+        if isinstance(later, Store):
+            yield {placed: earlier, beside: dataclasses.replace(later, done=b + at - a)}
+        if isinstance(earlier, Fetch):
+            start = max(0, first + at - end)
+            yield {placed: dataclasses.replace(earlier, start=start), beside: later}
