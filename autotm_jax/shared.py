@@ -75,6 +75,11 @@ class SharedCandidate(Candidate):
         mine = functools.partial(super().may_beat, seconds, limit)
         return mine() if self._is_asked else self._entry_of_first(mine)
 
+    def nearly_packs(self, found: Found, limit: int) -> bool:
+        """As `Candidate.nearly_packs`."""
+        mine = functools.partial(super().nearly_packs, found, limit)
+        return mine() if self._is_asked else self._entry_of_first(mine)
+
     def parts(self, limit: int) -> dict[int, int]:
         """As `Candidate.parts`."""
         if self._is_asked:

@@ -15,7 +15,7 @@ import autotm_jax as autotm
 from autotm_jax.candidate import Candidate
 from autotm_jax.compile import compiler_options
 from autotm_jax.emit import emit
-from autotm_jax.solve import offload_everything, packed_bytes, replay
+from autotm_jax.solve import offload_everything
 from autotm_jax.trace import in_order
 from autotm_jax.trace.layout import view_of
 from benchmarks.workloads import llama
@@ -202,7 +202,7 @@ def test_what_moves_is_not_turned(form: str, space: tuple[int, ...]):
     of = Candidate(program_of(step, *found), target, 2**37, options)
     schedule = offload_everything(of.problem)
     assert len(schedule.stores) >= 6
-    predicted = packed_bytes(of.problem, replay(of.problem, schedule))
+    predicted = of.allocation(schedule)
     there = functools.partial(jax.ShapeDtypeStruct, sharding=target.sharding)
     shapes = [there(a.shape, a.dtype) for a in jax.tree.leaves(found)]
     lowered = jax.jit(emit(of.program, schedule)).lower(*shapes)

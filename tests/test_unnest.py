@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import random
 
 import pytest
 
@@ -17,6 +18,7 @@ from autotm_jax.solve import (
 from autotm_jax.solve.unnest import unnest
 
 from .problems import (
+    hard_problem,
     limit_between,
     loop_problem,
     problem,
@@ -164,3 +166,30 @@ def test_no_copy_of_a_plan_is_longer_than_one_that_begins_beside_it(seed: int):
     closed = {cut for t in free.tensors for cut in itertools.chain(*t.closed)}
     for (a, b), (c, d) in itertools.permutations(windows, 2):
         assert not a < c < b or b - a <= d - c or closed
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+@pytest.mark.parametrize("layers", [8, 20, 40])
+def test_many_copies_are_in_order_at_once(layers: int, is_limited: bool):
+    free, draw = hard_problem(layers), random.Random(layers)
+    away = [t for t in free.tensors if t.touches[-1] - t.touches[-2] > 8]
+    stores, fetches = [], []
+    for tensor in away:
+        left, back = tensor.touches[-2:]
+        done = min(back, left + draw.randint(1, 6))
+        stores.append(Store(tensor.value, left, done))
+        start = max(left + 7, back - draw.randint(1, 10))
+        fetches.append(Fetch(tensor.value, start, back))
+    nested = Schedule(tuple(sorted(stores)), tuple(sorted(fetches)))
+    before = replay(free, nested)
+    peak = float(before.device_peak)
+    if is_limited:
+        free = dataclasses.replace(free, device_limit=peak)
+    found = unnest(free, nested)
+    after = replay(free, found)
+    assert found != nested and not after.faults
+    assert after.device_peak <= peak
+    windows = [copy.window for copy in (*found.stores, *found.fetches)]
+    for (a, b), (c, d) in itertools.permutations(windows, 2):
+        assert not a < c < b or b - a <= d - c
+    assert unnest(free, found) == found

@@ -26,7 +26,9 @@ from ..trace import (
     Loop,
     Program,
     Scope,
+    as_in_memory,
     evaluate,
+    from_memory,
     held,
     in_order,
     recomputed_together,
@@ -238,7 +240,8 @@ class _Emission:
         fragments = [self.program.recomputations[v] for v in now.again]
         needed = set(reads).union(*(f.reads for f in fragments))
         needed.difference_update(now.again, now.fetch_at)
-        slices = {v for v in needed if v in self.stacks and v not in self.device}
+        stacked = {v for v in needed if self.nest.place(v, k) == self.scope}
+        slices = {v for v in stacked if v in self.stacks and v not in self.device}
         needed -= slices
         coming = [*now.begin_fetch, *now.fetch_at]
         # What is stored right here is on the host only after this cut.
@@ -311,15 +314,11 @@ class _Emission:
     # would be turned there before it is stored, and once more when it has come back.
 
     def _stored(self, value: int, array: Any) -> Any:
-        order = self.program.turned(value)
-        array = array if order is None else jnp.transpose(array, order)
-        return jax.device_put(array, jax.memory.Space.Host)
+        viewed = as_in_memory(array, self.program.turned(value))
+        return jax.device_put(viewed, jax.memory.Space.Host)
 
     def _seen(self, value: int, array: Any) -> Any:
-        order = self.program.turned(value)
-        if order is None:
-            return array
-        return jnp.transpose(array, [order.index(d) for d in range(len(order))])
+        return from_memory(array, self.program.turned(value))
 
     def _slice(self, value: int, loop: Loop, counter: Any) -> Any:
         return self._seen(value, fetched(self.host_stacks[value], loop, counter))

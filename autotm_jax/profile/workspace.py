@@ -38,6 +38,7 @@ from ..trace import (
     Fragment,
     Kind,
     Program,
+    as_in_memory,
     evaluate,
     held,
     in_order,
@@ -55,7 +56,7 @@ from .observed import (
 
 
 # Part of every cache key: raise it when a fragment is run or measured differently.
-_HARNESS = 26
+_HARNESS = 27
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,6 +220,7 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
     ]
     pattern += [(v in probe.plain,) for v in fragment.reads]
     pattern += [(program.layouts[v],) for v in fragment.reads]
+    pattern += [(program.turned(v),) for v in fragment.writes if v in probe.stored]
     pattern += [(v in probe.stored,) for v in fragment.writes]
     pattern += [(probe.copies,)]
     local = LOCAL if fragment.signature.startswith(LOCAL) else ""
@@ -301,7 +303,9 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
         out = cut({**out, **{v: env[v] for v in survivors}})
         returned = [out[v] for v in (*updates, *results)]
         space = jax.memory.Space.Host
-        returned += [jax.device_put(out[v], space) for v in made if v in probe.stored]
+        stored = [v for v in made if v in probe.stored]
+        views = [as_in_memory(out[v], program.turned(v)) for v in stored]
+        returned += [jax.device_put(view, space) for view in views]
         read = [first(out, v) for v in survivors]
         for value in made:
             with jax.named_scope(result_scope(fragment.writes.index(value))):

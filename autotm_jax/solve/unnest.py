@@ -11,7 +11,8 @@ begins later, however early that was planned: as if both were as long. (XLA:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .ledger import Choice, Ledger
 from .problem import Problem
@@ -22,7 +23,10 @@ from .schedule import Fetch, Schedule, Store
 _FREE = 1e-6
 
 # Segments at which one copy may end and another begin, of those between.
-_HANDOVERS = 16
+_HANDOVERS = 8
+
+# What begins later may then begin beside a longer one.
+_PASSES = 4
 
 Copy = Fetch | Store
 Placed = tuple[int, Copy]
@@ -33,7 +37,8 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     """The same plan with copies that take no longer than those that begin beside them.
 
     A copy that does ends earlier, where there is time for that; or it begins as late as
-    XLA would begin it; or the other one takes as long, or begins when it has ended.
+    XLA would begin it. Where that takes longer, the other one takes as long, or begins
+    when it has ended, if there is room in memory.
 
     **Arguments:**
 
@@ -41,22 +46,50 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
 
     **Returns:**
 
-    A `Schedule` that passes it, too, with the same copies. It may be slower, as the one
-    given would be.
+    A `Schedule` that passes it, too, with the same copies. It takes no more memory than
+    the limit of the problem, or than before. It may be slower, as the one given would
+    be.
     """
-    return _Unnesting(Ledger(problem, schedule)).run()
+    usual = _Unnesting(problem, schedule)
+    usual.settle()
+    if usual.ledger.seconds() <= usual.allowed:
+        return usual.ledger.schedule()
+    other = _Unnesting(problem, schedule)
+    other.run(_in_turn)
+    other.settle()
+    is_faster = other.ledger.seconds() < usual.ledger.seconds()
+    return (other if is_faster else usual).ledger.schedule()
+
+
+Changes = Mapping[Placed, Copy]
+"""Other copies in the places of some."""
+
+Options = Callable[[Placed, Sequence[Placed]], Iterator[Changes]]
+"""What may be done about a copy, and shorter ones that begin beside it."""
 
 
 class _Unnesting:
-    """One walk over all copies, those first that begin last."""
+    """A schedule whose copies are put in order."""
 
-    def __init__(self, ledger: Ledger):
-        self.ledger, self.problem = ledger, ledger.problem
-        self.allowed = ledger.seconds() * (1 + _FREE)
+    def __init__(self, problem: Problem, schedule: Schedule):
+        self.ledger, self.problem = Ledger(problem, schedule), problem
+        self.allowed = self.ledger.seconds() * (1 + _FREE)
+        self.faults = self.ledger.excess()
+        peak = float(self.ledger.device().max(initial=0.0))
+        is_limited = math.isfinite(problem.device_limit)
+        self.room = max(peak, problem.device_limit) if is_limited else peak
         self.settled: list[Placed] = []
 
-    def run(self) -> Schedule:
-        """The schedule with its copies in order."""
+    def settle(self) -> None:
+        """Shortens and delays copies until none is around another."""
+        for _ in range(_PASSES):
+            before = list(self.ledger.choices)
+            self.run(_shorter)
+            if self.ledger.choices == before:
+                break
+
+    def run(self, options: Options) -> None:
+        """Goes through all copies once, those first that begin last."""
         tensors = self.problem.tensors
         left = [
             (index, copy)
@@ -65,12 +98,14 @@ class _Unnesting:
             if tensors[index].crossing is None
             for copy in (*choice.fetches, *choice.stores)
         ]
+        self.settled = []
         for placed in sorted(left, key=lambda placed: placed[1].window, reverse=True):
             shorter = [s for s in self.settled if self._is_around(placed, s)]
-            changed = self._out_of_the_way(placed, shorter) if shorter else {}
+            changed: Changes = {}
+            if shorter:
+                changed = self._out_of_the_way(placed, options(placed, shorter))
             self.settled.append(placed)
             self.settled = [(i, changed.get((i, c), c)) for i, c in self.settled]
-        return self.ledger.schedule()
 
     def _is_around(self, placed: Placed, other: Placed) -> bool:
         """Whether a copy is to take longer than another one that begins beside it."""
@@ -81,29 +116,29 @@ class _Unnesting:
         # What runs in a loop that the value is not in is scheduled by itself.
         return not any(c <= a and b <= d for c, d in self.problem.tensors[index].closed)
 
-    def _out_of_the_way(
-        self, placed: Placed, shorter: Sequence[Placed]
-    ) -> Mapping[Placed, Copy]:
-        """Changes copies so that none is around another; returns what was changed."""
-        excess = self.ledger.excess()
-        best: Mapping[Placed, Copy] = {}
+    def _out_of_the_way(self, placed: Placed, options: Iterator[Changes]) -> Changes:
+        """Takes the fastest of some options; returns what was changed."""
+        best: Changes = {}
         least = float("inf")
-        for changes in _options(placed, shorter):
+        for changes in options:
             if least <= self.allowed:
                 break
             before = self._change(placed, changes)
             if before is None:
                 continue
             seconds = max(self.allowed, self.ledger.seconds())
-            if self.ledger.excess() <= excess and seconds < least:
+            if self._fits() and seconds < least:
                 best, least = changes, seconds
             self.ledger.change(before)
         self._change(placed, best)
         return best
 
-    def _change(
-        self, placed: Placed, changes: Mapping[Placed, Copy]
-    ) -> Mapping[int, Choice] | None:
+    def _fits(self) -> bool:
+        if self.ledger.excess() > self.faults:
+            return False
+        return float(self.ledger.device().max(initial=0.0)) <= self.room
+
+    def _change(self, placed: Placed, changes: Changes) -> Mapping[int, Choice] | None:
         """Takes other copies, if they are in order; returns the choices before."""
         choices: dict[int, Choice] = {}
         rest = [s for s in (placed, *self.settled) if s not in changes]
@@ -113,21 +148,25 @@ class _Unnesting:
                 return None
             if not all(map(is_open, other.window)):
                 return None
-            new = index, other
-            if any(self._is_around(new, s) or self._is_around(s, new) for s in rest):
+            is_beside = (index, copy) != placed
+            if is_beside and self._nests((index, copy), (index, other), rest):
                 return None
-            rest.append(new)
             choice = choices.get(index, self.ledger.choices[index])
             choices[index] = choice.with_copy(copy, other)
         before = {index: self.ledger.choices[index] for index in choices}
         self.ledger.change(choices)
         return before
 
+    def _nests(self, old: Placed, new: Placed, rest: Sequence[Placed]) -> bool:
+        """Whether a copy that was settled nests with another one, and did not."""
+        return any(
+            (self._is_around(new, s) and not self._is_around(old, s))
+            or (self._is_around(s, new) and not self._is_around(s, old))
+            for s in rest
+        )
 
-def _options(
-    placed: Placed, shorter: Sequence[Placed]
-) -> Iterator[Mapping[Placed, Copy]]:
-    """Ways of a copy, and of shorter ones that begin beside it."""
+
+def _shorter(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
     _, copy = placed
     first, end = copy.window
     windows = [other.window for _, other in shorter]
@@ -136,6 +175,12 @@ def _options(
     yield {placed: dataclasses.replace(copy, done=done)}
     start = max(min(a, end - b + a) for a, b in windows)
     yield {placed: dataclasses.replace(copy, start=start)}
+
+
+def _in_turn(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
+    yield from _shorter(placed, shorter)
+    _, copy = placed
+    first, end = copy.window
     beside = min(shorter, key=lambda other: other[1].window)
     (a, b), length = beside[1].window, end - first
     if isinstance(beside[1], Fetch):

@@ -24,6 +24,8 @@ from .fragments import LOCAL as LOCAL
 from .fragments import planned_fragment as planned_fragment
 from .fragments import recomputed_together as recomputed_together
 from .fragments import single_equations as single_equations
+from .layout import as_in_memory as as_in_memory
+from .layout import from_memory as from_memory
 from .layout import in_order as in_order
 from .loops import Loop as Loop
 from .loops import can_be_filled as can_be_filled

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import NamedSharding
 
@@ -59,6 +60,24 @@ def in_order(
     spec = sharding.spec
     options = {"mesh": sharding.mesh, "in_specs": spec, "out_specs": spec}
     return jax.shard_map(settle, check_vma=False, **options)(array)
+
+
+def as_in_memory(array: Any, order: MajorToMinor | None) -> Any:
+    """A view of an array whose row-major order is its own order in memory.
+
+    **Arguments:**
+
+    - `array`: of a traced step.
+    - `order`: its dimensions from major to minor; row-major if there is none.
+    """
+    return array if order is None else jnp.transpose(array, order)
+
+
+def from_memory(array: Any, order: MajorToMinor | None) -> Any:
+    """An array, given what [`as_in_memory`][] makes of it."""
+    if order is None:
+        return array
+    return jnp.transpose(array, [order.index(d) for d in range(len(order))])
 
 
 def orders(
