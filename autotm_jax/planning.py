@@ -454,8 +454,8 @@ class Planner:
         best: tuple[Found, Candidate] | None = None
         rank = True, float("inf")
         for candidate in self._candidates():
-            has_packed = best is not None and not rank[0]
-            if has_packed and not candidate.may_beat(rank[1], limit):
+            packs_badly, seconds = rank
+            if not packs_badly and not candidate.may_beat(seconds, limit):
                 continue
             found = candidate.within(limit, slack)
             if found is None:

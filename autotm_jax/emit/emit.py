@@ -240,8 +240,10 @@ class _Emission:
         fragments = [self.program.recomputations[v] for v in now.again]
         needed = set(reads).union(*(f.reads for f in fragments))
         needed.difference_update(now.again, now.fetch_at)
-        stacked = {v for v in needed if self.nest.place(v, k) == self.scope}
-        slices = {v for v in stacked if v in self.stacks and v not in self.device}
+        # What comes from outside of a loop goes through the cuts inside, too: else XLA
+        # would keep what several segments make of it.
+        inside = {v for v in needed if self.nest.place(v, k) == self.scope}
+        slices = {v for v in inside if v in self.stacks and v not in self.device}
         needed -= slices
         coming = [*now.begin_fetch, *now.fetch_at]
         # What is stored right here is on the host only after this cut.

@@ -29,8 +29,15 @@ _HANDOVERS = 8
 _PASSES = 4
 
 Copy = Fetch | Store
+
 Placed = tuple[int, Copy]
 """The number of a tensor, and a copy of it."""
+
+Changes = Mapping[Placed, Copy]
+"""Other copies in the places of some."""
+
+Options = Callable[[Placed, Sequence[Placed]], Iterator[Changes]]
+"""What may be done about a copy, and shorter ones that begin beside it."""
 
 
 def unnest(problem: Problem, schedule: Schedule) -> Schedule:
@@ -61,13 +68,6 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     return (other if is_faster else usual).ledger.schedule()
 
 
-Changes = Mapping[Placed, Copy]
-"""Other copies in the places of some."""
-
-Options = Callable[[Placed, Sequence[Placed]], Iterator[Changes]]
-"""What may be done about a copy, and shorter ones that begin beside it."""
-
-
 class _Unnesting:
     """A schedule whose copies are put in order."""
 
@@ -84,7 +84,7 @@ class _Unnesting:
         """Shortens and delays copies until none is around another."""
         for _ in range(_PASSES):
             before = list(self.ledger.choices)
-            self.run(_shorter)
+            self.run(_shortened)
             if self.ledger.choices == before:
                 break
 
@@ -166,11 +166,11 @@ class _Unnesting:
         )
 
 
-def _shorter(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
+def _shortened(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
     _, copy = placed
     first, end = copy.window
     windows = [other.window for _, other in shorter]
-    # Beside each other they are as long; or one begins when the other ends.
+    # It is as long as they are, or begins when they do.
     done = min(max(a, first + b - a) for a, b in windows)
     yield {placed: dataclasses.replace(copy, done=done)}
     start = max(min(a, end - b + a) for a, b in windows)
@@ -178,7 +178,7 @@ def _shorter(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
 
 
 def _in_turn(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
-    yield from _shorter(placed, shorter)
+    yield from _shortened(placed, shorter)
     _, copy = placed
     first, end = copy.window
     beside = min(shorter, key=lambda other: other[1].window)
