@@ -21,7 +21,7 @@ _EXPECTED = 0.03
 class Attempts:
     """The plans that were compiled.
 
-    - `best`: the one that took least, with its bytes.
+    - `best`: the last one that took least, with its bytes.
     - `is_over`: whether no other is tried any more.
     """
 
@@ -43,7 +43,8 @@ class Attempts:
         A `Plan`, perhaps one that was compiled before; `None` if this one stands.
         """
         assert plan.device_bytes is not None
-        if self.best is None or nbytes < self.best[0]:
+        # Of two that take as much, the one that may be as predicted.
+        if self.best is None or nbytes <= self.best[0]:
             self.best = nbytes, plan
         if not self.is_over and nbytes > (1 + _EXPECTED) * plan.device_bytes:
             following = other()

@@ -56,6 +56,10 @@ _QUEUES = 1.1
 # Another plan, where XLA packs one otherwise than predicted, may be slower by this.
 _ABOUT_AS_FAST = 1.1
 
+# To find one it is shaken so often, otherwise than for any of so many others.
+_MOST_SHAKEN = 3
+_SEEDS = 100
+
 # Another order is searched if its bound is lower than a plan by this factor.
 _BEATS = 1.005
 
@@ -185,8 +189,11 @@ class Candidate(Placing):
         if is_known:
             return known
         enough = _ABOUT_AS_FAST * replay(problem, schedule).makespan
-        other = shake(problem, schedule, _REPACK_SECONDS, enough, number)
-        if other is None or other == schedule:
+        for seed in range(number, _MOST_SHAKEN * _SEEDS, _SEEDS):
+            other = shake(problem, schedule, _REPACK_SECONDS, enough, seed)
+            if other is not None and other != schedule:
+                break
+        else:
             cache.store("plan", key, _NO_PLAN)
             return None
         # The objective of the plan that needs least, and its bound, are bytes.

@@ -1,5 +1,7 @@
 """Which of several plans for `"min"` stands."""
 
+import dataclasses
+
 from autotm_jax import Plan, Status
 from autotm_jax.attempts import Attempts
 from autotm_jax.solve import Fetch, Schedule, Store
@@ -42,3 +44,10 @@ def test_in_the_end_the_one_that_took_least_stands():
 
 def test_where_there_is_no_other_the_first_stands():
     assert Attempts().following(FIRST, 1100, none) is None
+
+
+def test_of_two_that_take_as_much_the_one_that_was_predicted_stands():
+    attempts = Attempts()
+    larger = dataclasses.replace(SECOND, device_bytes=1090)
+    assert attempts.following(FIRST, 1100, lambda: larger) is larger
+    assert attempts.following(larger, 1100, never) is None

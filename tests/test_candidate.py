@@ -265,14 +265,17 @@ def test_another_plan_keeps_the_limit_as_well(
     found, moved = moving.within(limit), offload_everything(moving.problem)
     assert found is not None and found.schedule != moved
 
-    def shake(problem: Any, schedule: Schedule, *rest: Any) -> Schedule:
-        assert problem.device_limit == limit and rest[-1] == 1
-        return moved
+    seeds: list[int] = []
+
+    def shake(problem: Any, schedule: Schedule, *rest: Any) -> Schedule | None:
+        assert problem.device_limit == limit
+        seeds.append(rest[-1])
+        return moved if len(seeds) == 3 else None
 
     monkeypatch.setattr("autotm_jax.candidate.shake", shake)
     other = moving.another(found, limit, 1)
     assert other is not None and other.schedule == moved
-    assert other.status is Status.REPACKED
+    assert other.status is Status.REPACKED and len(set(seeds)) == 3
     assert other.objective == replay(moving.problem, moved).makespan
     assert moving.allocation(moved) <= limit
     # It is kept; and the same one again is none.

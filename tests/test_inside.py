@@ -136,7 +136,7 @@ ARGUMENTS = (
 @pytest.mark.parametrize(
     ("function", "budget", "options"),
     [
-        (now_and_then, 0.6, {}),
+        (now_and_then, 0.55, {}),
         (now_and_then, 0.8, {"host_budget": 0}),
         (now_and_then, "min", {}),
         (seldom, "min", {}),
