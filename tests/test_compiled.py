@@ -79,9 +79,8 @@ def check(plan: Plan, compiled: Any, more: float = 0.03, less: float = 0.03) -> 
 def test_as_little_as_possible():
     plan, compiled = planned("min")
     # Where memory is tightest, XLA's packing adds some percent that are hard to
-    # predict. It may also take less: of two kernels of a segment that is compiled
-    # alone, the first may be the second in the whole step, when there is more room.
-    check(plan, compiled, more=0.05, less=0.06)
+    # predict: the layouts of the whole step are not those of segments compiled alone.
+    check(plan, compiled, more=0.05, less=0.05)
     assert plan.schedule.recomputes or plan.schedule.stores
     assert autotm.device_bytes(compiled) < 0.65 * autotm.device_bytes(plain())
 
