@@ -123,6 +123,19 @@ def test_channels_are_last_in_images_and_first_in_volumes(
     assert layout(lambda y: pullback(y)[1], images) is None
 
 
+def test_channels_are_first_in_double_precision():
+    with jax.enable_x64(True):
+        images, kernel = jnp.ones((2, 6, 6, 4), float), jnp.ones((3, 3, 4, 4), float)
+        form = ("NHWC", "HWIO", "NHWC")
+
+        def convolve(x: Any, w: Any) -> Any:
+            rest = {"dimension_numbers": form}
+            return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", **rest)
+
+        assert images.dtype == jnp.float64
+        assert layout(convolve, images, kernel) == (0, 3, 1, 2)
+
+
 def test_transforms_are_in_order():
     x = jnp.ones((2, 8, 3))
     assert layout(lambda x: jnp.abs(jnp.fft.rfft(x, axis=1)), x) == (0, 2, 1)

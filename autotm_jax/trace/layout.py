@@ -3,10 +3,10 @@
 XLA chooses, and lets what reads a value have its way where it can. A contraction of
 batches is written in row-major order on a GPU whatever its readers would like better,
 unless they are fused with it; what reads it in another order brings it there first. A
-convolution writes images with their channels last and volumes with their channels
-first, however their dimensions are numbered. Fused work after that writes in the order
-in which it reads. A single matrix is written either way, and turned in the segment that
-makes it if it has to be.
+convolution writes images with their channels last, and volumes and what is in double
+precision with its channels first, however their dimensions are numbered. Fused work
+after that writes in the order in which it reads. A single matrix is written either way,
+and turned in the segment that makes it if it has to be.
 
 Copies between the memories are in row-major order. They are views in which the order of
 a value is that, so that nothing has to be turned on the way.
@@ -159,7 +159,7 @@ def _convolved(eqn: Any, operands: list[MajorToMinor | None]) -> MajorToMinor | 
     _, (_, _, *window), (batch, feature, *space) = eqn.params["dimension_numbers"]
     if all(kernel[k] > result[d] for k, d in zip(window, space, strict=True)):
         return None  # most likely the gradient of a kernel
-    by_channels = len(space) > 2
+    by_channels = len(space) > 2 or eqn.outvars[0].aval.dtype == jnp.float64
     return (batch, feature, *space) if by_channels else (batch, *space, feature)
 
 
