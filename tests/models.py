@@ -101,6 +101,17 @@ def _updated(optimizer: Any, params: Any, state: Any, grads: Any) -> Any:
     return optax.apply_updates(params, updates), state
 
 
+def _training(optimizer: Any, loss: Callable[[Any, Any], Any]) -> Any:
+    """A step that does nothing but what all do."""
+
+    def step(state: Any, batch: Any) -> Any:
+        params, rest = state
+        value, grads = jax.value_and_grad(loss)(params, batch)
+        return _updated(optimizer, params, rest, grads), value
+
+    return step
+
+
 @_register
 def accumulated_gradients(sizes: Sizes) -> Made:
     """Gradients of four batches are added up in a loop, and clipped."""
@@ -154,20 +165,16 @@ def adapters(sizes: Sizes) -> Made:
     optimizer = optax.adamw(1e-2)
     frozen = _halved(_language_weights(sizes))
 
-    def loss(low: Any, frozen: Any, words: Any) -> Any:
+    def loss(low: Any, batch: Any) -> Any:
+        frozen, words = batch
         x = frozen["words"][words]
         for w, (a, b) in zip(frozen["layers"], _halved(low), strict=True):
             x = _layer(x, w | {"qkv": w["qkv"] + a @ b})
         return _loss_of(x @ frozen["words"].T, words)
 
-    def step(state: Any, batch: Any) -> Any:
-        low, rest = state
-        value, grads = jax.value_and_grad(loss)(low, *batch)
-        return _updated(optimizer, low, rest, grads), value
-
     low = _drawn(3, [[(sizes.width, 4), (4, 3 * sizes.width)]] * sizes.layers)
     words = _words(1, sizes.batch, sizes.length)
-    return step, (low, optimizer.init(low)), (frozen, words)
+    return _training(optimizer, loss), (low, optimizer.init(low)), (frozen, words)
 
 
 @_register
@@ -194,17 +201,12 @@ def experts(sizes: Sizes) -> Made:
             x = routed(_attended(x, w), w)
         return _loss_of(x @ params["words"].T, words)
 
-    def step(state: Any, words: Any) -> Any:
-        params, rest = state
-        value, grads = jax.value_and_grad(loss)(params, words)
-        return _updated(optimizer, params, rest, grads), value
-
     width = sizes.width
     of_experts = {"up": (count, width, 2 * width), "down": (count, 2 * width, width)}
     layer = _block(sizes) | of_experts | {"gate": (width, count)}
     params = _drawn(0, {"words": (WORDS, width), "layers": [layer] * sizes.layers})
     words = _words(1, sizes.batch, sizes.length)
-    return step, (params, optimizer.init(params)), words
+    return _training(optimizer, loss), (params, optimizer.init(params)), words
 
 
 @_register
@@ -226,17 +228,16 @@ def channels_first(sizes: Sizes) -> Made:
             x = x + jax.lax.conv(jax.nn.relu(normed(y)), second, (1, 1), "SAME")
         return _loss_of(x.mean((2, 3)) @ half["head"], labels)
 
-    def step(state: Any, batch: Any) -> Any:
-        params, rest = state
-        value, grads = jax.value_and_grad(loss)(params, batch)
-        return _updated(optimizer, params, rest, grads), value
-
     width, side = sizes.width, sizes.length
     kernel = (width, width, 3, 3)
     shapes = {"stem": (width, 3, 3, 3), "layers": [[kernel] * 2] * sizes.layers}
     params = _drawn(0, shapes | {"head": (width, WORDS)})
     images = jax.random.normal(jax.random.key(1), (sizes.batch, 3, side, side))
-    return step, (params, optimizer.init(params)), (images, _words(2, sizes.batch))
+    return (
+        _training(optimizer, loss),
+        (params, optimizer.init(params)),
+        (images, _words(2, sizes.batch)),
+    )
 
 
 @_register
@@ -254,18 +255,13 @@ def graph(sizes: Sizes) -> Made:
             x = _normed(x + jax.nn.relu(jnp.concatenate([x, come], -1) @ update))
         return _loss_of(x @ params["head"], labels)
 
-    def step(state: Any, batch: Any) -> Any:
-        params, rest = state
-        value, grads = jax.value_and_grad(loss)(params, batch)
-        return _updated(optimizer, params, rest, grads), value
-
     width = sizes.width
     layers = [[(2 * width, width)] * 2] * sizes.layers
     params = _drawn(0, {"layers": layers, "head": (width, WORDS)})
     features = jax.random.normal(jax.random.key(1), (nodes, width))
     ends = jax.random.randint(jax.random.key(2), (2, edges), 0, nodes)
     batch = features, ends, _words(3, nodes)
-    return step, (params, optimizer.init(params)), batch
+    return _training(optimizer, loss), (params, optimizer.init(params)), batch
 
 
 @_register
@@ -291,16 +287,11 @@ def recurrent(sizes: Sizes) -> Made:
             x = recalled(x, w)
         return _loss_of(x @ half["words"].T, words.T)
 
-    def step(state: Any, words: Any) -> Any:
-        params, rest = state
-        value, grads = jax.value_and_grad(loss)(params, words)
-        return _updated(optimizer, params, rest, grads), value
-
     width = sizes.width
     layer = {"given": (width, 4 * width), "hidden": (width, 4 * width)}
     params = _drawn(0, {"words": (WORDS, width), "layers": [layer] * sizes.layers})
     words = _words(1, sizes.batch, sizes.length)
-    return step, (params, optimizer.init(params)), words
+    return _training(optimizer, loss), (params, optimizer.init(params)), words
 
 
 @_register
@@ -323,13 +314,12 @@ def rays(sizes: Sizes) -> Made:
         found = jax.vmap(colour, (None, 0, 0, 0))(params, *given)
         return jnp.mean((found - wanted) ** 2)
 
-    def step(state: Any, batch: Any) -> Any:
-        params, rest = state
-        value, grads = jax.value_and_grad(loss)(params, batch)
-        return _updated(optimizer, params, rest, grads), value
-
     width, count = sizes.width, sizes.batch * sizes.length
     layers = [(18, width), *[(width, width)] * (2 * sizes.layers)]
     params = _drawn(0, {"layers": layers, "out": (width, 4)})
     shapes = [(count, 3), (count, 3), (count, 16), (count, 3)]
-    return step, (params, optimizer.init(params)), tuple(_drawn(1, shapes))
+    return (
+        _training(optimizer, loss),
+        (params, optimizer.init(params)),
+        tuple(_drawn(1, shapes)),
+    )
