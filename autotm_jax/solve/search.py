@@ -2,8 +2,8 @@
 
 The optimum of the relaxation is the bound that gaps are measured from. It is nearly
 integral, so boolean solutions are looked for near it: by a dive from it (`dive.py`),
-and with boolean programs that leave only what it divides, or only the columns that cost
-nothing there, or little.
+and with boolean programs that leave only the columns that cost nothing there, or only
+what it divides, or what costs little.
 Only if the gap is still too large is the whole boolean program solved, and then for
 what beats the best so far by more than the gap: a column whose reduced cost is too much
 for that is left out (reduced-cost fixing), and if there is nothing, that is the proof.
@@ -261,17 +261,17 @@ class Search:
         broken = self.columns.divided(relaxed.x)
         if self.starts is not None:
             yield self._dived(relaxed, self.starts)
+        cheap, part = _NEAREST
+        upper = self._cheap(relaxed, cheap)
+        yield self._restricted(
+            lambda: self.program.sparse, upper, part, _NEAREST_SECONDS
+        )
         if broken.sum() <= _FEW_SPLIT * broken.size:
             # Only what is split.
             upper = (relaxed.x > 0.5) | broken[self.columns.owner]
             yield self._restricted(
                 lambda: self.program.sparse, upper, 1.0, _SPLIT_SECONDS
             )
-        cheap, part = _NEAREST
-        upper = self._cheap(relaxed, cheap)
-        yield self._restricted(
-            lambda: self.program.sparse, upper, part, _NEAREST_SECONDS
-        )
         near = self._near(relaxed, _NEAR)
         self.is_near_over = True
         yield near
