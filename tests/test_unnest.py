@@ -104,6 +104,36 @@ def test_a_store_ends_later_if_there_is_room():
     assert replay(full, found).makespan < replay(full, nested).makespan
 
 
+def test_all_behind_it_begin_one_after_another_where_two_in_turn_are_too_slow():
+    sizes = (40, 0), (80, 1), (40, 5), (40, 9), (40, 11)
+    values = [Tensor(i, size, (at, 23)) for i, (size, at) in enumerate(sizes)]
+    stores = Store(0, 0, 5), Store(1, 1, 10), Store(2, 5, 9), Store(3, 9, 14)
+    fetches = tuple(Fetch(i, 23, 23) for i in range(5))
+    nested = Schedule((*stores, Store(4, 11, 16)), fetches)
+    link = Link(20.0, 1e9, 1e9, 0.0)
+    free = dataclasses.replace(problem(values, 24), compute=(1.0,) * 24, link=link)
+    assert not replay(free, nested).faults
+    found = unnest(free, nested)
+    windows = [store.window for store in found.stores]
+    assert windows == [(1, 5), (2, 10), (10, 12), (12, 14), (14, 16)]
+    # As those of the values that are behind it overlapped before.
+    assert replay(free, found).makespan < replay(free, nested).makespan
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_behind_it_is_there_when_it_is_read(seed: int):
+    draw = random.Random(seed)
+    uses = [draw.randint(9, 13) for _ in range(draw.randint(2, 4))]
+    values = [Tensor(i, draw.choice((20, 40, 80)), (0, k)) for i, k in enumerate(uses)]
+    stores = tuple(Store(i, 0, 3) for i in range(len(uses)))
+    fetches = tuple(Fetch(i, draw.randint(3, k - 1), k) for i, k in enumerate(uses))
+    link = Link(1e9, 20.0, 1e9, 0.0)
+    free = dataclasses.replace(problem(values, 14), compute=(1.0,) * 14, link=link)
+    found = unnest(free, Schedule(stores, fetches))
+    assert not replay(free, found).faults
+    assert not any(fetch.is_ahead for fetch in found.fetches)
+
+
 def test_what_everything_waits_for_begins_when_others_have_ended():
     waiting = moved(Fetch(0, 4, 10), Fetch(1, 8, 8))
     found = unnest(hand(AROUND, INSIDE), waiting)

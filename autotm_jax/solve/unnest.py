@@ -14,6 +14,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
+
 from .ledger import Choice, Ledger
 from .problem import Problem
 from .schedule import Fetch, Schedule, Store
@@ -22,7 +24,7 @@ from .schedule import Fetch, Schedule, Store
 # A plan may become slower by this fraction, all its copies together: nothing.
 _FREE = 1e-6
 
-# Segments at which one copy may end and another begin, of those between.
+# At how many segments one copy may end and another begin, of those between.
 _HANDOVERS = 8
 
 # What begins later may then begin beside a longer one.
@@ -36,7 +38,7 @@ Placed = tuple[int, Copy]
 Changes = Mapping[Placed, Copy]
 """Other copies in the places of some."""
 
-Options = Callable[[Placed, Sequence[Placed]], Iterator[Changes]]
+Options = Callable[["_Unnesting", Placed, Sequence[Placed]], Iterator[Changes]]
 """What may be done about a copy, and shorter ones that begin beside it."""
 
 
@@ -45,7 +47,8 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
 
     A copy that does ends earlier, where there is time for that; or it begins as late as
     XLA would begin it. Where that takes longer, the other one takes as long, or begins
-    when it has ended, if there is room in memory.
+    when it has ended, if there is room in memory; or all that are behind it begin one
+    after another.
 
     **Arguments:**
 
@@ -57,15 +60,16 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     the limit of the problem, or than before. It may be slower, as the one given would
     be.
     """
-    usual = _Unnesting(problem, schedule)
-    usual.settle()
-    if usual.ledger.seconds() <= usual.allowed:
-        return usual.ledger.schedule()
-    other = _Unnesting(problem, schedule)
-    other.run(_in_turn)
-    other.settle()
-    is_faster = other.ledger.seconds() < usual.ledger.seconds()
-    return (other if is_faster else usual).ledger.schedule()
+    ways: list[_Unnesting] = []
+    for options in (_shortened, _in_turn, _queued):
+        way = _Unnesting(problem, schedule)
+        way.run(options)
+        way.settle()
+        ways.append(way)
+        if way.ledger.seconds() <= way.allowed:
+            break
+    fastest = min(ways, key=lambda way: way.ledger.seconds())
+    return fastest.ledger.schedule()
 
 
 class _Unnesting:
@@ -103,9 +107,29 @@ class _Unnesting:
             shorter = [s for s in self.settled if self._is_around(placed, s)]
             changed: Changes = {}
             if shorter:
-                changed = self._out_of_the_way(placed, options(placed, shorter))
+                changed = self._out_of_the_way(placed, options(self, placed, shorter))
             self.settled.append(placed)
             self.settled = [(i, changed.get((i, c), c)) for i, c in self.settled]
+
+    def queued(self, placed: Placed, end: int) -> Changes:
+        """A copy that ends at a cut, and all that begin before, each after another.
+
+        They end when they did, or later where that is too soon for them alone.
+        """
+        changes: dict[Placed, Copy] = {placed: dataclasses.replace(placed[1], done=end)}
+        kind, clock, link = type(placed[1]), self.ledger.clock, self.problem.link
+        bandwidth = link.d2h if kind is Store else link.h2d
+        behind = [s for s in self.settled if type(s[1]) is kind]
+        for index, copy in sorted(behind, key=lambda s: s[1].window):
+            first, done = copy.window
+            if first >= end or end >= self.problem.segments:
+                break
+            seconds = self.problem.tensors[index].nbytes / bandwidth
+            needed = int(np.searchsorted(clock, clock[end] + seconds))
+            done = max(done, needed)
+            changes[index, copy] = dataclasses.replace(copy, start=end, done=done)
+            end = done
+        return changes
 
     def _is_around(self, placed: Placed, other: Placed) -> bool:
         """Whether a copy is to take longer than another one that begins beside it."""
@@ -166,8 +190,10 @@ class _Unnesting:
         )
 
 
-def _shortened(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
-    _, copy = placed
+def _shortened(
+    _: _Unnesting, placed: Placed, shorter: Sequence[Placed]
+) -> Iterator[Changes]:
+    copy = placed[1]
     first, end = copy.window
     windows = [other.window for _, other in shorter]
     # It is as long as they are, or begins when they do.
@@ -177,8 +203,10 @@ def _shortened(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
     yield {placed: dataclasses.replace(copy, start=start)}
 
 
-def _in_turn(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
-    yield from _shortened(placed, shorter)
+def _in_turn(
+    unnesting: _Unnesting, placed: Placed, shorter: Sequence[Placed]
+) -> Iterator[Changes]:
+    yield from _shortened(unnesting, placed, shorter)
     _, copy = placed
     first, end = copy.window
     beside = min(shorter, key=lambda other: other[1].window)
@@ -199,3 +227,13 @@ def _in_turn(placed: Placed, shorter: Sequence[Placed]) -> Iterator[Changes]:
         if isinstance(earlier, Fetch):
             start = max(0, first + at - end)
             yield {placed: dataclasses.replace(earlier, start=start), beside: later}
+
+
+def _queued(
+    unnesting: _Unnesting, placed: Placed, shorter: Sequence[Placed]
+) -> Iterator[Changes]:
+    yield from _in_turn(unnesting, placed, shorter)
+    first = min(other.window[0] for _, other in shorter)
+    end = placed[1].window[1]
+    for at in range(end, first, -max(1, (end - first) // _HANDOVERS)):
+        yield unnesting.queued(placed, at)
