@@ -9,44 +9,33 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import compat
 from .attempts import Attempts
-from .budget import Budget, format_bytes
+from .budget import format_bytes
 from .candidate import Candidate
 from .compile import Evidence
 from .errors import InfeasibleBudget, PlanFileError
 from .found import Found
-from .inside import Inside
-from .machine import PINNED_CAP, Machine, Target
+from .least import least_plan
+from .machine import PINNED_CAP
+from .orders import Orders
 from .plain import Plain
 from .plan import Plan
 from .planfile import Outline, Saved
-from .shared import SharedCandidate
-from .solve import PROGRAMS, Formulation, Schedule, SolverOptions, Status, replay
-from .trace import Divide, Order, Program, build_program, is_conditional
+from .request import Request
+from .solve import Schedule, Status, replay
+from .trace import Divide
 
 
 # XLA packs buffers a little less tightly than a sum of bytes.
 _SLACK = 0.005
-_SLACK_AT_LEAST = 0.015
 
 # A plan that is changed a little to need less is taken if it is slower by this factor.
 _NEARBY = 1.1
 
-# Where memory is what is asked for, a plan need not be the fastest of all.
-_GAP_AT_LEAST = 0.03
-
-# What "min" gives up of the least memory, as the last bytes cost most of the time: so
-# much of the temporaries, or more if the step would be this many times slower than
-# without a limit; each only for a step that is faster by the second factor.
-_ROOMS = (0.1, 0.2, 0.3)
-_NEEDLESS = 1.5
-_PAYS = 1.2
-# How much more a plan may take there because it packs badly.
-_PACKED_BADLY = 1.03
 # Cuts order a program and shorten lifetimes, so plain `jax.jit` hardly ever needs less
 # than this part of a program that is only cut. Only then is it worth compiling to see.
 _PLAIN_MAY_FIT = 0.9
@@ -55,41 +44,8 @@ _PLAIN_MAY_FIT = 0.9
 # pricing another order for.
 _NEARLY_FREE = 1.05
 
-# Nor is one that takes no more than this many times that in which loops are not cut.
-_NOT_WORTH_PARTS = 1.01
-
-# A conditional is looked into if a branch holds this part of what the step does.
-_INSIDE = 1 / 16
-
 # The order as traced holds at least this part of what the usual one does.
 _ORDERS = 0.7
-
-UNLIMITED = 2**62
-"""A host budget that limits nothing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What the user asked for.
-
-    - `target`: what to compile for.
-    - `budget`, `host_budget`: as `parse_budget` and `parse_host_budget` return them.
-    - `measured`: whether costs are timed on the target, which then is here.
-    - `solver`: what the solver may take.
-    - `formulation`: which boolean program places the values.
-    """
-
-    target: Target
-    budget: Budget
-    host_budget: int | None
-    measured: bool
-    solver: SolverOptions
-    formulation: Formulation = Formulation.JOINT
-
-    def of(self, machine: Machine) -> Request:
-        """The same, of a machine that is described in another way."""
-        target = dataclasses.replace(self.target, machine=machine)
-        return dataclasses.replace(self, target=target)
 
 
 class Planner:
@@ -118,12 +74,12 @@ class Planner:
         is_shared: bool = False,
     ):
         self.request = request
-        self._closed, self._donated = closed, donated
-        self._plain, self.carried = plain, carried or {}
-        self._divide, self.is_shared = divide, is_shared
+        self._closed, self._plain = closed, plain
+        self.carried, self.is_shared = carried or {}, is_shared
+        step = closed, donated, request, self.carried
+        self.orders = Orders(*step, divide, is_shared)
         self._last: tuple[Found, Candidate] | None = None
         self._attempts = Attempts()
-        self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
     def first(self) -> Plan:
         """The plan before anything planned has been compiled.
@@ -138,10 +94,10 @@ class Planner:
         """
         budget = self._budget_bytes()
         machine = self.request.target.machine
-        if budget is None and self.request.budget != "min":
+        if budget is None and not self.request.is_least:
             note = f"the memory of {machine.name} is not known: name a budget"
             return Plan(None, Status.UNTOUCHED, note=note, machine=machine)
-        outline = self._outline
+        outline = self.orders.outline
         fixed = outline.fixed_bytes
         if budget is not None and budget < fixed:
             raise InfeasibleBudget(
@@ -156,13 +112,14 @@ class Planner:
         if budget is not None and budget >= outline.live_bytes:
             if self._plain.to_run() <= budget:
                 return self._untouched(budget)
-        usual = self._usual
+        usual = self.orders.usual
         nothing = not usual.sketch.tensors  # crosses a cut
         if nothing and not usual.sketch.variants:
             if budget is None or self._plain.nbytes <= budget:
                 return self._untouched(budget)
         if budget is None:
-            return self._least()
+            self._last, plan = least_plan(usual, self._note())
+            return plan
         if self._plain_may_fit(budget) and self._plain.nbytes <= budget:
             return self._untouched(budget)
         return self._within(budget, budget - usual.fixed_bytes, int(_SLACK * budget))
@@ -194,7 +151,7 @@ class Planner:
                 )
             note = f"{saved.name} leaves the step as it is"
             return dataclasses.replace(self._untouched(budget), note=note)
-        candidate = self._candidate(outline.order, outline.parts)
+        candidate = self.orders.of(outline.order, outline.parts)
         picks = found.schedule.picks
         here = Outline.of(candidate.program, outline.formulation, picks)
         differs = outline.difference(here)
@@ -215,7 +172,8 @@ class Planner:
             )
         limit = 0 if budget is None else budget - candidate.fixed_bytes
         plan = candidate.plan(found, budget, limit, self._note())
-        if budget is None or _nbytes(plan) <= budget:
+        assert plan.device_bytes is not None
+        if budget is None or plan.device_bytes <= budget:
             return plan
         note = f"it is predicted to take more than the budget of {format_bytes(budget)}"
         note = "; ".join(filter(None, (plan.note, note)))
@@ -255,7 +213,8 @@ class Planner:
         if near.objective > _NEARBY * last.objective:
             with contextlib.suppress(InfeasibleBudget):
                 other = self._within(plan.budget, limit, 0)
-                if _seconds(other) < _seconds(found):
+                assert found.seconds is not None
+                if other.seconds is not None and other.seconds < found.seconds:
                     return other
         self._last = near, candidate
         return found
@@ -298,16 +257,17 @@ class Planner:
         return plan
 
     def _plain_may_fit(self, nbytes: int) -> bool:
-        if isinstance(self.request.budget, float) or not self._usual.traced.segments:
+        first = self.orders.usual
+        if isinstance(self.request.budget, float) or not first.traced.segments:
             return True  # compiled anyway, or nothing to judge by
         if self._plain.known is not None and not self.is_shared:
             return True  # no need to guess; another process may not know
-        usual = _PLAIN_MAY_FIT * self._usual.cut_bytes
+        usual = _PLAIN_MAY_FIT * first.cut_bytes
         if nbytes < _ORDERS * usual:
             return False
         if nbytes >= usual:
             return True
-        least = min(c.cut_bytes for c in self._candidates())
+        least = min(c.cut_bytes for c in self.orders)
         return nbytes >= _PLAIN_MAY_FIT * least
 
     def _untouched(self, budget: int | None) -> Plan:
@@ -323,7 +283,7 @@ class Planner:
 
     def _analysed(self, budget: int | None) -> Plan:
         """The plan that leaves the step as it is, priced."""
-        candidate = self._usual
+        candidate = self.orders.usual
         seconds = replay(candidate.problem, Schedule()).makespan
         found = Found(Status.UNTOUCHED, Schedule(), seconds, seconds, 0.0)
         return candidate.plan(found, budget, float("inf"), "")
@@ -353,97 +313,21 @@ class Planner:
     @property
     def least_bytes(self) -> int:
         """The least device bytes that the step can do with, as far as was found."""
-        return self._usual.least_bytes
+        return self.orders.usual.least_bytes
 
     def argument_bytes(self, numbers: Iterable[int]) -> int:
         """Device bytes of the flat arguments with these numbers."""
-        return self._usual.traced.argument_bytes(numbers)
+        return self.orders.usual.traced.argument_bytes(numbers)
 
     @property
     def live_bytes(self) -> int:
         """Device bytes that are alive at once if nothing is planned."""
-        return self._outline.live_bytes
+        return self.orders.outline.live_bytes
 
     @property
     def host_limit(self) -> int:
         """Bytes of pinned host memory that a plan may take."""
-        if compat.has_ordered_effects(self._closed):
-            return 0  # JAX cannot compile them together with moves to the host
-        if not self.request.target.machine.has_host_memory:
-            return 0
-        target, budget = self.request.target, self.request.host_budget
-        there = target.machine.host_bytes or UNLIMITED
-        if budget is None:
-            return there
-        # Of a machine that is not here, the user may know more than we do.
-        is_known = target.is_present and budget != UNLIMITED
-        return min(budget, there) if is_known else budget
-
-    @functools.cached_property
-    def _outline(self) -> Candidate:
-        # Nothing is priced for what is asked of it, and no conditional looked into.
-        return self._candidate(self._usual_order, looks_inside=False)
-
-    @functools.cached_property
-    def _usual(self) -> Candidate:
-        # The order as traced holds less while a gradient is computed, and takes longer.
-        equations = self._outline.traced.equations
-        if not any(is_conditional(e.eqn) for e in equations):
-            return self._outline
-        if self._divide is not None:
-            return self._outline  # how branches are divided is not known
-        return self._candidate(self._usual_order)
-
-    @functools.cached_property
-    def _inside(self) -> Inside:
-        return Inside(self._branch, _INSIDE * self._outline.live_bytes)
-
-    def _branch(self, closed: Any) -> Candidate:
-        """What a branch of a conditional is as a step of its own."""
-        donated = [False] * len(closed.jaxpr.invars)
-        order, loops = Order.AS_TRACED, self._sees_loops
-        program = build_program(closed, donated, order, loops, choose=self._inside)
-        return self._priced(program)
-
-    @property
-    def _usual_order(self) -> Order:
-        as_traced = self.request.budget == "min"
-        return Order.AS_TRACED if as_traced else Order.WEIGHTS_LAST
-
-    @functools.cached_property
-    def _other(self) -> Candidate | None:
-        if self.request.budget == "min":
-            return None
-        other = self._candidate(Order.AS_TRACED)
-        same = other.traced.signature == self._usual.traced.signature
-        return None if same else other
-
-    def _candidates(self) -> Iterator[Candidate]:
-        yield self._usual
-        if self._other is not None:
-            yield self._other
-
-    def _candidate(
-        self,
-        order: Order,
-        parts: Mapping[int, int] | None = None,
-        looks_inside: bool = True,
-    ) -> Candidate:
-        is_known = looks_inside and self._divide is None
-        choose = self._inside if is_known else None
-        step = self._closed, self._donated, order, self._sees_loops
-        rest = parts, self.carried, choose, self._divide
-        return self._priced(build_program(*step, *rest))
-
-    @property
-    def _sees_loops(self) -> bool:
-        return PROGRAMS[self.request.formulation].sees_loops
-
-    def _priced(self, program: Program) -> Candidate:
-        request, limit = self.request, self.host_limit
-        rest = request.solver, request.measured, request.formulation
-        kind = SharedCandidate if self.is_shared else Candidate
-        return kind(program, request.target, limit, *rest)
+        return self.orders.host_limit
 
     def _within(self, budget: int, limit: int, slack: int) -> Plan:
         """A plan for a budget whose temporaries keep a limit.
@@ -453,7 +337,7 @@ class Planner:
         """
         best: tuple[Found, Candidate] | None = None
         rank = True, float("inf")
-        for candidate in self._candidates():
+        for candidate in self.orders:
             packs_badly, seconds = rank
             if not packs_badly and not candidate.may_beat(seconds, limit):
                 continue
@@ -468,64 +352,16 @@ class Planner:
             if done and found.objective <= near:
                 break
         if best is not None:
-            best = self._in_parts(*best, limit, slack)
+            best = self.orders.in_parts(*best, limit, slack)
         if best is None:
             if self._plain.nbytes <= budget:
                 return self._untouched(budget)
-            candidate = min(self._candidates(), key=lambda c: c.least_bytes)
+            candidate = min(self.orders, key=lambda c: c.least_bytes)
             best = candidate.least, candidate
             if candidate.least.objective > limit:
                 raise self._infeasible(budget, limit, candidate)
         self._last = found, candidate = best
         return candidate.plan(found, budget, limit, self._note())
-
-    def _in_parts(
-        self, found: Found, candidate: Candidate, limit: int, slack: int
-    ) -> tuple[Found, Candidate]:
-        """A faster plan with loops cut in two, or the same."""
-        if found.objective <= _NOT_WORTH_PARTS * candidate.unconstrained:
-            return found, candidate
-        parts = candidate.parts(limit - slack)
-        if not parts:
-            return found, candidate
-        order = Order.AS_TRACED if candidate is self._other else self._usual_order
-        key = order, tuple(sorted(parts.items()))
-        if key not in self._parted:
-            self._parted[key] = self._candidate(order, parts)
-        parted = self._parted[key].within(limit, slack)
-        if parted is None or parted.objective >= found.objective:
-            return found, candidate
-        return parted, self._parted[key]
-
-    def _least(self) -> Plan:
-        """The plan for as little as possible, give or take what makes it fast."""
-        candidate = self._usual
-        least, note = candidate.least, self._note()
-        best = candidate.plan(least, None, least.objective, note)
-        plans, made_of = [best], {id(best): least}
-        needless = _NEEDLESS * sum(candidate.problem.compute)
-        for room in _ROOMS:
-            # Never more than half of what there is to be saved.
-            saved = candidate.cut_bytes - candidate.least_bytes
-            limit = least.objective + min(room * least.objective, max(0, saved) / 2)
-            slack = int(_SLACK_AT_LEAST * limit)
-            found = candidate.within(int(limit), slack, _GAP_AT_LEAST)
-            if found is not None:
-                plans.append(candidate.plan(found, None, int(limit), note))
-                made_of[id(plans[-1])] = found
-            # What packs badly takes more than it was to take, and may be all there is.
-            smallest = min(plans, key=_nbytes)
-            enough = candidate.fixed_bytes + _PACKED_BADLY * limit
-            enough = max(enough, _nbytes(smallest))
-            if _nbytes(best) > enough:
-                best = smallest
-            fastest = min((p for p in plans if _nbytes(p) <= enough), key=_seconds)
-            if _PAYS * _seconds(fastest) < _seconds(best):
-                best = fastest
-            if _seconds(best) <= needless:
-                break
-        self._last = made_of[id(best)], candidate
-        return best
 
     def _infeasible(
         self, budget: int, limit: int, candidate: Candidate
@@ -545,12 +381,3 @@ class Planner:
             "largest layer lowers that point.",
             least=least,
         )
-
-
-def _nbytes(plan: Plan) -> int:
-    assert plan.device_bytes is not None
-    return plan.device_bytes
-
-
-def _seconds(plan: Plan) -> float:
-    return float("inf") if plan.seconds is None else plan.seconds

@@ -11,7 +11,7 @@ import jax
 from .devices import devices_of, is_on_mesh
 from .division import Division
 from .machine import with_lent_memory
-from .planning import Request
+from .request import Request
 from .shared import check_same_step, spans_processes, with_least_memory
 
 

@@ -15,7 +15,8 @@ from .compile import Evidence
 from .errors import InfeasibleBudget
 from .machine import PINNED_CAP
 from .plan import Plan
-from .planning import UNLIMITED, Planner
+from .planning import Planner
+from .request import UNLIMITED
 
 
 # A plan that takes no more than this many times the step without a limit is not worth

@@ -38,7 +38,8 @@ from .machine import target as find_target
 from .plain import Plain
 from .plan import Plan, Realised
 from .planfile import Saved
-from .planning import Planner, Request
+from .planning import Planner
+from .request import Request
 from .residence import is_in_host_memory, is_settled, let_go
 from .setting import setting_of
 from .shared import check_same_plan

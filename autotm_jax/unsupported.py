@@ -9,7 +9,7 @@ import jax
 
 from . import compat
 from .devices import is_mapped, is_on_mesh
-from .planning import Request
+from .request import Request
 from .trace import flatten
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import types
 from typing import Any
 
 import jax
@@ -15,8 +14,8 @@ from autotm_jax.compile import Evidence
 from autotm_jax.found import Found
 from autotm_jax.machine import PINNED_CAP, Target, describe
 from autotm_jax.plain import Plain
-from autotm_jax.plan import Plan
-from autotm_jax.planning import UNLIMITED, Planner, Request
+from autotm_jax.planning import Planner
+from autotm_jax.request import UNLIMITED, Request
 
 from .steps import chain_arguments, chain_step
 
@@ -25,18 +24,19 @@ HERE = Target(describe("cpu"))
 PLAIN = 2**30
 
 
-def planner(budget: int, plain: int = PLAIN) -> Planner:
+def planner(budget: int, plain: int = PLAIN, **more: Any) -> Planner:
     """One for a chain of layers, whose untouched step is said to take `plain` bytes."""
     args = chain_arguments(batch=256)
     traced = jax.jit(chain_step).trace(*args)
     donated = [False] * len(jax.tree.leaves(args))
     request = Request(HERE, budget, None, False, SolverOptions())
+    request = dataclasses.replace(request, **more)
     return Planner(traced.jaxpr, donated, request, Plain(lambda _: plain, HERE, budget))
 
 
 def least_bytes() -> int:
     """The least of any order that is tried."""
-    return min(c.least_bytes for c in planner(2**20)._candidates())
+    return min(c.least_bytes for c in planner(2**20).orders)
 
 
 def test_the_least_budget_is_that_of_the_least_plan(own_cache: object):
@@ -60,7 +60,7 @@ def test_the_least_budget_is_more_than_the_one_that_xla_broke(
     assert plan.device_bytes is not None and plan.device_bytes <= budget
     needed = budget + int(over * least)
     assert plan.replay is not None
-    beyond = needed - one._usual.fixed_bytes - plan.replay.device_peak
+    beyond = needed - one.orders.usual.fixed_bytes - plan.replay.device_peak
     with pytest.raises(InfeasibleBudget) as caught:
         one.tighter(plan, Evidence(needed, 0, None, ()))
     named = caught.value.least
@@ -76,7 +76,7 @@ def test_no_more_is_named_than_the_untouched_step_needs(own_cache: object):
     least = least_bytes()
     budget = int(1.02 * least)
     one = planner(budget, plain=budget + 10)
-    plan = one._within(budget, budget - one._usual.fixed_bytes, 0)
+    plan = one._within(budget, budget - one.orders.usual.fixed_bytes, 0)
     with pytest.raises(InfeasibleBudget) as caught:
         one.tighter(plan, Evidence(2 * budget, 0, None, ()))
     assert caught.value.least == budget + 10
@@ -98,9 +98,9 @@ def test_another_order_is_searched_if_it_may_be_faster(
     one = planner(int(1.2 * least_bytes()))
     plan = one.first()
     assert plan.seconds is not None
-    assert plan.seconds > 1.05 * one._usual.unconstrained
-    assert one._other is not None
-    assert searched == ([one._usual, one._other] if may_beat else [one._usual])
+    assert plan.seconds > 1.05 * one.orders.usual.unconstrained
+    usual, other = one.orders
+    assert searched == ([usual, other] if may_beat else [usual])
 
 
 def test_a_tighter_plan_takes_less_by_what_was_missing(own_cache: object):
@@ -143,7 +143,7 @@ def test_a_budget_that_looks_loose_is_tried_out_before_anything_is_priced(
     own_cache: object, monkeypatch: pytest.MonkeyPatch, plain: float, is_kept: bool
 ):
     monkeypatch.setattr("autotm_jax.priced.estimate_costs", unpriced)
-    budget = planner(2**20)._usual.live_bytes
+    budget = planner(2**20).orders.usual.live_bytes
     one = planner(budget, plain=int(plain * budget))
     if is_kept:
         assert one.first().status is Status.UNTOUCHED
@@ -160,52 +160,6 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_priced(
         planner(64).first()
 
 
-class Packing:
-    """A candidate whose plans are said to take so many bytes and seconds.
-
-    Of what needs 100 bytes it makes the first plan, then one for each room.
-    """
-
-    fixed_bytes, cut_bytes, least_bytes = 10, 10_000, 110
-    problem = types.SimpleNamespace(compute=[1.0])
-
-    def __init__(self, *takes: tuple[int, float]):
-        self.takes = list(takes)
-        self.least = types.SimpleNamespace(objective=100)
-
-    def within(self, limit: int, slack: int, gap: float) -> object:
-        """Something is found for any limit."""
-        return object()
-
-    def plan(self, found: object, budget: None, limit: float, note: str) -> Plan:
-        """The next of its plans."""
-        nbytes, seconds = self.takes.pop(0)
-        return Plan(None, Status.OPTIMAL, device_bytes=nbytes, seconds=seconds)
-
-
-@pytest.mark.parametrize(
-    ("takes", "best"),
-    [
-        # The rooms go up to 110, 120 and 130 bytes beside the 10 that are fixed.
-        ([(110, 9.0), (120, 3.0), (130, 2.9), (140, 2.8)], 1),
-        ([(110, 9.0), (120, 3.0), (130, 2.0), (140, 1.9)], 2),
-        ([(110, 9.0), (120, 8.9), (130, 8.8), (140, 2.0)], 3),
-        ([(110, 9.0), (122, 3.0), (190, 2.0), (190, 2.0)], 1),
-        # What packs badly is all there is, or is too much.
-        ([(110, 9.0), (190, 3.0), (180, 2.0), (180, 2.0)], 0),
-        ([(200, 9.0), (160, 3.0), (150, 4.0), (190, 3.0)], 2),
-        ([(110, 1.1), (125, 1.0)], 0),
-    ],
-)
-def test_min_is_the_fastest_of_what_packs_in_the_room_there_is(
-    takes: list[tuple[int, float]], best: int
-):
-    one = planner(2**20)
-    one.__dict__["_usual"] = Packing(*takes)
-    plan = one._least()
-    assert (plan.device_bytes, plan.seconds) == takes[best]
-
-
 @pytest.mark.parametrize(
     ("budget", "limit", "is_said"),
     [(None, 2**36, False), (2**40, 2**36, True), (2**20, 2**20, False)],
@@ -213,13 +167,11 @@ def test_min_is_the_fastest_of_what_packs_in_the_room_there_is(
 def test_no_more_host_memory_is_planned_than_there_is(
     budget: int | None, limit: int, is_said: bool
 ):
-    one = planner(2**20)
     machine = describe("gh200")
     gpu = Target(dataclasses.replace(machine, host_bytes=2**36))
-    one.request = dataclasses.replace(one.request, target=gpu, host_budget=budget)
+    one = planner(2**20, target=gpu, host_budget=budget)
     assert one.host_limit == limit
     text = f"there is 64.00 GiB of pinned host memory (see {PINNED_CAP})"
     assert one._note() == (text if is_said else "")
     # What more of it would do can be asked.
-    one.request = dataclasses.replace(one.request, host_budget=UNLIMITED)
-    assert one.host_limit == UNLIMITED
+    assert planner(2**20, target=gpu, host_budget=UNLIMITED).host_limit == UNLIMITED

@@ -12,7 +12,7 @@ import pytest
 from autotm_jax.compile import Evidence
 from autotm_jax.errors import InfeasibleBudget
 from autotm_jax.plan import Plan
-from autotm_jax.planning import UNLIMITED
+from autotm_jax.request import UNLIMITED
 from autotm_jax.solve import Status
 from autotm_jax.stateful import StatefulPlanner
 
