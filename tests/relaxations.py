@@ -1,7 +1,7 @@
 """Relaxations of problems, to be solved again."""
 
 from autotm_jax.solve import JointProgram, Problem, SolverOptions
-from autotm_jax.solve.model import Answer
+from autotm_jax.solve.answer import Answer
 from autotm_jax.solve.tightening import Tightening
 
 

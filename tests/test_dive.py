@@ -7,8 +7,8 @@ import pytest
 
 from autotm_jax.solve import SolverOptions, replay
 from autotm_jax.solve import dive as diving
+from autotm_jax.solve.answer import ANYTHING, INFEASIBLE, Answer
 from autotm_jax.solve.dive import dive
-from autotm_jax.solve.model import ANYTHING, INFEASIBLE, Answer
 from autotm_jax.solve.tightening import OPEN
 
 from .problems import hard_problem, limit_between, random_problem

@@ -110,7 +110,7 @@ def test_the_relaxation_is_below_the_optimum_and_falls_with_the_limit(seed: int)
 def test_rows_that_sum_say_what_rows_of_changes_do(
     block: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("autotm_jax.solve.model._BLOCK", block)
+    monkeypatch.setattr("autotm_jax.solve.sparse._BLOCK", block)
     found = 0
     for seed in range(12):
         program = JointProgram(random_problem(seed))

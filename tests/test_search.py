@@ -25,7 +25,8 @@ from autotm_jax.solve import (
     replay,
     uniform,
 )
-from autotm_jax.solve.model import INFEASIBLE, Model
+from autotm_jax.solve.answer import INFEASIBLE
+from autotm_jax.solve.model import Model
 from autotm_jax.solve.search import Search
 from autotm_jax.solve.symmetry import tied
 
@@ -78,7 +79,7 @@ def test_a_rounded_relaxation_says_so(monkeypatch: pytest.MonkeyPatch):
     whole = Model.run
 
     def only_relaxations(model: Model, *args: Any, **kwargs: Any) -> Any:
-        return None if model._is_boolean else whole(model, *args, **kwargs)
+        return None if model.rows.is_boolean else whole(model, *args, **kwargs)
 
     monkeypatch.setattr(Model, "run", only_relaxations)
     free = layers(8)
@@ -295,7 +296,7 @@ def test_simple_policies_are_scored_while_a_program_takes_all_its_time(
     whole = Model.run
 
     def slow(model: Model, limit: Any, options: SolverOptions, *rest: Any) -> Any:
-        if not model._is_boolean:
+        if not model.rows.is_boolean:
             return whole(model, limit, options, *rest)
         time.sleep(options.time_limit)
 
@@ -331,7 +332,7 @@ def test_what_is_found_outside_of_the_columns_does_not_raise_the_bound(
     # A solver that finds no plan at all proves nothing about those of other windows.
     def none(model: Model, *args: Any, **kwargs: Any) -> Any:
         time.sleep(0.05)
-        return INFEASIBLE if model._is_boolean else None
+        return INFEASIBLE if model.rows.is_boolean else None
 
     monkeypatch.setattr(Model, "run", none)
     free = random_problem(seed)

@@ -5,7 +5,7 @@ import pytest
 
 from autotm_jax.solve import model
 from autotm_jax.solve import tightening as tightenings
-from autotm_jax.solve.model import INFEASIBLE
+from autotm_jax.solve.answer import INFEASIBLE
 from autotm_jax.solve.tightening import OPEN
 from autotm_jax.solve.worker import WORKER, Worker
 

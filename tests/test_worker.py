@@ -13,8 +13,8 @@ import pytest
 import scipy.sparse as sp
 
 from autotm_jax.solve import JointProgram, SolverOptions, highs, model
+from autotm_jax.solve.answer import INFEASIBLE
 from autotm_jax.solve.matrices import Matrices
-from autotm_jax.solve.model import INFEASIBLE
 from autotm_jax.solve.worker import WORKER, Process, Worker
 
 from .problems import random_problem

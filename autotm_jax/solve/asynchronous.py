@@ -19,14 +19,15 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from .answer import MS
 from .beside import lay_beside
 from .checker import Replay
 from .columns import Columns
 from .deadline import Deadline
-from .model import MS, Model
 from .one_engine import one_engine
 from .problem import Problem
 from .program import BooleanProgram
+from .rows import Rows
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 from .synchronous import SynchronousProgram
@@ -91,17 +92,17 @@ class AsynchronousProgram(BooleanProgram):
         """A gadget per touch and per segment near one."""
         return TensorGraphs(problem, _REACH)
 
-    def timing(self, model: Model) -> tuple[list[Any], Any]:
+    def timing(self, rows: Rows) -> tuple[list[Any], Any]:
         """Segments and what runs beside them, and the copies that run alone."""
-        problem = model.columns.problem
+        problem = rows.columns.problem
         link, count = problem.link, problem.segments
         y, out, into = (cp.Variable(count) for _ in range(3))
         # Rates are bytes per second of the segment's compute.
         seconds = MS * np.array(problem.compute)
-        rows = [
-            model.runs(out, "out", 1 / link.d2h),
-            model.runs(into, "in", 1 / link.h2d),
-            y >= model.compute(),
+        timed = [
+            rows.runs(out, "out", 1 / link.d2h),
+            rows.runs(into, "in", 1 / link.h2d),
+            y >= rows.compute(),
             y >= cp.multiply(seconds, out + into),
         ]
-        return rows, cp.sum(y) + model.delays()
+        return timed, cp.sum(y) + rows.delays()

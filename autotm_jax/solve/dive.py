@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .answer import ANYTHING, INFEASIBLE, Answer
 from .columns import Columns
 from .deadline import Deadline
-from .model import ANYTHING, INFEASIBLE, Answer
 from .tightening import OPEN, Tightening
 
 

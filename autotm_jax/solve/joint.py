@@ -18,15 +18,16 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 
+from .answer import MS
 from .checker import replay
 from .columns import Columns
 from .deadline import Deadline
 from .improve import descend
-from .model import MS, Model
 from .network import Network
 from .policies import offload_everything
 from .problem import Problem
 from .program import BooleanProgram
+from .rows import Rows
 from .solution import Solution, SolverOptions, Status
 
 
@@ -71,22 +72,22 @@ class JointProgram(BooleanProgram):
         """See `network.py`."""
         return Network(problem)
 
-    def timing(self, model: Model) -> tuple[list[Any], Any]:
+    def timing(self, rows: Rows) -> tuple[list[Any], Any]:
         """Segments, with what runs beside them, and what no compute hides."""
-        problem = model.columns.problem
+        problem = rows.columns.problem
         link, count = problem.link, problem.segments
         times = cp.Variable(count)
         again, out, into = (cp.Variable(count) for _ in range(3))
         # Rates are bytes over the link per second of compute.
         seconds = MS * np.array(problem.compute)
         both = link.d2h * out + link.h2d * into
-        rows = [
-            model.runs(again, "again", MS),
-            model.runs(out, "out", 1 / link.d2h),
-            model.runs(into, "in", 1 / link.h2d),
-            times >= model.compute() + again,
+        timed = [
+            rows.runs(again, "again", MS),
+            rows.runs(out, "out", 1 / link.d2h),
+            rows.runs(into, "in", 1 / link.h2d),
+            times >= rows.compute() + again,
             times >= cp.multiply(seconds, out),
             times >= cp.multiply(seconds, into),
             times >= cp.multiply(seconds, both) / link.duplex,
         ]
-        return rows, cp.sum(times) + model.delays()
+        return timed, cp.sum(times) + rows.delays()

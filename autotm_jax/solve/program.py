@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from .answer import INFEASIBLE, MIB, MS, Answer
 from .checker import Replay, replay
 from .columns import Columns
 from .deadline import Deadline
 from .improve import descend
-from .model import INFEASIBLE, MIB, MS, Answer, Model
+from .model import Model
 from .problem import Problem
+from .rows import Rows
 from .schedule import Pick, Schedule
 from .search import Search
 from .solution import Solution, SolverOptions, Status
@@ -123,7 +125,7 @@ class BooleanProgram(abc.ABC):
         """The networks of the formulation."""
 
     @abc.abstractmethod
-    def timing(self, model: Model) -> tuple[list[Any], Any]:
+    def timing(self, rows: Rows) -> tuple[list[Any], Any]:
         """The rows that define the makespan, and the makespan, in milliseconds."""
 
     def seconds_of(self, schedule: Schedule, replayed: Replay) -> float:

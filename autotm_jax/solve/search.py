@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .answer import ANYTHING, INFEASIBLE, MIB, MS, Answer
 from .checker import replay
 from .deadline import Deadline
 from .dive import dive
-from .model import ANYTHING, INFEASIBLE, MIB, MS, Answer, Model
+from .model import Model
 from .schedule import Schedule
 from .solution import Solution, SolverOptions, Status
 from .starts import Starts

@@ -14,9 +14,9 @@ from typing import Any
 import cvxpy as cp
 
 from .columns import Columns
-from .model import Model
 from .problem import Problem
 from .program import BooleanProgram
+from .rows import Rows
 from .schedule import Stream
 
 
@@ -51,6 +51,6 @@ class StaticProgram(BooleanProgram):
         """Two per tensor."""
         return Places(problem)
 
-    def timing(self, model: Model) -> tuple[list[Any], Any]:
+    def timing(self, rows: Rows) -> tuple[list[Any], Any]:
         """Milliseconds of the segments."""
-        return [], cp.sum(model.compute())
+        return [], cp.sum(rows.compute())

@@ -14,9 +14,9 @@ from typing import Any
 import cvxpy as cp
 
 from .columns import Columns
-from .model import Model
 from .problem import Problem
 from .program import BooleanProgram
+from .rows import Rows
 from .tensorgraph import TensorGraphs
 
 
@@ -27,6 +27,6 @@ class SynchronousProgram(BooleanProgram):
         """A gadget per touch."""
         return TensorGraphs(problem)
 
-    def timing(self, model: Model) -> tuple[list[Any], Any]:
+    def timing(self, rows: Rows) -> tuple[list[Any], Any]:
         """Milliseconds of the segments, and of the copies after each other."""
-        return [], cp.sum(model.compute()) + model.delays()
+        return [], cp.sum(rows.compute()) + rows.delays()

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from .answer import INFEASIBLE, Answer, Posed
 from .highs import UNKNOWN
-from .model import INFEASIBLE, NAMES, NO_SOLUTION, Answer, Posed
+from .model import NAMES, NO_SOLUTION
 from .worker import WORKER
 
 
