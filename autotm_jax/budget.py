@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from typing import Any, Literal
 
@@ -52,16 +53,18 @@ def parse_budget(budget: Budget) -> Budget | Literal["min"]:
     """
     if budget is None or budget == "min":
         return budget
-    if isinstance(budget, float):
-        if math.isnan(budget) or not 0 < budget <= 1:
+    # Numbers of NumPy are as good.
+    if isinstance(budget, numbers.Real) and not isinstance(budget, numbers.Integral):
+        fraction = float(budget)
+        if math.isnan(fraction) or not 0 < fraction <= 1:
             raise BudgetError(
                 f"budget is {budget!r}: a float is a fraction and lies in (0, 1]. "
                 f"{_ADVICE}"
             )
-        return budget
+        return fraction
     nbytes = _size(budget, "budget", _ADVICE)
     if nbytes <= 0:
-        raise BudgetError(f"budget is {budget!r}: it must be more than zero. {_ADVICE}")
+        raise BudgetError(f"budget is {budget!r}: it must be a byte or more. {_ADVICE}")
     return nbytes
 
 
@@ -91,8 +94,8 @@ def parse_host_budget(budget: int | str | None) -> int | None:
 
 
 def _size(given: Any, name: str, advice: str) -> int:
-    if isinstance(given, int) and not isinstance(given, bool):
-        return given
+    if isinstance(given, numbers.Integral) and not isinstance(given, bool):
+        return int(given)
     if not isinstance(given, str):
         kind = type(given).__name__
         raise BudgetError(f"{name} is {given!r}, a {kind}. {advice}")

@@ -2,6 +2,7 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,13 +70,20 @@ def test_fractions_are_taken_as_they_are(part: float):
     assert parse_budget(part) == part
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint64])
+def test_bytes_and_fractions_may_be_numbers_of_numpy(kind: type):
+    assert parse_budget(kind(2**20)) == parse_host_budget(kind(2**20)) == 2**20
+    assert type(parse_budget(kind(2**20))) is int
+    assert parse_budget(np.float32(0.5)) == parse_budget(np.float64(0.5)) == 0.5
+
+
 ADVICE = (
     'Give bytes as an int, a size as "6GiB" or "500 MB", a fraction of what plain '
     'jax.jit needs as a float in (0, 1], "min", or None for what the device has.'
 )
 NO_SIZE = "budget is {!r}, which is not a size."
 NO_FRACTION = "budget is {!r}: a float is a fraction and lies in (0, 1]."
-NOT_POSITIVE = "budget is {!r}: it must be more than zero."
+NOT_POSITIVE = "budget is {!r}: it must be a byte or more."
 
 
 @pytest.mark.parametrize(
@@ -97,6 +105,9 @@ NOT_POSITIVE = "budget is {!r}: it must be more than zero."
         ("0", NOT_POSITIVE),
         ("0GiB", NOT_POSITIVE),
         ("0.2B", NOT_POSITIVE),
+        ("0.6", NOT_POSITIVE),
+        (np.int64(0), NOT_POSITIVE),
+        (np.float32(1.5), NO_FRACTION),
         (0, NOT_POSITIVE),
         (-1, NOT_POSITIVE),
         (-(2**40), NOT_POSITIVE),
