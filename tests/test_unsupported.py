@@ -89,7 +89,7 @@ def test_a_step_that_jax_traces_anew(monkeypatch: pytest.MonkeyPatch, changes: i
     precisions = "high", "highest", "default", "float32", "tensorfloat32", "bfloat16"
     every = itertools.product(("warn", "raise", "allow"), precisions)
     settings = itertools.islice(every, changes)
-    module = sys.modules["autotm_jax.step"]
+    module = sys.modules["autotm_jax.planned"]
     emit = module.emit
 
     def changing(*args: Any) -> Any:
@@ -123,7 +123,7 @@ def test_a_plan_that_does_not_compile_is_given_up(monkeypatch: pytest.MonkeyPatc
     def broken(*_: Any) -> Any:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(sys.modules["autotm_jax.step"], "emit", broken)
+    monkeypatch.setattr(sys.modules["autotm_jax.planned"], "emit", broken)
     args = chain_arguments()
     step = min_jit(chain_step)
     with pytest.warns(AutoTMWarning, match="runs as jax.jit would.*no such thing"):

@@ -120,7 +120,7 @@ def test_an_executable_without_the_planned_copies():
 def test_a_step_whose_plan_is_not_realised_is_not_returned(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    module = sys.modules["autotm_jax.step"]
+    module = sys.modules["autotm_jax.planned"]
     args = chain_arguments(layers=4, width=256, batch=4096)
     step = autotm.jit(moving_step, budget="min", target="h100-sxm")
 
