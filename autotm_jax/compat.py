@@ -24,6 +24,15 @@ READS_WRONG_SLICES = jaxlib.version.__version_info__ < (0, 11, 1)
 # which the text of an executable does not have.
 DUMPS_SHORT_TUPLES = jaxlib.version.__version_info__ >= (0, 11)
 
+# JAX 0.10.2, for a GPU that is not here: of some matmuls that Triton is to write, XLA
+# finds no tiles without trying them out (jax-ml/jax#34010). That of JAX 0.12 does.
+_NO_TILES = "Couldn't find output tile sizes"
+
+
+def lacks_tiles(error: BaseException) -> bool:
+    """Whether XLA could not compile a step because Triton was to write a matmul."""
+    return _NO_TILES in str(error)
+
 
 def constants_of(closed: Any) -> tuple[Sequence[Any], Sequence[Any]]:
     """The constant variables of a closed jaxpr and the arrays bound to them."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from .compile import compile_not_to_run
+from .compile import WITHOUT_TRITON, compile_not_to_run
 from .trace import Flat, Shardings, large_values, shardings_of, with_all_values
 
 
@@ -60,9 +60,14 @@ class Division:
         options = {k: v for k, v in self._options.items() if k not in _DROPPED}
         jitted = jax.jit(with_values, keep_unused=True, **options)
         lowered = jitted.lower(*self._args, **self._kwargs)
-        compiled = lowered.compile() if self._to_run else compile_not_to_run(lowered)
+        compiled = lowered.compile() if self._to_run else _compiled(lowered)
         _, found = compiled.output_shardings
         return shardings_of(flat, values, found)
+
+
+def _compiled(lowered: Any) -> Any:
+    # Who writes matmuls does not matter, and for some XLA cannot use Triton.
+    return compile_not_to_run(lowered, WITHOUT_TRITON)
 
 
 def _abstract(leaf: Any) -> Any:

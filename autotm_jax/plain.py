@@ -33,7 +33,8 @@ class Plain:
     @functools.cached_property
     def _key(self) -> str:
         device = self._target.config or jax.local_devices()[0].device_kind
-        options = compiler_options(self._target.machine.platform, moves=False)
+        platform, uses_triton = self._target.machine.platform, self._target.uses_triton
+        options = compiler_options(platform, False, uses_triton)
         versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
         flags = os.environ.get("XLA_FLAGS", "")
         return cache.cache_key(*self._step, device, options, *versions, flags)

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from . import compat
 from .applied import AppliedPlanner
 from .arguments import Arguments
 from .budget import Budget
@@ -76,7 +77,7 @@ class PlannedFunction:
         self._untouched_jits: dict[int, Any] = {}
         # What XLA assigned to steps as they are, for a device that is not here.
         self._uncoded: dict[int, Any] = {}
-        self._has_noted_moves = False
+        self._has_noted_moves, self._uses_triton = False, True
         self._lock, self._planner = threading.RLock(), 0
 
     @contextlib.contextmanager
@@ -107,6 +108,8 @@ class PlannedFunction:
     def _request(self) -> Request:
         given, budget, host_budget, measure, solver, formulation = self._given
         target = find_target(given)
+        if not self._uses_triton:
+            target = dataclasses.replace(target, uses_triton=False)
         if measure is None:
             is_alone = target.is_present and jax.process_count() == 1
             measure = is_alone and config.measure
@@ -116,7 +119,8 @@ class PlannedFunction:
         # A jit that has never traced anything: every signature asks for its plan.
         dropped = OPTIONS if self._divides else ()
         options = {k: v for k, v in self._jit_options.items() if k not in dropped}
-        ours = compiler_options(request.target.machine.platform, moves)
+        target = request.target
+        ours = compiler_options(target.machine.platform, moves, target.uses_triton)
         if ours:
             given = dict(options.get("compiler_options") or {})
             options["compiler_options"] = {**ours, **given}
@@ -227,6 +231,8 @@ class PlannedFunction:
         except AutoTMError:
             raise
         except Exception as error:  # noqa: BLE001 - the step has to run whatever fails
+            if self._leaves_triton(request, error):
+                return self._first_plan(traced, self._request(), args, kwargs)
             return None, self._give_up(f"{type(error).__name__}: {error}")
 
     def _plain_bytes(
@@ -254,6 +260,29 @@ class PlannedFunction:
                 self._entries[key] = before
         self._untouched_jits[key] = jitted
         return device_bytes(compiled)
+
+    def _leaves_triton(self, request: Request, error: Exception) -> bool:
+        """Whether what failed is planned again, without matmuls by Triton."""
+        target = request.target
+        if target.is_present or not target.uses_triton or not compat.lacks_tiles(error):
+            return False
+        warn(
+            f"JAX {compat.JAX_VERSION} cannot compile a matmul of "
+            f"{getattr(self._fun, '__name__', 'the step')} for {target.machine.name} "
+            "as it would where that is: Triton would write it, and tries out tiles for "
+            "that. So it is compiled without Triton, which takes a few percent more or "
+            "less memory than with it. JAX 0.12 has no need to."
+        )
+        self._forget()
+        self._uses_triton = False
+        return True
+
+    def _forget(self) -> None:
+        """Forgets every plan and executable."""
+        self._planned, self._divides = unplanned, False
+        self._entries.clear()
+        self._untouched_jits.clear()
+        self._uncoded.clear()
 
     def _give_up(self, reason: str) -> Plan:
         warn(

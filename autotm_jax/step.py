@@ -180,10 +180,7 @@ class Step(PlannedFunction):
         with self._lock:
             jitted: Any = self._plain
             jitted.clear_cache()
-            self._planned, self._divides = unplanned, False
-            self._entries.clear()
-            self._untouched_jits.clear()
-            self._uncoded.clear()
+            self._forget()
 
     def _prepared(
         self, args: Any, kwargs: Any, use: Use = Use.LOWER
@@ -216,6 +213,7 @@ class Step(PlannedFunction):
             traced = self._trace(*typed)
             key = id(traced.jaxpr)
             entry = self._entry(traced, request, *typed)
+            request = self._request()  # planning may have found it to do without Triton
             if entry.is_final and self._planned is not unplanned:
                 given = self._delivered(entry, entry.plan, args, kwargs)
                 if use.runs:
@@ -252,7 +250,11 @@ class Step(PlannedFunction):
                     self._entries[key] = entry
                     self._planned = self._new_jit(request)
                     is_ours = isinstance(error, AutoTMError)
-                    if is_ours or plan.is_untouched or not isinstance(error, Exception):
+                    if is_ours or not isinstance(error, Exception):
+                        raise
+                    if self._leaves_triton(request, error):
+                        return self._realise_traced(args, kwargs, use)
+                    if plan.is_untouched:
                         raise
                     # The step itself was traced before: it is the plan that JAX or
                     # XLA does not take, so the step runs without it.

@@ -17,6 +17,7 @@ from .memory import (
 from .memory import (
     temp_bytes as temp_bytes,
 )
+from .options import WITHOUT_TRITON as WITHOUT_TRITON
 from .options import compile_not_to_run as compile_not_to_run
 from .options import compiler_options as compiler_options
 from .verify import Evidence as Evidence

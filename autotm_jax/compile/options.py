@@ -37,12 +37,17 @@ _COPIES_AT_A_TIME = {"xla_gpu_experimental_parallel_async_compute_limit": "1024"
 _MATMULS = Path(__file__).with_name("matmuls.txtpb")
 _BEGIN_IN_TIME = {"xla_gpu_experimental_matmul_perf_table_path": str(_MATMULS)}
 
+# Where XLA cannot have Triton write them, all matmuls are cuBLAS's.
+WITHOUT_TRITON = {"xla_gpu_enable_triton_gemm": False}
+
 # XLA (that of JAX 0.12 does so) looks for the fastest code of each fusion. That is half
 # of the time that it takes, and changes no buffer.
 _NOT_TO_RUN = {"xla_gpu_experimental_enable_fusion_autotuner": False}
 
 
-def compiler_options(platform: str, moves: bool = True) -> dict[str, str | bool]:
+def compiler_options(
+    platform: str, moves: bool = True, uses_triton: bool = True
+) -> dict[str, str | bool]:
     """XLA's options for a planned step.
 
     **Arguments:**
@@ -50,6 +55,7 @@ def compiler_options(platform: str, moves: bool = True) -> dict[str, str | bool]
     - `platform`: `Machine.platform` of the target.
     - `moves`: whether it may copy between the memories. What is known not to, is
         scheduled by XLA's own estimates.
+    - `uses_triton`: whether XLA may have Triton write matmuls.
 
     **Returns:**
 
@@ -63,8 +69,9 @@ def compiler_options(platform: str, moves: bool = True) -> dict[str, str | bool]
         return {"xla_disable_hlo_passes": disabled}
     if compat.READS_WRONG_SLICES:
         disabled = f"{disabled},{_WRONG_SLICES}"
-    in_time = _BEGIN_IN_TIME if moves else {}
-    return {"xla_disable_hlo_passes": disabled, **_COPIES_AT_A_TIME, **in_time}
+    more = {**_COPIES_AT_A_TIME, **(_BEGIN_IN_TIME if moves else {})}
+    without = {} if uses_triton else WITHOUT_TRITON
+    return {"xla_disable_hlo_passes": disabled, **more, **without}
 
 
 def compile_not_to_run(lowered: Any, options: Mapping[str, Any] | None = None) -> Any:

@@ -29,11 +29,13 @@ class Target:
         `GpuTargetConfigProto`); `None` if the device is here.
     - `topology`: how many absent devices there are: slices, hosts in each, and devices
         of each host.
+    - `uses_triton`: whether XLA may have Triton write matmuls.
     """
 
     machine: Machine
     config: str | None = None
     topology: str = _ALONE
+    uses_triton: bool = True
 
     @property
     def is_present(self) -> bool:
@@ -69,7 +71,7 @@ class Target:
             raise TargetError("The memory of a present device cannot be changed.")
         config = _MEMORY_SIZE.sub(f"device_memory_size: {nbytes}", self.config)
         machine = dataclasses.replace(self.machine, device_bytes=nbytes)
-        return Target(machine, config, self.topology)
+        return dataclasses.replace(self, machine=machine, config=config)
 
     def place(self, tree: Any, on_mesh: bool = False) -> Any:
         """Abstract values of a pytree of arrays, placed on the target.

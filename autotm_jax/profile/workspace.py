@@ -228,7 +228,7 @@ def _key(program: Program, probe: Probe, target: Target) -> str:
     pattern += [(place[r], place[a]) for r, a in _in_place(program, probe)]
     jax_versions = (compat.JAX_VERSION, compat.JAXLIB_VERSION)
     versions = (*jax_versions, _HARNESS, os.environ.get("XLA_FLAGS", ""))
-    parts = (fragment.signature, pattern, _device(target))
+    parts = (fragment.signature, pattern, _device(target), target.uses_triton)
     return local + cache.cache_key(*parts, *versions)
 
 
@@ -329,13 +329,16 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
             [abstract(v) for v in others],
             [abstract(v, ()) for v in tensors],
         )
-        options = compiler_options(target.machine.platform)
+        platform, uses_triton = target.machine.platform, target.uses_triton
+        options = compiler_options(platform, uses_triton=uses_triton)
         if target.machine.platform == "cuda":
             assigned = assign(lowered, options, target.is_present)
             executable, lifetimes = assigned.executable, assigned.lifetimes
         else:
             executable, lifetimes = lowered.compile(options), None
-    except Exception as error:  # noqa: BLE001 - an effect, a mesh, a missing library
+    except Exception as error:  # an effect, a mesh, a missing library
+        if target.uses_triton and compat.lacks_tiles(error):
+            raise  # nor does the step
         text = str(error).strip().partition("\n")[0][:200].rstrip(".")
         return f"it does not compile ({type(error).__name__}: {text})"
     size = [v.nbytes for v in program.values]
