@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import numbers
 import re
 from typing import Any, Literal
+
+import numpy as np
 
 from .errors import BudgetError
 
@@ -53,8 +54,7 @@ def parse_budget(budget: Budget) -> Budget | Literal["min"]:
     """
     if budget is None or budget == "min":
         return budget
-    # Numbers of NumPy are as good.
-    if isinstance(budget, numbers.Real) and not isinstance(budget, numbers.Integral):
+    if isinstance(budget, float | np.floating):
         fraction = float(budget)
         if math.isnan(fraction) or not 0 < fraction <= 1:
             raise BudgetError(
@@ -94,7 +94,7 @@ def parse_host_budget(budget: int | str | None) -> int | None:
 
 
 def _size(given: Any, name: str, advice: str) -> int:
-    if isinstance(given, numbers.Integral) and not isinstance(given, bool):
+    if isinstance(given, int | np.integer) and not isinstance(given, bool):
         return int(given)
     if not isinstance(given, str):
         kind = type(given).__name__

@@ -20,7 +20,7 @@ from . import compat
 from .applied import AppliedPlanner
 from .arguments import Arguments
 from .budget import Budget
-from .compile import assign, compiler_options, device_bytes
+from .compile import WITHOUT_TRITON, assign, compiler_options, device_bytes
 from .config import LOGGER, config
 from .emit import emit
 from .errors import AutoTMError, warn
@@ -262,16 +262,22 @@ class PlannedFunction:
         return device_bytes(compiled)
 
     def _leaves_triton(self, request: Request, error: Exception) -> bool:
-        """Whether what failed is planned again, without matmuls by Triton."""
+        """Whether what failed is planned again, without matmuls by Triton.
+
+        With it all other signatures are, as they are compiled with the same options.
+        """
         target = request.target
         if target.is_present or not target.uses_triton or not compat.lacks_tiles(error):
             return False
+        given = self._jit_options.get("compiler_options") or {}
+        if any(option in given for option in WITHOUT_TRITON):
+            return False  # it is up to the user
         warn(
             f"JAX {compat.JAX_VERSION} cannot compile a matmul of "
             f"{getattr(self._fun, '__name__', 'the step')} for {target.machine.name} "
             "as it would where that is: Triton would write it, and tries out tiles for "
-            "that. So it is compiled without Triton, which takes a few percent more or "
-            "less memory than with it. JAX 0.12 has no need to."
+            "that. So it is compiled without Triton, which takes somewhat more or less "
+            "memory than with it. JAX 0.12 has no need to."
         )
         self._forget()
         self._uses_triton = False

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from . import compat
 from .budget import format_bytes
 from .compile import Evidence
 from .errors import InfeasibleBudget
@@ -98,9 +97,7 @@ class StatefulPlanner:
             other = moving.first()
         except InfeasibleBudget:
             return plan
-        except Exception as error:  # there is a plan
-            if compat.lacks_tiles(error):
-                raise  # all of it is planned again
+        except Exception as error:  # noqa: BLE001 - there is a plan
             note = "the state stays on the device, as planning its moves failed"
             return _with_note(plan, f"{note}: {type(error).__name__}: {error}")
         if other.seconds is None or _PAYS * other.seconds >= plan.seconds:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .budget import Budget, format_bytes
 from .errors import InfeasibleBudget
 from .jit import jit
@@ -156,7 +158,8 @@ def sweep(
 
 
 def _name(budget: Budget) -> str:
-    return format_bytes(budget) if isinstance(budget, int) else str(budget)
+    is_bytes = isinstance(budget, int | np.integer)
+    return format_bytes(int(budget)) if is_bytes else str(budget)
 
 
 def _planned(step: Any, args: Sequence[Any], name: str) -> Point:

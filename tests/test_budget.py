@@ -1,5 +1,6 @@
 import math
 import re
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,7 @@ NOT_POSITIVE = "budget is {!r}: it must be a byte or more."
         ((6, "GiB"), "budget is {!r}, a tuple."),
         (b"6GiB", "budget is {!r}, a bytes."),
         (6j, "budget is {!r}, a complex."),
+        (Fraction(1, 2), "budget is {!r}, a Fraction."),
         ({}, "budget is {!r}, a dict."),
     ],
 )

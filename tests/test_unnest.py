@@ -223,3 +223,17 @@ def test_many_copies_are_in_order_at_once(layers: int, is_limited: bool):
     for (a, b), (c, d) in itertools.permutations(windows, 2):
         assert not a < c < b or b - a <= d - c
     assert unnest(free, found) == found
+
+
+def test_of_many_copies_none_are_put_in_a_row(monkeypatch: pytest.MonkeyPatch):
+    sizes = (40, 0), (80, 1), (40, 5), (40, 9), (40, 11)
+    values = [Tensor(i, size, (at, 23)) for i, (size, at) in enumerate(sizes)]
+    stores = Store(0, 0, 5), Store(1, 1, 10), Store(2, 5, 9), Store(3, 9, 14)
+    fetches = tuple(Fetch(i, 23, 23) for i in range(5))
+    nested = Schedule((*stores, Store(4, 11, 16)), fetches)
+    link = Link(20.0, 1e9, 1e9, 0.0)
+    free = dataclasses.replace(problem(values, 24), compute=(1.0,) * 24, link=link)
+    few = unnest(free, nested)
+    monkeypatch.setattr("autotm_jax.solve.unnest._MOST_QUEUED", 9)
+    many = unnest(free, nested)
+    assert replay(free, few).makespan < replay(free, many).makespan

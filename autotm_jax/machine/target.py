@@ -29,7 +29,7 @@ class Target:
         `GpuTargetConfigProto`); `None` if the device is here.
     - `topology`: how many absent devices there are: slices, hosts in each, and devices
         of each host.
-    - `uses_triton`: whether XLA may have Triton write matmuls.
+    - `uses_triton`: whether XLA may have Triton write matmuls for an absent device.
     """
 
     machine: Machine

@@ -336,9 +336,10 @@ def _compile(program: Program, probe: Probe, target: Target) -> Workspace | str:
             executable, lifetimes = assigned.executable, assigned.lifetimes
         else:
             executable, lifetimes = lowered.compile(options), None
-    except Exception as error:  # an effect, a mesh, a missing library
+    except Exception as error:  # noqa: BLE001 - an effect, a mesh, a missing library
         if target.uses_triton and compat.lacks_tiles(error):
-            raise  # nor does the step
+            without = dataclasses.replace(target, uses_triton=False)
+            return _compile(program, probe, without)
         text = str(error).strip().partition("\n")[0][:200].rstrip(".")
         return f"it does not compile ({type(error).__name__}: {text})"
     size = [v.nbytes for v in program.values]

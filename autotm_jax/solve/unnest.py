@@ -27,6 +27,10 @@ _FREE = 1e-6
 # At how many segments one copy may end and another begin, of those between.
 _HANDOVERS = 8
 
+# Of so many copies, those behind one another are not put in a row: that takes a look at
+# all the others for each.
+_MOST_QUEUED = 100
+
 # What begins later may then begin beside a longer one.
 _PASSES = 4
 
@@ -61,7 +65,8 @@ def unnest(problem: Problem, schedule: Schedule) -> Schedule:
     be.
     """
     ways: list[_Unnesting] = []
-    for options in (_shortened, _in_turn, _queued):
+    few = len(schedule.stores) + len(schedule.fetches) <= _MOST_QUEUED
+    for options in (_shortened, _in_turn, *([_queued] if few else [])):
         way = _Unnesting(problem, schedule)
         way.run(options)
         way.settle()
