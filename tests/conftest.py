@@ -1,9 +1,11 @@
 """Every test runs on the CPU, with a cache of its own that starts out empty."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
+import warnings
 
 import pytest
 from hypothesis import settings
@@ -32,3 +34,27 @@ def own_cache(tmp_path, monkeypatch):
     directory = tmp_path / "cache"
     monkeypatch.setenv("AUTOTM_JAX_CACHE", str(directory))
     return directory
+
+
+@contextlib.contextmanager
+def _warnings(action):
+    # Imported once the environment is what it is to be.
+    from autotm_jax import AutoTMWarning  # noqa: PLC0415
+
+    with warnings.catch_warnings():
+        warnings.simplefilter(action, AutoTMWarning)
+        yield
+
+
+@pytest.fixture
+def quiet():
+    """What a CPU says about budgets, and everything else but errors, is silenced."""
+    with _warnings("ignore"):
+        yield
+
+
+@pytest.fixture
+def strict():
+    """A step that cannot be planned is an error."""
+    with _warnings("error"):
+        yield

@@ -108,7 +108,9 @@ def test_an_asynchronous_search_without_an_answer_begins_with_the_synchronous_pl
 
     def only_small(model: Model, *args: Any, **kwargs: Any) -> Any:
         return (
-            None if len(model.columns.edges) == reach else whole(model, *args, **kwargs)
+            None
+            if len(model.rows.columns.edges) == reach
+            else whole(model, *args, **kwargs)
         )
 
     synchronous = PROGRAMS[Formulation.SYNCHRONOUS](free).fastest(limit, EXACT)

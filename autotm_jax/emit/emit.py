@@ -190,7 +190,8 @@ class _Emission:
         start = [self._typed(c.initial, c.before) for c in loop.carries]
         anchor = self._anchor(initial)
         buffers = stacks.buffers(anchor, self._read)
-        nothing = [filled(self.program.values[v].aval, anchor) for v in late]
+        values = [self.program.values[v] for v in late]
+        nothing = [held(filled(v.aval, anchor), v.sharding) for v in values]
         state = start, buffers, first_slices, nothing
         unroll = 1 if moved or ahead else loop.unroll
         constants = [self._read(c) for c in loop.constants]
