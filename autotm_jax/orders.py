@@ -34,13 +34,8 @@ class Orders:
 
     **Arguments:**
 
-    - `closed`: the closed jaxpr of the step.
-    - `donated`: per flat argument, whether it is donated.
-    - `request`: what was asked for.
-    - `carried`: by the number of an argument, that of the result which takes its place
-        in the next call.
-    - `divide`: for a step on a mesh, asks XLA how its values are divided.
-    - `is_shared`: whether it is planned for devices of several processes.
+    - `closed`, `donated`, `request`, `carried`, `divide`, `is_shared`: as a `Planner`
+        takes them.
     """
 
     def __init__(

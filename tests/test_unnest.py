@@ -9,6 +9,7 @@ from autotm_jax.solve import (
     Fetch,
     JointProgram,
     Link,
+    Problem,
     Schedule,
     SolverOptions,
     Store,
@@ -104,7 +105,8 @@ def test_a_store_ends_later_if_there_is_room():
     assert replay(full, found).makespan < replay(full, nested).makespan
 
 
-def test_all_behind_it_begin_one_after_another_where_two_in_turn_are_too_slow():
+def overlapping() -> tuple[Problem, Schedule]:
+    """Five stores, of which the second is around the third."""
     sizes = (40, 0), (80, 1), (40, 5), (40, 9), (40, 11)
     values = [Tensor(i, size, (at, 23)) for i, (size, at) in enumerate(sizes)]
     stores = Store(0, 0, 5), Store(1, 1, 10), Store(2, 5, 9), Store(3, 9, 14)
@@ -112,6 +114,11 @@ def test_all_behind_it_begin_one_after_another_where_two_in_turn_are_too_slow():
     nested = Schedule((*stores, Store(4, 11, 16)), fetches)
     link = Link(20.0, 1e9, 1e9, 0.0)
     free = dataclasses.replace(problem(values, 24), compute=(1.0,) * 24, link=link)
+    return free, nested
+
+
+def test_all_behind_it_begin_one_after_another_where_two_in_turn_are_too_slow():
+    free, nested = overlapping()
     assert not replay(free, nested).faults
     found = unnest(free, nested)
     windows = [store.window for store in found.stores]
@@ -226,13 +233,7 @@ def test_many_copies_are_in_order_at_once(layers: int, is_limited: bool):
 
 
 def test_of_many_copies_none_are_put_in_a_row(monkeypatch: pytest.MonkeyPatch):
-    sizes = (40, 0), (80, 1), (40, 5), (40, 9), (40, 11)
-    values = [Tensor(i, size, (at, 23)) for i, (size, at) in enumerate(sizes)]
-    stores = Store(0, 0, 5), Store(1, 1, 10), Store(2, 5, 9), Store(3, 9, 14)
-    fetches = tuple(Fetch(i, 23, 23) for i in range(5))
-    nested = Schedule((*stores, Store(4, 11, 16)), fetches)
-    link = Link(20.0, 1e9, 1e9, 0.0)
-    free = dataclasses.replace(problem(values, 24), compute=(1.0,) * 24, link=link)
+    free, nested = overlapping()
     few = unnest(free, nested)
     monkeypatch.setattr("autotm_jax.solve.unnest._MOST_QUEUED", 9)
     many = unnest(free, nested)
