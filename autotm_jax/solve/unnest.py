@@ -27,9 +27,10 @@ _FREE = 1e-6
 # At how many segments one copy may end and another begin, of those between.
 _HANDOVERS = 8
 
-# Of so many copies, those behind one another are not put in a row: that takes a look at
-# all the others for each.
-_MOST_QUEUED = 100
+# Of more copies than these, those behind one another are not put in a row: it takes a
+# look at all the others for each, and where nearly all is copied, buffers that are left
+# later pack otherwise than predicted.
+_MOST_QUEUED = 32
 
 # What begins later may then begin beside a longer one.
 _PASSES = 4
