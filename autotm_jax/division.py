@@ -60,14 +60,13 @@ class Division:
         options = {k: v for k, v in self._options.items() if k not in _DROPPED}
         jitted = jax.jit(with_values, keep_unused=True, **options)
         lowered = jitted.lower(*self._args, **self._kwargs)
-        compiled = lowered.compile() if self._to_run else _compiled(lowered)
+        if self._to_run:
+            compiled = lowered.compile()
+        else:
+            # Who writes matmuls says nothing here, and Triton cannot write some.
+            compiled = compile_not_to_run(lowered, WITHOUT_TRITON)
         _, found = compiled.output_shardings
         return shardings_of(flat, values, found)
-
-
-def _compiled(lowered: Any) -> Any:
-    # Who writes matmuls does not matter, and for some XLA cannot use Triton.
-    return compile_not_to_run(lowered, WITHOUT_TRITON)
 
 
 def _abstract(leaf: Any) -> Any:

@@ -30,11 +30,13 @@ def exact(matrix: sp.csr_array) -> sp.csr_array:
 
 
 def ones_at(entries: list[tuple[int, int]], shape: tuple[int, int]) -> sp.csr_array:
+    """A matrix of zeros, with ones at rows and columns."""
     return matrix_of([(row, column, 1.0) for row, column in entries], shape)
 
 
 def matrix_of(
     entries: list[tuple[int, int, float]], shape: tuple[int, int]
 ) -> sp.csr_array:
+    """A matrix of zeros, with values at rows and columns; those of one place add up."""
     row, column, value = zip(*entries, strict=True) if entries else ((), (), ())
     return sp.csr_array((value, (row, column)), shape=shape)
