@@ -104,7 +104,7 @@ class Orders:
         is_known = looks_inside and self._divide is None
         choose = self._inside if is_known else None
         step = self._closed, self._donated, order, self._sees_loops
-        rest = parts, self._carried, choose, self._divide
+        rest = parts, self._carried, choose, self._divide, self._platform
         return self._priced(build_program(*step, *rest))
 
     def in_parts(
@@ -154,8 +154,15 @@ class Orders:
         """What a branch of a conditional is as a step of its own."""
         donated = [False] * len(closed.jaxpr.invars)
         order, loops = Order.AS_TRACED, self._sees_loops
-        program = build_program(closed, donated, order, loops, choose=self._inside)
+        inside, platform = self._inside, self._platform
+        program = build_program(
+            closed, donated, order, loops, choose=inside, platform=platform
+        )
         return self._priced(program)
+
+    @property
+    def _platform(self) -> str:
+        return self._request.target.platform
 
     @property
     def _sees_loops(self) -> bool:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.extend.backend
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -41,6 +42,17 @@ class Target:
     def is_present(self) -> bool:
         """Whether steps compiled for it can run in this process."""
         return self.config is None
+
+    @property
+    def platform(self) -> str:
+        """JAX's name of what steps are lowered for: `"cuda"`, `"rocm"`, `"cpu"`, ..."""
+        if self.config is not None:
+            return self.machine.platform
+        # Cards of both makers are "gpu" to JAX.
+        backend = jax.extend.backend.get_backend()
+        is_amd = "rocm" in backend.platform_version
+        name = "rocm" if is_amd else "cuda"
+        return name if backend.platform == "gpu" else backend.platform
 
     @property
     def devices(self) -> tuple[Any, ...]:

@@ -4,8 +4,9 @@ Each higher-order primitive that only groups equations (`jit`, `closed_call`,
 `custom_jvp_call`, `custom_vjp_call`) has a rule that names the jaxpr to write out; of
 one with variants, that of the default. A `scan` or a `while` is written out as a loop
 of the flat program, if that is asked for; a `shard_map`, as equations that each run in
-its region. A primitive without a rule (conditionals, custom kernels, whatever comes
-next) stays one equation.
+its region; a conditional on the platform, as what runs on that platform. A primitive
+without a rule (other conditionals, custom kernels, whatever comes next) stays one
+equation.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from .loops import (
     slicing,
     why_whole,
 )
+from .platforms import branch_on
 from .primitives import RESHARDING
 from .regions import Region, region_of
 from .variants import VARIANTS
@@ -107,6 +109,7 @@ def flatten(
     whole: Collection[str] = (),
     loops: bool = False,
     closed_loops: Collection[int] = (),
+    platform: str | None = None,
 ) -> Flat:
     """Writes out the calls of a closed jaxpr and drops equations nobody reads.
 
@@ -116,15 +119,17 @@ def flatten(
     - `whole`: names of primitives that stay one equation, whatever their rule.
     - `loops`: also write out loops.
     - `closed_loops`: but not these, by the `id` of their equations.
+    - `platform`: JAX's name of what the step is lowered for; `None` if that is not
+        known.
 
     **Returns:**
 
     A `Flat`. Equations with effects are kept, in their order.
     """
-    flat = live(_Flattening(whole, loops, closed_loops).run(closed))
+    flat = live(_Flattening(whole, loops, closed_loops, platform).run(closed))
     busy = {each for e in flat.equations for each in path_of(flat.loops, e.loop)}
     if len(busy) < len(flat.loops):  # a loop that computes nothing has no place here
-        return flatten(closed, whole)
+        return flatten(closed, whole, platform=platform)
     return flat
 
 
@@ -141,8 +146,15 @@ def _is_for_one_device(eqn: jex_core.JaxprEqn) -> bool:
 class _Flattening:
     """The values, equations and loops that are written out so far."""
 
-    def __init__(self, whole: Collection[str], opens: bool, closed: Collection[int]):
+    def __init__(
+        self,
+        whole: Collection[str],
+        opens: bool,
+        closed: Collection[int],
+        platform: str | None,
+    ):
         self.whole, self.opens, self.closed = whole, opens, closed
+        self.platform = platform
         self.avals: list[Any] = []
         self.constants: list[tuple[int, Any]] = []
         self.equations: list[FlatEquation] = []
@@ -201,13 +213,13 @@ class _Flattening:
         is_open = self.opens and id(eqn) not in self.closed and self._may_open(eqn)
         if write_loop is not None and is_open and not why_whole(eqn):
             return write_loop(self, eqn, operands, loop)
-        rule = _rules.get(name) if self._may_write_out(name) else None
-        # A context (compute type, XLA metadata) belongs to the whole call.
-        body = None if rule is None or compat.has_context(eqn) else rule(eqn)
-        if body is not None and len(body.jaxpr.invars) == len(operands):
+        body = self._body(eqn)
+        # A conditional has an operand more, which says what runs.
+        inputs = operands[name == "cond" :]
+        if body is not None and len(body.jaxpr.invars) == len(inputs):
             if self.inside is not None:
                 self.inside.calls(eqn, body)
-            return self.write_out(body, operands, loop)
+            return self.write_out(body, inputs, loop)
         if self.inside is not None:
             return self.inside.equation(eqn, operands, loop)
         if name == "shard_map" and name not in self.whole:
@@ -219,6 +231,14 @@ class _Flattening:
         outputs = tuple(self.new(v.aval) for v in eqn.outvars)
         self.equations.append(FlatEquation(eqn, tuple(operands), outputs, loop))
         return outputs
+
+    def _body(self, eqn: jex_core.JaxprEqn) -> Any | None:
+        """The closed jaxpr to write out for an equation, if any."""
+        # A context (compute type, XLA metadata) belongs to the whole call.
+        if not self._may_write_out(eqn.primitive.name) or compat.has_context(eqn):
+            return None
+        rule = _rules.get(eqn.primitive.name)
+        return branch_on(self.platform, eqn) if rule is None else rule(eqn)
 
     def _may_open(self, eqn: jex_core.JaxprEqn) -> bool:
         # Whether a `while` in a region goes on, each device decides for itself.

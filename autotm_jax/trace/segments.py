@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import compat
@@ -40,6 +40,7 @@ def build_program(
     carried: Mapping[int, int] | None = None,
     choose: Chooser | None = None,
     divide: Divide | None = None,
+    platform: str | None = None,
 ) -> Program:
     """Turns the jaxpr of a step into a `Program`.
 
@@ -54,16 +55,20 @@ def build_program(
         in the next step.
     - `choose`: how conditionals may run: see `with_choices`.
     - `divide`: for a step on a mesh, asks how its values are divided.
+    - `platform`: as `flatten` takes it.
 
     **Returns:**
 
     A `Program`. Its segments follow this order; each starts at a heavy operation.
     """
-    written_out = divided(flatten(closed, {VARIANTS}, loops), divide)
-    flat = pair_loops(pass_on(written_out))
+
+    def written_out(closed_loops: Collection[int] = ()) -> Flat:
+        flat = flatten(closed, {VARIANTS}, loops, closed_loops, platform)
+        return pair_loops(pass_on(divided(flat, divide)))
+
+    flat = written_out()
     if elsewhere := read_elsewhere(flat):
-        written_out = flatten(closed, {VARIANTS}, loops, elsewhere)
-        flat = pair_loops(pass_on(divided(written_out, divide)))
+        flat = written_out(elsewhere)
     flat = with_choices(hold_where_made(flat), choose)
     flat = select_one_hot(split_loops(flat, parts or {}))
     if order is Order.WEIGHTS_LAST:
