@@ -57,13 +57,54 @@ def test_reading_what_xla_writes():
     assert read_lifetimes(ASSIGNMENT, RANGES) == Lifetimes(
         kernels,
         (
-            Buffer(128, 64, 1, 4, ("product", "both{1}"), born=0, handed=2, dead=4),
+            Buffer(128, 64, 1, 4, ("product", "both{1}"), born=0, handed=1, dead=4),
             Buffer(128, 64, 4, 5, ("later",), born=5, handed=6, dead=6),
             Buffer(0, 128, 3, 6, ("loop{0}",), born=3, handed=7, dead=7),
         ),
-        # Results begin before operands end. Tuples do not count, nor the host.
+        # Results begin before operands end, but for one whose place they take. Tuples
+        # do not count, nor the host.
         (0, 0, 1, 3, 5, 7, 8, 8),
     )
+
+
+def test_of_two_results_the_one_that_ends_first_begins_first():
+    assignment = """BufferAssignment:
+allocation 2: size 256, page 0, preallocated-temp:
+ value: <1 x @0> (size=64,offset=0): f32[16]{0}
+ value: <2 y @0> (size=64,offset=64): f32[16]{0}
+ value: <3 both{0} @0> (size=64,offset=128): f32[16]{0}
+ value: <4 both{1} @0> (size=64,offset=64): f32[16]{0}
+"""
+    ranges = """HloLiveRange (max 4):
+  InstructionSequence:
+    0:x
+    1:y
+    2:both
+    3:one
+    4:other
+  BufferLiveRange:
+    x{}:0-2
+    y{}:1-2
+    both{0}:2-4
+    both{1}:2-3
+"""
+    found = read_lifetimes(assignment, ranges)
+    assert found is not None
+    lives = {b.values: (b.born, b.handed, b.dead) for b in found.buffers}
+    # The ticks: x, y; then both{1} in the place of y, both{0}, and the end of x.
+    assert lives == {
+        ("x",): (0, 5, 5),
+        ("y", "both{1}"): (1, 2, 6),
+        ("both{0}",): (4, 7, 7),
+    }
+    assert found.ticks == (0, 1, 2, 6, 7, 8)
+
+
+def test_what_a_loop_hands_on_begins_before_what_it_is_given_ends():
+    phi = ASSIGNMENT.replace("both{1} @", "both{1} (phi) @")
+    found = read_lifetimes(phi, RANGES)
+    assert found is not None
+    assert found.buffers[0].handed == 2
 
 
 def test_reading_what_it_does_not_write():

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Lifetimes:
     """What happens in the device memory of an executable.
 
     XLA packs what lives longest first, and measures that in *ticks*: every value that
-    begins or ends is one. A kernel's results begin before its operands end, and of each
-    those first that XLA numbers first.
+    begins or ends is one. A kernel's results begin before its operands end, but for an
+    operand that a result takes the place of, which ends right before that begins. Of
+    results those begin first that end first, and may choose a place first; of operands
+    those end first that began first. (XLA: `HeapSimulator::RunComputation`.)
 
     - `kernels`: the names of its instructions, in the order in which they run.
     - `buffers`: of its temporary allocation.
@@ -57,7 +59,7 @@ class Lifetimes:
 _TEMPORARY = re.compile(r"allocation \d+: size \d+,(?: page \d+,)? preallocated-temp:")
 # Tables of what is in a tuple are no buffers that are packed with the rest.
 _VALUE = re.compile(
-    r"value: <(\d+) (\S+)(?: \(phi\))? @\d+> \(size=([1-9]\d*),offset=(\d+)\): (?!\()"
+    r"value: <(\d+) (\S+)( \(phi\))? @\d+> \(size=([1-9]\d*),offset=(\d+)\): (?!\()"
 )
 _KERNEL = re.compile(r"^\s+(\d+):(\S+)$", re.MULTILINE)
 _RANGE = re.compile(r"^\s+(\S+?)(\{[\d,]*\}):(\d+)-(\d+)$", re.MULTILINE)
@@ -74,48 +76,71 @@ def read_lifetimes(assignment: str, ranges: str) -> Lifetimes | None:
 
     `Lifetimes`, or `None` if they are not written as they are known to be.
     """
-    kernels, _, rest = ranges.partition("BufferLiveRange:")
-    order = [name for _, name in _KERNEL.findall(kernels)]
+    sequence, _, rest = ranges.partition("BufferLiveRange:")
+    kernels = tuple(name for _, name in _KERNEL.findall(sequence))
     living: dict[str, tuple[int, int]] = {}
     for name, index, first, last in _RANGE.findall(rest):
         living[name if index == "{}" else name + index] = int(first), int(last) + 1
-    if not order or not living:
+    if not kernels or not living:
         return None
-    places: dict[tuple[int, int], list[tuple[int, int, str]]] = defaultdict(list)
+    places: dict[tuple[int, int], list[str]] = defaultdict(list)
     number: dict[str, int] = {}
+    phis: set[str] = set()
     for block in re.split(r"\n(?=allocation )", assignment):
         if not _TEMPORARY.match(block):
             continue
-        for known, name, nbytes, offset in _VALUE.findall(block):
+        for known, name, phi, nbytes, offset in _VALUE.findall(block):
             if name in living:
-                places[int(offset), int(nbytes)].append((*living[name], name))
+                places[int(offset), int(nbytes)].append(name)
                 number[name] = int(known)
-    lives, ticks = _ticking(living, number)
+                if phi:
+                    phis.add(name)
+    order = sorted(number, key=lambda name: (*living[name], number[name]))
+    rank = {name: i for i, name in enumerate(order)}
+    taken: dict[str, str] = {}
+    for names in places.values():
+        names.sort(key=rank.__getitem__)
+        for before, after in itertools.pairwise(names):
+            # What a loop hands on is in one place from the start.
+            if living[after][0] == living[before][1] - 1 and after not in phis:
+                taken[after] = before
+    lives, ticks = _ticking(living, order, taken)
     buffers = [
         buffer
-        for place, values in places.items()
-        for buffer in _joined(*place, values, lives)
+        for place, names in places.items()
+        for buffer in _joined(*place, [(*living[n], n) for n in names], lives)
     ]
-    return Lifetimes(tuple(order), tuple(buffers), tuple(ticks))
+    return Lifetimes(kernels, tuple(buffers), tuple(ticks))
 
 
 def _ticking(
-    living: Mapping[str, tuple[int, int]], number: Mapping[str, int]
+    living: Mapping[str, tuple[int, int]],
+    order: Sequence[str],
+    taken: Mapping[str, str],
 ) -> tuple[dict[str, tuple[int, int]], list[int]]:
-    """The ticks at which values begin and end, and those before each kernel."""
+    """The ticks at which values begin and end, and those before each kernel.
+
+    In this order do they begin, and end. Given is, too, whose place a value takes.
+    """
     begin: dict[int, list[str]] = defaultdict(list)
     finish: dict[int, list[str]] = defaultdict(list)
-    for name in sorted(number, key=number.__getitem__):
+    gone_before = set(taken.values())
+    for name in order:
         first, end = living[name]
         begin[first].append(name)
-        finish[end - 1].append(name)
-    ticks, born, dead = [0], dict[str, int](), dict[str, int]()
-    passed = itertools.count()
+        if name not in gone_before:
+            finish[end - 1].append(name)
+    born, dead = dict[str, int](), dict[str, int]()
+    ticks, now = [0], itertools.count()
     for kernel in range(max(end for _, end in living.values())):
-        born.update(zip(begin[kernel], passed, strict=False))
-        dead.update(zip(finish[kernel], passed, strict=False))
-        ticks.append(ticks[-1] + len(begin[kernel]) + len(finish[kernel]))
-    return {name: (born[name], dead[name]) for name in number}, ticks
+        for name in begin[kernel]:
+            if name in taken:
+                dead[taken[name]] = next(now)
+            born[name] = next(now)
+        for name in finish[kernel]:
+            dead[name] = next(now)
+        ticks.append(len(born) + len(dead))
+    return {name: (born[name], dead[name]) for name in order}, ticks
 
 
 def _joined(
