@@ -34,6 +34,8 @@ class Timeline:
         place.
     - `read`: `(operand, end)` of operands that others read later: `end` is when they
         are not read here any more.
+    - `rivals`: `(result, other)`, where the result takes an operand's place and the
+        same kernel makes the other, which is as large and might take it instead.
     """
 
     ticks: tuple[int, ...] = (1,)
@@ -42,6 +44,7 @@ class Timeline:
     dying: tuple[tuple[int, int, int], ...] = ()
     replaced: tuple[tuple[int, int, int], ...] = ()
     read: tuple[tuple[int, int], ...] = ()
+    rivals: tuple[tuple[int, int], ...] = ()
 
     @property
     def moments(self) -> int:
@@ -56,6 +59,7 @@ class Timeline:
             dying=tuple((reads[i], *when) for i, *when in self.dying),
             replaced=tuple((reads[i], writes[j], at) for i, j, at in self.replaced),
             read=tuple((reads[i], end) for i, end in self.read),
+            rivals=tuple((writes[i], writes[j]) for i, j in self.rivals),
         )
 
     @staticmethod
@@ -71,9 +75,11 @@ class Timeline:
             tuple((int(a), int(b), int(c)) for a, b, c in entry[key])
             for key in ("made", "dying", "replaced")
         )
-        read = tuple((int(a), int(b)) for a, b in entry["read"])
+        read, rivals = (
+            tuple((int(a), int(b)) for a, b in entry[key]) for key in ("read", "rivals")
+        )
         ticks = tuple(int(n) for n in entry["ticks"])
-        return Timeline(ticks, own, made, dying, replaced, read)
+        return Timeline(ticks, own, made, dying, replaced, read, rivals)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Span:
     - `nbytes`: its size.
     - `first`, `handed`, `end`: in ticks, when it is taken, handed over, given back.
     - `operand`, `result`: positions of those that are in it.
+    - `maker`: what makes the result, if it is known.
     """
 
     nbytes: int
@@ -91,6 +98,7 @@ class Span:
     end: int
     operand: int | None = None
     result: int | None = None
+    maker: str | None = None
 
 
 # A buffer below this part of all of them together does not decide how they pack.
@@ -138,6 +146,14 @@ def timeline_of(
             replaced.append((span.operand, span.result, handed))
         else:
             dying.append((span.operand, handed, dead))
+    taking = {result for _, result, _ in replaced}
+    placed = {result for result, *_ in made}
+    rivals = [
+        (a.result, b.result)
+        for a, b in itertools.permutations(spans, 2)
+        if a.result in taking and b.result in placed
+        if a.maker == b.maker is not None and a.nbytes == b.nbytes
+    ]
     return Timeline(
         tuple(b - a for a, b in itertools.pairwise(cuts)) or (0,),
         tuple(sorted(own)),
@@ -145,4 +161,5 @@ def timeline_of(
         tuple(sorted(dying)),
         tuple(sorted(replaced)),
         tuple((i, moment[at]) for i, at in sorted(last_read.items())),
+        tuple(sorted(rivals)),
     )

@@ -89,10 +89,11 @@ def observed_timeline(
     for buffer in lifetimes.buffers:
         held = (operands.get(v.partition("{")[0]) for v in buffer.values)
         operand = next((i for i in held if i is not None), None)
-        held = (results.get(v) for v in buffer.values)
-        result = next((i for i in held if i is not None), None)
+        held = ((v, results[v]) for v in buffer.values if v in results)
+        name, result = next(held, (None, None))
+        maker = None if name is None else name.partition("{")[0]
         when = buffer.born, buffer.handed, buffer.dead
-        spans.append(Span(buffer.nbytes, *when, operand, result))
+        spans.append(Span(buffer.nbytes, *when, operand, result, maker))
     # What is not seen to be read is there for the whole fragment.
     ticks = lifetimes.ticks
     read = {i: ticks[end] for i in surviving}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -194,6 +195,24 @@ class Lives:
             start += timeline.moments
         return out
 
+    def _settle_rivals(
+        self,
+        k: int,
+        timeline: Timeline,
+        born: dict[int, tuple[int, int]],
+        place_of: dict[int, tuple[int, int]],
+    ) -> None:
+        """Has the result that ends first take an operand's place, as XLA does.
+
+        Which one that is depends on the plan. Changes what is said of both.
+        """
+        end = {value: buffer.end for value, buffer in self._made[k]}
+        for result, other in timeline.rivals:
+            if result in place_of and other in born:
+                if end.get(other, math.inf) < end.get(result, 0):
+                    place_of[other] = place_of.pop(result)
+                    born[result] = born.pop(other)
+
     def _refine(self, k: int, timeline: Timeline) -> list[Buffer]:
         """Writes the moments of a segment into what it makes and reads last.
 
@@ -207,6 +226,7 @@ class Lives:
         gone = {v: (handed, end) for v, handed, end in timeline.dying}
         gone.update((v, (never, end)) for v, end in timeline.read)
         place_of = {result: (v, at) for v, result, at in timeline.replaced}
+        self._settle_rivals(k, timeline, born, place_of)
         own: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         for nbytes, first, handed, end in timeline.own:
             own[nbytes].append((first, handed, end))
