@@ -181,6 +181,18 @@ def test_a_result_takes_the_place_of_an_operand():
     assert pack(hand, replay(hand, Schedule())).buffers.tolist() == [[20, 0, 6]]
 
 
+def test_of_two_results_the_one_that_ends_first_takes_the_place():
+    both = Timeline((1, 1), made=((2, 1, 2),), replaced=((0, 1, 0),), rivals=((1, 2),))
+    longer, shorter = Tensor(1, 20, (2, 5)), Tensor(2, 20, (2, 4))
+    assert lives(both, [OPERAND, longer, shorter]) == [[20, 0, 5], [20, 2, 6]]
+    # As it was in the fragment alone, where that is the order here, too.
+    longer, shorter = Tensor(2, 20, (2, 5)), Tensor(1, 20, (2, 4))
+    assert lives(both, [OPERAND, shorter, longer]) == [[20, 0, 5], [20, 2, 6]]
+    alone = dataclasses.replace(both, rivals=())
+    longer, shorter = Tensor(1, 20, (2, 5)), Tensor(2, 20, (2, 4))
+    assert lives(alone, [OPERAND, longer, shorter]) == [[20, 0, 6], [20, 2, 5]]
+
+
 def test_what_a_segment_needs_for_a_moment_fits_where_an_operand_was():
     # The operand is gone before the result is made, and so is the segment's own.
     short = Timeline(

@@ -55,6 +55,21 @@ def test_whose_buffers_are_whose():
     assert found.dying == ()
     assert [(operand, handed) for operand, _, handed in found.replaced] == [(1, 3)]
     assert found.read == ((0, 1),)
+    assert found.rivals == ()
+
+
+def test_two_results_of_a_kernel_are_rivals():
+    buffers = (
+        Buffer(0, 32, 0, 7, ("first",), 0, 8, 8),
+        Buffer(32, 32, 1, 6, ("second", "pair{0}"), 1, 6, 7),
+        Buffer(96, 32, 3, 6, ("pair{1}",), 3, 7, 7),
+    )
+    view = line("part.0", "get-tuple-element(%pair), index=0")
+    text = f"{view}\n{TEXT}".replace("fusion(%last)", "fusion(%part.0)")
+    found = observed_timeline(text, Lifetimes(KERNELS, buffers, TICKS), surviving={0})
+    assert found is not None
+    assert [(operand, result) for operand, result, _ in found.replaced] == [(1, 2)]
+    assert found.rivals == ((2, 0),)
 
 
 def test_an_operand_that_is_not_seen_to_be_read_is_there_throughout():

@@ -38,6 +38,20 @@ def test_what_is_whose():
     )
 
 
+def test_which_result_might_take_the_place_instead():
+    spans = [
+        Span(10, 0, 4, 8, operand=0, result=0, maker="both"),
+        Span(10, 5, 9, 9, result=1, maker="both"),
+        Span(11, 5, 9, 9, result=2, maker="both"),
+        Span(10, 5, 9, 9, result=3, maker="another"),
+    ]
+    found = timeline_of(spans, 3, 6, surviving={})
+    assert found.rivals == ((0, 1),)
+    assert found.named([9], [5, 6, 7, 8]).rivals == ((5, 6),)
+    unknown = [dataclasses.replace(span, maker=None) for span in spans]
+    assert timeline_of(unknown, 3, 6, surviving={}).rivals == ()
+
+
 def test_what_is_small_is_left_out():
     spans = [Span(10_000, 0, 2, 2), Span(9, 0, 1, 1), Span(10, 1, 2, 2)]
     found = timeline_of(spans, 0, 2, surviving={})
