@@ -30,7 +30,7 @@ from .problem import Problem
 # How many clocks, of which one is ours, and by how much the ticks of others differ from
 # that: the standard deviation of its logarithm.
 _CLOCKS = 7
-_WRONG = 0.3
+_WRONG = 0.2
 
 # With the largest first, one of so many clocks need not be listened to.
 _OTHERS = 4
