@@ -28,8 +28,7 @@ _FREE = 1e-6
 _HANDOVERS = 8
 
 # Of more copies than these, those behind one another are not put in a row: it takes a
-# look at all the others for each. Nor did plans gain that copy nearly all there is: of
-# one XLA packed the buffers otherwise than predicted.
+# look at all the others for each, and as often as there are copies.
 _MOST_QUEUED = 32
 
 # What begins later may then begin beside a longer one.
