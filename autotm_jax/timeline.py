@@ -146,13 +146,13 @@ def timeline_of(
             replaced.append((span.operand, span.result, handed))
         else:
             dying.append((span.operand, handed, dead))
-    taking = {result for _, result, _ in replaced}
-    placed = {result for result, *_ in made}
+    results = [(s, s.result) for s in spans if s.result is not None and s.maker]
     rivals = [
-        (a.result, b.result)
-        for a, b in itertools.permutations(spans, 2)
-        if a.result in taking and b.result in placed
-        if a.maker == b.maker is not None and a.nbytes == b.nbytes
+        (result, other)
+        for a, result in results
+        for b, other in results
+        if a.operand is not None and b.operand is None
+        if (a.maker, a.nbytes) == (b.maker, b.nbytes)
     ]
     return Timeline(
         tuple(b - a for a, b in itertools.pairwise(cuts)) or (0,),
