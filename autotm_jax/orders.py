@@ -161,7 +161,7 @@ class Orders:
         return self._priced(program)
 
     @property
-    def _platform(self) -> str:
+    def _platform(self) -> str | None:
         return self._request.target.platform
 
     @property

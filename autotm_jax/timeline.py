@@ -152,7 +152,8 @@ def timeline_of(
         for a, result in results
         for b, other in results
         if a.operand is not None and b.operand is None
-        if (a.maker, a.nbytes) == (b.maker, b.nbytes)
+        # What began before, and did not take the place, cannot.
+        if (a.maker, a.nbytes) == (b.maker, b.nbytes) and b.first > a.handed
     ]
     return Timeline(
         tuple(b - a for a, b in itertools.pairwise(cuts)) or (0,),

@@ -188,6 +188,11 @@ def test_of_two_results_the_one_that_ends_first_takes_the_place():
     # As it was in the fragment alone, where that is the order here, too.
     longer, shorter = Tensor(2, 20, (2, 5)), Tensor(1, 20, (2, 4))
     assert lives(both, [OPERAND, shorter, longer]) == [[20, 0, 5], [20, 2, 6]]
+    third = dataclasses.replace(
+        both, made=((2, 1, 2), (3, 1, 2)), rivals=((1, 2), (1, 3))
+    )
+    ends = Tensor(1, 20, (2, 5)), Tensor(2, 20, (2, 4)), Tensor(3, 20, (2, 3))
+    assert lives(third, [OPERAND, *ends]) == [[20, 0, 4], [20, 2, 5], [20, 2, 6]]
     alone = dataclasses.replace(both, rivals=())
     longer, shorter = Tensor(1, 20, (2, 5)), Tensor(2, 20, (2, 4))
     assert lives(alone, [OPERAND, longer, shorter]) == [[20, 0, 6], [20, 2, 5]]

@@ -61,8 +61,8 @@ def test_whose_buffers_are_whose():
 def test_two_results_of_a_kernel_are_rivals():
     buffers = (
         Buffer(0, 32, 0, 7, ("first",), 0, 8, 8),
-        Buffer(32, 32, 1, 6, ("second", "pair{0}"), 1, 6, 7),
-        Buffer(96, 32, 3, 6, ("pair{1}",), 3, 7, 7),
+        Buffer(32, 32, 1, 6, ("second", "pair{0}"), 1, 4, 7),
+        Buffer(96, 32, 3, 6, ("pair{1}",), 6, 7, 7),
     )
     view = line("part.0", "get-tuple-element(%pair), index=0")
     text = f"{view}\n{TEXT}".replace("fusion(%last)", "fusion(%part.0)")

@@ -48,6 +48,9 @@ def test_which_result_might_take_the_place_instead():
     found = timeline_of(spans, 3, 6, surviving={})
     assert found.rivals == ((0, 1),)
     assert found.named([9], [5, 6, 7, 8]).rivals == ((5, 6),)
+    # What began before, and did not take the place, cannot.
+    before = [spans[0], dataclasses.replace(spans[1], first=3)]
+    assert timeline_of(before, 3, 6, surviving={}).rivals == ()
     unknown = [dataclasses.replace(span, maker=None) for span in spans]
     assert timeline_of(unknown, 3, 6, surviving={}).rivals == ()
 

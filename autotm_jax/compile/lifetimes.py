@@ -23,7 +23,7 @@ class Buffer:
     - `values`: XLA's names of the values in it, in order: of more than one, each
         overwrites the one before in place.
     - `born`, `dead`: the ticks at which it is taken and given back.
-    - `handed`: the tick at which the second value has taken over, or `dead`.
+    - `handed`: the tick at which the second value takes over, or `dead`.
     """
 
     offset: int
@@ -102,7 +102,8 @@ def read_lifetimes(assignment: str, ranges: str) -> Lifetimes | None:
         names.sort(key=rank.__getitem__)
         for before, after in itertools.pairwise(names):
             # What a loop hands on is in one place from the start.
-            if living[after][0] == living[before][1] - 1 and after not in phis:
+            is_handed_on = before in phis or after in phis
+            if living[after][0] == living[before][1] - 1 and not is_handed_on:
                 taken[after] = before
     lives, ticks = _ticking(living, order, taken)
     buffers = [
@@ -120,7 +121,8 @@ def _ticking(
 ) -> tuple[dict[str, tuple[int, int]], list[int]]:
     """The ticks at which values begin and end, and those before each kernel.
 
-    In this order do they begin, and end. Given is, too, whose place a value takes.
+    Values that begin or end with the same kernel do so in `order`. `taken` says whose
+    place a value takes.
     """
     begin: dict[int, list[str]] = defaultdict(list)
     finish: dict[int, list[str]] = defaultdict(list)

@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import jax
-import jax.extend.backend
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -44,15 +43,13 @@ class Target:
         return self.config is None
 
     @property
-    def platform(self) -> str:
-        """JAX's name of what steps are lowered for: `"cuda"`, `"rocm"`, `"cpu"`, ..."""
-        if self.config is not None:
-            return self.machine.platform
-        # Cards of both makers are "gpu" to JAX.
-        backend = jax.extend.backend.get_backend()
-        is_amd = "rocm" in backend.platform_version
-        name = "rocm" if is_amd else "cuda"
-        return name if backend.platform == "gpu" else backend.platform
+    def platform(self) -> str | None:
+        """JAX's name of what steps are lowered for, where that is sure.
+
+        `None` for a device that is here: there a step is lowered for where its
+        arguments are, or for the platforms that it is asked for.
+        """
+        return None if self.is_present else self.machine.platform
 
     @property
     def devices(self) -> tuple[Any, ...]:

@@ -207,11 +207,12 @@ class Lives:
         Which one that is depends on the plan. Changes what is said of both.
         """
         end = {value: buffer.end for value, buffer in self._made[k]}
-        for result, other in timeline.rivals:
-            if result in place_of and other in born:
-                if end.get(other, math.inf) < end.get(result, 0):
-                    place_of[other] = place_of.pop(result)
-                    born[result] = born.pop(other)
+        for result in sorted(place_of.keys() & {a for a, _ in timeline.rivals}):
+            rivals = [b for a, b in timeline.rivals if a == result and b in born]
+            first = min(rivals, key=lambda v: end.get(v, math.inf), default=result)
+            if end.get(first, math.inf) < end.get(result, 0):
+                place_of[first] = place_of.pop(result)
+                born[result] = born.pop(first)
 
     def _refine(self, k: int, timeline: Timeline) -> list[Buffer]:
         """Writes the moments of a segment into what it makes and reads last.

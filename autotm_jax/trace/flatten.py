@@ -213,9 +213,7 @@ class _Flattening:
         is_open = self.opens and id(eqn) not in self.closed and self._may_open(eqn)
         if write_loop is not None and is_open and not why_whole(eqn):
             return write_loop(self, eqn, operands, loop)
-        body = self._body(eqn)
-        # A conditional has an operand more, which says what runs.
-        inputs = operands[name == "cond" :]
+        body, inputs = self._body(eqn, operands)
         if body is not None and len(body.jaxpr.invars) == len(inputs):
             if self.inside is not None:
                 self.inside.calls(eqn, body)
@@ -232,13 +230,18 @@ class _Flattening:
         self.equations.append(FlatEquation(eqn, tuple(operands), outputs, loop))
         return outputs
 
-    def _body(self, eqn: jex_core.JaxprEqn) -> Any | None:
-        """The closed jaxpr to write out for an equation, if any."""
+    def _body(
+        self, eqn: jex_core.JaxprEqn, operands: list[Any]
+    ) -> tuple[Any | None, list[Any]]:
+        """The closed jaxpr to write out for an equation, if any, and what it takes."""
         # A context (compute type, XLA metadata) belongs to the whole call.
         if not self._may_write_out(eqn.primitive.name) or compat.has_context(eqn):
-            return None
+            return None, operands
+        branch = branch_on(self.platform, eqn)
+        if branch is not None:
+            return branch, operands[1:]  # the first says which branch
         rule = _rules.get(eqn.primitive.name)
-        return branch_on(self.platform, eqn) if rule is None else rule(eqn)
+        return (None if rule is None else rule(eqn)), operands
 
     def _may_open(self, eqn: jex_core.JaxprEqn) -> bool:
         # Whether a `while` in a region goes on, each device decides for itself.
