@@ -50,6 +50,11 @@ _REPACKINGS = 4
 # not, or where that may be improved, than its bound, by this factor at most.
 _NEARLY = 1.001
 
+# Where all that is fast packs much too badly: at which parts of the way from the plan
+# that needs least to the limit plans are looked for instead, and for how many seconds.
+_ON_THE_WAY = (0.75, 0.5, 0.25)
+_WAY_SECONDS = 6.0
+
 # A plan is said to take longer where its copies queue if it does by this factor.
 _QUEUES = 1.1
 
@@ -141,7 +146,7 @@ class Candidate(Placing):
                 break
             best = found
         with deadline.paused():
-            return self._least_instead(best, limit)
+            return self._less_instead(best, limit)
 
     def may_beat(self, seconds: float, limit: int) -> bool:
         """Whether a plan within a limit may be faster than one that was found.
@@ -230,14 +235,27 @@ class Candidate(Placing):
             packed = again
         return packed
 
-    def _least_instead(self, found: Found, limit: int) -> Found:
-        """The plan that needs least, if what was found packs much too badly."""
+    def _less_instead(self, found: Found, limit: int) -> Found:
+        """A plan that needs less, if what was found packs much too badly.
+
+        That of a lower limit, if it packs; or else the plan that needs least.
+        """
         if self.nearly_packs(found, limit) or not self._kind.allows_everything:
             return found
         least = self.polished(self.least).schedule
-        if self.allocation(least) > limit:
+        taken = self.allocation(least)
+        if taken > limit:
             return found
         seconds = replay(self.problem, least).makespan
+        options = dataclasses.replace(self._solver, time_limit=_WAY_SECONDS)
+        for part in _ON_THE_WAY:
+            aim = int(taken + part * (limit - taken))
+            less = self.fastest(aim, options, Deadline(_WAY_SECONDS))
+            if less is None or less.objective >= seconds:
+                continue
+            if self.allocation(less.schedule) <= limit:
+                bound = min(found.bound, less.objective)
+                return dataclasses.replace(less, status=Status.REPACKED, bound=bound)
         note = "it is the plan that needs least: what is faster packs too badly"
         return dataclasses.replace(
             found,

@@ -282,3 +282,33 @@ def test_another_plan_keeps_the_limit_as_well(
     monkeypatch.setattr("autotm_jax.candidate.shake", lambda *_: found.schedule)
     assert moving.another(found, limit, 1) == other
     assert moving.another(found, limit, 2) is None
+
+
+def test_what_packs_badly_gives_way_to_what_needs_less(monkeypatch: pytest.MonkeyPatch):
+    program = program_of(chain_step, *chain_arguments(layers=8, width=64, batch=1024))
+    target = Target(dataclasses.replace(describe("h100-sxm"), platform="cpu"))
+    one, other = (
+        Candidate(program, target, 2**40, SolverOptions(time_limit=4)) for _ in range(2)
+    )
+    least = one.polished(one.least)
+    slowest = replay(one.problem, least.schedule).makespan
+    low, high = one.least.objective, one.cut_bytes - one.fixed_bytes
+    limit, bad = int((low + high) / 2), low + 0.3 * (high - low)
+
+    def packed(_: Candidate, schedule: Schedule) -> int:
+        peak = replay(one.problem, schedule).device_peak
+        return int(peak if peak <= bad else 2 * high)
+
+    monkeypatch.setattr(Candidate, "allocation", packed)
+    monkeypatch.setattr(Candidate, "_fitting", lambda *_: None)
+    found = one.within(limit)
+    assert found is not None
+    assert found.status is Status.REPACKED
+    assert one.allocation(found.schedule) <= limit
+    assert found.bound <= found.objective < slowest
+    # With nothing in between there is the one that needs least.
+    monkeypatch.setattr("autotm_jax.candidate._ON_THE_WAY", ())
+    found = other.within(limit)
+    assert found is not None
+    assert found.objective == slowest
+    assert "it is the plan that needs least" in found.note
