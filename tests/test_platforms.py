@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import autotm_jax as autotm
+from autotm_jax.trace import Order, build_program
 from autotm_jax.trace.flatten import flatten
 
 from .compiling import needs_cuda_plugin
@@ -45,6 +46,17 @@ def test_no_branch_for_a_platform_is_for_jax_to_say():
         return jax.lax.platform_dependent(x, tpu=jnp.sin, rocm=jnp.cos)
 
     assert primitives("cuda", only) == ["platform_index", "cond"]
+
+
+def test_branches_of_variants_are_of_that_platform_too():
+    twice = autotm.variants(step, lambda x: step(x) + 0)
+    traced = jax.jit(twice).trace(jnp.ones((4, 4)))
+    program = build_program(traced.jaxpr, [False], Order.AS_TRACED, platform="cuda")
+    (segment,) = program.segments
+    (other,) = segment.body.branches
+    for fragment in (segment.body, other.fragment):
+        names = [program.equations[i].eqn.primitive.name for i in fragment.equations]
+        assert "tanh" in names and "cond" not in names
 
 
 def test_other_conditionals_stay():

@@ -24,12 +24,13 @@ from .program import Branch, Equation, Fragment, Program, Value
 from .variants import VARIANTS
 
 
-def write_out(program: Program) -> Program:
+def write_out(program: Program, platform: str | None = None) -> Program:
     """Writes out the branches of the equations with variants in a program.
 
     **Arguments:**
 
     - `program`: cut into segments, of which each has at most one such equation.
+    - `platform`: as `flatten` takes it.
 
     **Returns:**
 
@@ -42,12 +43,12 @@ def write_out(program: Program) -> Program:
         for e in program.equations
         if e.eqn.primitive.name == VARIANTS and not compat.has_context(e.eqn)
     ]
-    return _Writer(program, found).written() if found else program
+    return _Writer(program, found, platform).written() if found else program
 
 
 class _Writer:
-    def __init__(self, program: Program, found: list[Equation]):
-        self._program, self._found = program, found
+    def __init__(self, program: Program, found: list[Equation], platform: str | None):
+        self._program, self._found, self._platform = program, found, platform
         self._values = list(program.values)
         self._equations = list(program.equations)
         self._constants = list(program.constants)
@@ -122,7 +123,7 @@ class _Writer:
 
     def _write(self, equation: Equation, closed: Any) -> tuple[int, ...]:
         """Adds the equations of a branch to the program, and says which they are."""
-        flat = select_one_hot(flatten(closed))
+        flat = select_one_hot(flatten(closed, platform=self._platform))
         # What the flat values are in the program: values, or literals.
         number: dict[int, Any] = dict(zip(flat.arguments, equation.inputs, strict=True))
         for value, array in flat.constants:

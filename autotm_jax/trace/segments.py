@@ -110,7 +110,7 @@ def build_program(
         order=order,
         parts=parts or {},
     )
-    return write_out(program)
+    return write_out(program, platform)
 
 
 def backward_segments(program: Program) -> list[int]:
