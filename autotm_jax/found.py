@@ -19,7 +19,7 @@ from .solve import (
 )
 
 
-SEARCH = 31
+SEARCH = 32
 """Part of the key of every plan that is kept: to be raised when the search changes."""
 
 

@@ -15,7 +15,7 @@ from autotm_jax.solve import (
     polish,
     replay,
 )
-from autotm_jax.solve.heap import Precedence, pack, pack_within
+from autotm_jax.solve.heap import clocks_over, left_out, pack, pack_within
 from autotm_jax.solve.ledger import Ledger
 from autotm_jax.solve.shake import shake
 
@@ -99,8 +99,49 @@ def test_a_packing_is_given_up_as_soon_as_it_takes_too_much(seed: int):
             assert found is None
         else:
             assert found is not None and found.nbytes == whole.nbytes
-    each = [pack_within(problem, state, math.inf, [order]) for order in Precedence]
-    assert min(p.nbytes for p in each if p is not None) == whole.nbytes
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_does_not_fit_is_left_out(seed: int):
+    problem = random_problem(seed)
+    state = replay(problem, Schedule())
+    packing = pack(problem, state)
+    rows = sorted(packing.buffers.tolist())
+    out = left_out(problem, state, sum(nbytes for nbytes, _, _ in rows))
+    assert out is not None and out.shape == (0, 3)
+    last = 0
+    for part in (0.9, 0.6, 0.3, 0.0):
+        limit = part * state.device_peak
+        out = left_out(problem, state, limit)
+        assert out is not None and len(out) >= 1
+        assert all(row in rows for row in out.tolist())
+        sizes = out[:, 0].tolist()
+        assert sizes == sorted(sizes, reverse=True)
+        # What is left fits, so at each segment it is no more than the limit.
+        device = state.device.copy()
+        for nbytes, first, end in out.tolist():
+            device[first:end] -= nbytes
+        assert device.max() <= limit
+        assert sum(sizes) >= last
+        last = sum(sizes)
+        assert left_out(problem, state, limit, most=last) is not None
+        assert left_out(problem, state, limit, most=last - 1) is None
+        assert 0 in clocks_over(problem, state, limit)
+    assert len(out) == sum(nbytes > 0 for nbytes, _, _ in rows)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_fits_by_all_clocks_fits(seed: int):
+    problem = random_problem(seed)
+    state = replay(problem, Schedule())
+    whole = pack(problem, state)
+    for limit in range(state.device_peak, whole.nbytes + 1, KIB):
+        over = clocks_over(problem, state, limit)
+        for clock in range(7):
+            out = left_out(problem, state, limit, clock)
+            assert out is not None and (len(out) > 0) == (clock in over)
+        if not over:
+            assert whole.nbytes <= limit
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -15,10 +15,11 @@ first lives only matter among equals, and one clock may be alone with what it sa
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import enum
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -82,25 +83,16 @@ def pack(problem: Problem, replayed: Replay) -> Packing:
     return packing
 
 
-def pack_within(
-    problem: Problem,
-    replayed: Replay,
-    most: float,
-    orders: Iterable[Precedence] = Precedence,
-    clocks: int = _CLOCKS,
-) -> Packing | None:
-    """The same, or `None` as soon as it is known to take more than `most` bytes.
-
-    With one of the `orders` only, XLA may need less; by one clock only, more or less.
-    """
+def pack_within(problem: Problem, replayed: Replay, most: float) -> Packing | None:
+    """The same, or `None` as soon as it is known to take more than `most` bytes."""
     if replayed.device_peak > most:
         return None
     lives = Lives(problem, replayed)
-    heap, ticks = _Heap(lives), _clocks(lives.ticks(), clocks)
+    heap, ticks = _Heap(lives), _clocks(lives.ticks())
     best: tuple[_Placed, Precedence] | None = None
     # The state has buffers of its own.
     most -= replayed.carried
-    for name in orders:
+    for name in Precedence:
         found = heap.judged(name, ticks, most)
         if found is not None:
             if best is None or found[0] < best[0][0]:
@@ -129,6 +121,48 @@ def packed_bytes(problem: Problem, replayed: Replay) -> int:
     return pack(problem, replayed).nbytes
 
 
+def left_out(
+    problem: Problem,
+    replayed: Replay,
+    limit: float,
+    clock: int = 0,
+    most: float = math.inf,
+) -> np.ndarray | None:
+    """The buffers that end above a limit, with the largest placed first.
+
+    Such a buffer is left out, and those after it are placed as if it was not there: how
+    much has to go, and where, is seen more clearly so than by what piles up on it.
+
+    **Arguments:**
+
+    - `problem`, `replayed`: a problem and a schedule replayed on it.
+    - `limit`: device bytes of the step.
+    - `clock`: by which clock; 0 is ours.
+    - `most`: bytes.
+
+    **Returns:**
+
+    Rows of `(bytes, first, end)`, as those of a `Packing`, the largest first; `None` as
+    soon as they are known to have more than `most` bytes.
+    """
+    lives = Lives(problem, replayed)
+    ticks = lives.ticks()
+    if clock:
+        ticks = _clocks(ticks)[clock]
+    return _Heap(lives).left_out(ticks, limit - replayed.carried, most)
+
+
+def clocks_over(problem: Problem, replayed: Replay, limit: float) -> list[int]:
+    """The clocks by which a plan takes more than a limit, with the largest first.
+
+    The arguments are those of `left_out`.
+    """
+    lives = Lives(problem, replayed)
+    heap, limit = _Heap(lives), limit - replayed.carried
+    every = enumerate(_clocks(lives.ticks()))
+    return [i for i, ticks in every if heap.left_out(ticks, limit, 0.0) is None]
+
+
 class _Heap:
     """The buffers of a plan, to be placed by one clock or another."""
 
@@ -154,48 +188,82 @@ class _Heap:
                 return None
         return sorted(found, key=lambda placed: placed[0])[-1 - spare]
 
+    def left_out(
+        self, ticks: np.ndarray, limit: float, most: float
+    ) -> np.ndarray | None:
+        """See `left_out`; the limit is that of this allocation."""
+        allocation, rows = _Allocation(len(self.buffers)), []
+        for i in self._order(Precedence.LARGEST, ticks).tolist():
+            b = self.buffers[i]
+            if allocation.place(b.nbytes, b.born, b.dead, limit) is None:
+                rows.append((b.nbytes, b.first, b.end))
+                most -= b.nbytes
+                if most < 0:
+                    return None
+        return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
     def _placed(
         self, name: Precedence, ticks: np.ndarray, most: float
     ) -> _Placed | None:
+        order = self._order(name, ticks)
+        allocation, tops = _Allocation(len(order)), []
+        for i in order.tolist():
+            b = self.buffers[i]
+            top = allocation.place(b.nbytes, b.born, b.dead, most)
+            if top is None:
+                return None
+            tops.append(top)
+        return max(tops, default=0), order, np.array(tops, dtype=np.int64)
+
+    def _order(self, name: Precedence, ticks: np.ndarray) -> np.ndarray:
         born, dead = self.born, self.dead
         # What takes a place over counts in one of the two orders only.
         if name is Precedence.LARGEST:
             own = ticks[np.minimum(self.handed, dead)] - ticks[born]
-            order = np.lexsort((-own, -self.size))
-        else:
-            order = np.lexsort((-self.size, ticks[born] - ticks[dead]))
-        tops = _tops(self.size[order], born[order], dead[order], most)
-        return None if tops is None else (int(tops.max(initial=0)), order, tops)
+            return np.lexsort((-own, -self.size))
+        return np.lexsort((-self.size, ticks[born] - ticks[dead]))
 
 
-def _clocks(ticks: np.ndarray, count: int) -> list[np.ndarray]:
+def _clocks(ticks: np.ndarray) -> list[np.ndarray]:
     """Ours, and others like it."""
     draw, passed = np.random.default_rng(0), np.diff(ticks, prepend=0)
-    factors = np.exp(draw.normal(0.0, _WRONG, (count - 1, len(passed))))
+    factors = np.exp(draw.normal(0.0, _WRONG, (_CLOCKS - 1, len(passed))))
     return [ticks, *np.cumsum(passed * factors, axis=1)]
 
 
-def _tops(
-    size: np.ndarray, born: np.ndarray, dead: np.ndarray, most: float
-) -> np.ndarray | None:
-    low, high = np.zeros((2, len(size)), dtype=np.int64)
-    for i, nbytes in enumerate(size):
-        meets = ((born[:i] < dead[i]) & (dead[:i] > born[i])).nonzero()[0]
-        low[i] = _best_fit(low[meets], high[meets], nbytes)
-        high[i] = low[i] + nbytes
-        if high[i] > most:
+class _Allocation:
+    """Buffers that have their places, the lowest first."""
+
+    def __init__(self, most: int):
+        self._lows: list[int] = []
+        # By buffer: when it is born and dead, where it begins and ends.
+        self._rows = np.empty((4, most), dtype=np.int64)
+
+    def place(self, nbytes: int, born: int, dead: int, limit: float) -> int | None:
+        """Places a buffer in the smallest gap that is free for its whole life.
+
+        Returns the offset of its end. If that is above the limit it is not placed, and
+        `None` is returned.
+        """
+        low = self._best_fit(nbytes, born, dead)
+        high = low + nbytes
+        if high > limit:
             return None
-    return high
+        count, at = len(self._lows), bisect.bisect(self._lows, low)
+        self._lows.insert(at, low)
+        self._rows[:, at + 1 : count + 1] = self._rows[:, at:count]
+        self._rows[:, at] = born, dead, low, high
+        return high
 
-
-def _best_fit(low: np.ndarray, high: np.ndarray, nbytes: int) -> int:
-    if not low.size:
-        return 0
-    order = low.argsort()
-    gaps, ends = low[order], np.maximum.accumulate(high[order])
-    gaps[1:] -= ends[:-1]
-    fits = (gaps >= nbytes).nonzero()[0]
-    if not fits.size:
-        return int(ends[-1])
-    smallest = fits[gaps[fits].argmin()]
-    return int(ends[smallest - 1]) if smallest else 0
+    def _best_fit(self, nbytes: int, born: int, dead: int) -> int:
+        births, deaths, lows, highs = self._rows[:, : len(self._lows)]
+        meets = ((births < dead) & (deaths > born)).nonzero()[0]
+        if not meets.size:
+            return 0
+        gaps, ends = lows[meets], np.maximum.accumulate(highs[meets])
+        gaps[1:] -= ends[:-1]
+        fits = (gaps >= nbytes).nonzero()[0]
+        if not fits.size:
+            return int(ends[-1])
+        smallest = fits[gaps[fits].argmin()]
+        return int(ends[smallest - 1]) if smallest else 0

@@ -3,7 +3,10 @@
 How buffers pack is chaotic: a copy that begins one segment later may move all that is
 placed after it. So near a plan that does not fit there are many that are as fast, and
 some of them fit. To find one, single tensors are treated otherwise at random, as in an
-annealing, at a price for what is over the limit that rises until it decides.
+annealing, at a price for what does not fit that rises until it decides.
+
+XLA places what is large first. So whether a buffer fits hangs on those as large that
+are there meanwhile, and hardly on anything else: one of them is what is changed.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .checker import replay
-from .heap import Packing, Precedence, pack_within, packed_bytes
+from .heap import clocks_over, left_out, pack_within
 from .improve import Ways, between, choosable
 from .ledger import Choice, Ledger
 from .polish import polish
@@ -29,17 +32,20 @@ from .schedule import Schedule, Store
 _PACKINGS = 1000
 _CHANGES = 20_000
 
-# First and last price of what is over the limit, and temperature, as multiples of the
-# step: the price is for as much as the limit.
+# First and last price of what does not fit, and temperature, as multiples of the step:
+# the price is for as much as the limit.
 _PRICES = (1.0, 20.0)
 _TEMPERATURES = (1e-3, 1e-5)
 
-# What one segment over the limit counts for beside the one that is over it most.
+# What each segment counts for in which something does not fit, beside its bytes.
 _WIDTH = 0.05
 
-# How often what is there where the limit is broken is changed, and not anything; and
-# how often a copy is only moved by a segment or two.
+# How often what it hangs on is changed, and not anything; how often what the largest
+# does that does not fit, and not any; and how often a copy is only moved by a segment
+# or two. Something is as large if it has this part of its bytes.
 _THERE = 0.9
+_LARGEST = 0.5
+_AS_LARGE = 0.9
 _NUDGED = 0.6
 _NUDGES = (-2, -1, 1, 2)
 
@@ -48,6 +54,9 @@ _AWAY = 30
 
 # A smaller part of the limit than this is not worth changing.
 _LEAST_BYTES = 2e-3
+
+# What is faster by less than this part is not worth polishing.
+_FASTER = 1e-3
 
 
 def shake(
@@ -81,14 +90,14 @@ def shake(
 
 @dataclasses.dataclass(frozen=True)
 class _Excess:
-    """What an allocation takes beyond the limit.
+    """What does not fit under the limit.
 
-    - `nbytes`: as a fraction of the limit; wide excess counts for more.
-    - `over`: by segment, whether anything is above the limit.
+    - `nbytes`: as a fraction of the limit; what is long there counts for more.
+    - `rows`: `(bytes, first, end)` of each buffer, the largest first.
     """
 
     nbytes: float
-    over: np.ndarray
+    rows: np.ndarray
 
 
 class _Shaking:
@@ -102,6 +111,8 @@ class _Shaking:
         self.given = max(Ledger(problem, schedule).seconds(), 1e-9)
         self.choosable = choosable(problem, int(_LEAST_BYTES * self.limit))
         self.packings = self.changes = 0
+        # What fits by our clock may not by another one. Then that one counts.
+        self.clock = 0
         self.best: tuple[float, Schedule] | None = None
         self._begin(schedule)
         if not self.away and not self.excess.nbytes and self._fits(schedule):
@@ -111,18 +122,9 @@ class _Shaking:
         self.ledger = Ledger(self.problem, schedule)
         # By the present schedule, as a part of what the first one takes.
         self.taken = self.ledger.seconds() / self.given
-        packing = self._packed(math.inf)
-        assert packing is not None
-        self._take(self._excess(packing))
-
-    def _take(self, excess: _Excess) -> None:
-        self.excess, over = excess, excess.over
-        prints = self.ledger.footprints()
-        self.there = [
-            i
-            for i in self.choosable
-            if any(over[first:end].any() for first, end in prints[i].stays)
-        ]
+        excess = self._excess(math.inf)
+        assert excess is not None
+        self.excess = excess
 
     def run(self, enough: float) -> Schedule | None:
         """The fastest schedule that was met and fits."""
@@ -143,12 +145,9 @@ class _Shaking:
             if excess is None:
                 self.ledger.change(before)
                 continue
-            self.taken = now
-            self._take(excess)
+            self.taken, self.excess = now, excess
             self.away -= 1
-            if self.away > 0:
-                continue
-            if not excess.nbytes and (self.best is None or now < self.best[0]):
+            if self.away <= 0 and not excess.nbytes and self._is_faster():
                 self._settle()
         return None if self.best is None else self.best[1]
 
@@ -156,15 +155,34 @@ class _Shaking:
         taken = (time.perf_counter() - self.start) / max(self.seconds, 1e-9)
         return max(self.packings / _PACKINGS, self.changes / _CHANGES, taken)
 
+    def _is_faster(self) -> bool:
+        return self.best is None or self.taken < (1 - _FASTER) * self.best[0]
+
     def _change(self) -> Mapping[int, Choice]:
-        some = self.there or self.choosable
-        if self.draw.random() >= _THERE:
-            some = self.choosable
+        some = self.choosable
+        if self.draw.random() < _THERE:
+            some = self._there() or some
         index = self.draw.choice(some)
         if self.draw.random() < _NUDGED:
             return self._nudged(index)
         ways = list(Ways(self.ledger, index))
         return self.draw.choice(ways) if ways else {}
+
+    def _there(self) -> list[int]:
+        """The tensors on which it hangs whether a buffer fits that does not."""
+        rows = self.excess.rows
+        if not len(rows):
+            return []
+        is_first = self.draw.random() < _LARGEST
+        at = 0 if is_first else self.draw.randrange(len(rows))
+        nbytes, first, end = rows[at].tolist()
+        tensors, prints = self.problem.tensors, self.ledger.footprints()
+        return [
+            i
+            for i in self.choosable
+            if tensors[i].nbytes >= _AS_LARGE * nbytes
+            and any(a < end and b > first for a, b in prints[i].stays)
+        ]
 
     def _nudged(self, index: int) -> Mapping[int, Choice]:
         choice, tensor = self.ledger.choices[index], self.problem.tensors[index]
@@ -189,42 +207,39 @@ class _Shaking:
             return None
         if ledger.host_peak() > self.problem.host_limit:
             return None
-        most = self.limit * (1 + (bar - now) / price)
-        packing = self._packed(most)
-        if packing is None:
+        excess = self._excess((bar - now) / price)
+        if excess is None or now + price * excess.nbytes > bar:
             return None
-        excess = self._excess(packing)
-        return excess if now + price * excess.nbytes <= bar else None
+        return excess
 
-    def _packed(self, most: float) -> Packing | None:
+    def _excess(self, most: float) -> _Excess | None:
+        """What does not fit, or `None` if it is known to be more than `most`."""
         # With the longest first anything may change by chance: XLA may, but need not,
         # find that better. By other clocks it is looked at in the end.
         self.packings += 1
         ledger, problem = self.ledger, self.problem
         state = replay(problem, ledger.schedule(), ledger.footprints())
-        return pack_within(problem, state, most, [Precedence.LARGEST], clocks=1)
-
-    def _excess(self, packing: Packing) -> _Excess:
-        limit = self.limit - packing.carried
-        height = np.zeros(self.problem.segments)
-        above = packing.tops > limit
-        rows, tops = packing.buffers[above], packing.tops[above]
-        for (_, first, end), top in zip(rows, tops, strict=True):
-            height[first:end] = np.maximum(height[first:end], top - limit)
-        most = max(height.max(initial=0.0), packing.nbytes - self.limit)
-        nbytes = float(most + _WIDTH * height.sum()) / self.limit
-        return _Excess(nbytes, height > 0)
+        most *= self.limit
+        rows = left_out(problem, state, self.limit, self.clock, most)
+        if rows is None:
+            return None
+        nbytes, first, end = rows.T
+        counted = float((nbytes * (1 + _WIDTH * (end - first))).sum())
+        return _Excess(counted / self.limit, rows)
 
     def _settle(self) -> None:
         """Polishes a schedule that fits. If it does not fit then, it is no end yet."""
         polished = polish(self.problem, self.ledger.schedule())
         state = replay(self.problem, polished)
         self._begin(polished)
-        self.packings += 1
-        is_sound = not state.faults and self.excess.nbytes == 0
-        is_faster = self.best is None or self.taken < self.best[0]
-        if is_sound and is_faster and self._fits(polished):
+        if state.faults or self.excess.nbytes or not self._is_faster():
+            return
+        if self._fits(polished):
             self.best = self.taken, polished
+        elif over := clocks_over(self.problem, state, self.limit):
+            self.clock = self.draw.choice(over)
+            self._begin(polished)
 
     def _fits(self, schedule: Schedule) -> bool:
-        return packed_bytes(self.problem, replay(self.problem, schedule)) <= self.limit
+        state = replay(self.problem, schedule)
+        return pack_within(self.problem, state, self.limit) is not None
