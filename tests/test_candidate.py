@@ -272,14 +272,14 @@ def test_another_plan_keeps_the_limit_as_well(
         seeds.append(rest[-1])
         return moved if len(seeds) == 3 else None
 
-    monkeypatch.setattr("autotm_jax.candidate.shake", shake)
+    monkeypatch.setattr("autotm_jax.fitting.shake", shake)
     other = moving.another(found, limit, 1)
     assert other is not None and other.schedule == moved
     assert other.status is Status.REPACKED and len(set(seeds)) == 3
     assert other.objective == replay(moving.problem, moved).makespan
     assert moving.allocation(moved) <= limit
     # It is kept; and the same one again is none.
-    monkeypatch.setattr("autotm_jax.candidate.shake", lambda *_: found.schedule)
+    monkeypatch.setattr("autotm_jax.fitting.shake", lambda *_: found.schedule)
     assert moving.another(found, limit, 1) == other
     assert moving.another(found, limit, 2) is None
 
@@ -307,7 +307,7 @@ def test_what_packs_badly_gives_way_to_what_needs_less(monkeypatch: pytest.Monke
     assert one.allocation(found.schedule) <= limit
     assert found.bound <= found.objective < slowest
     # With nothing in between there is the one that needs least.
-    monkeypatch.setattr("autotm_jax.candidate._ON_THE_WAY", ())
+    monkeypatch.setattr("autotm_jax.candidate._LOWER_LIMITS", 0)
     found = other.within(limit)
     assert found is not None
     assert found.objective == slowest
