@@ -108,13 +108,13 @@ class Candidate(Fitting):
                 return packed
             if deadline.left() <= AGAIN * best.seconds:
                 break
-            aim = max(0, aim - over)
-            found = self.fastest(aim, options, deadline)
+            lower = max(0, aim - over)
+            found = self.fastest(lower, options, deadline)
             if found is None:
                 break
-            best = found
+            best, aim = found, lower
         with deadline.paused():
-            return self._less_instead(best, limit)
+            return self._less_instead(best, limit, aim)
 
     def may_beat(self, seconds: float, limit: int) -> bool:
         """Whether a plan within a limit may be faster than one that was found.
@@ -134,10 +134,11 @@ class Candidate(Fitting):
             cache.store("plan", key, bound)
         return _BEATS * bound < seconds
 
-    def _less_instead(self, found: Found, limit: int) -> Found:
+    def _less_instead(self, found: Found, limit: int, aim: int) -> Found:
         """A plan that needs less, if what was found packs much too badly.
 
-        The fastest that fits of those for lower limits, or the plan that needs least.
+        The fastest that fits of those for limits below the last `aim`, or the plan that
+        needs least.
         """
         if self.nearly_packs(found, limit) or not self._kind.allows_everything:
             return found
@@ -152,20 +153,19 @@ class Candidate(Fitting):
         )
         options = dataclasses.replace(self._solver, time_limit=_LOWER_SECONDS)
         over = self.allocation(found.schedule) - limit
-        low, high = taken, limit
-        aim = max(limit - over, (low + high) // 2)
+        low, high = taken, aim
+        aim = max(high - over, (low + high) // 2)
         for _ in range(_LOWER_LIMITS):
+            if best.objective <= _MUCH_SLOWER * found.objective or not low < aim < high:
+                break
             less = self.fastest(aim, options, Deadline(_LOWER_SECONDS))
-            if less is not None and self.allocation(less.schedule) > limit:
+            fits = less is None or self.allocation(less.schedule) <= limit
+            if less is not None and not fits:
                 less = self._fitting(less, limit, Deadline(_LOWER_SECONDS))
-                high = aim
-            else:
-                low = aim
+            low, high = (aim, high) if fits else (low, aim)
             if less is not None and less.objective < best.objective:
                 if self.allocation(less.schedule) <= limit:
                     best = dataclasses.replace(less, status=status)
-            if best.objective <= _MUCH_SLOWER * found.objective:
-                break
             aim = (low + high) // 2
         return dataclasses.replace(best, bound=min(found.bound, best.objective))
 

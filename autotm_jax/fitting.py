@@ -36,6 +36,9 @@ _REPACK_SECONDS = 8.0
 # The part of the time that is left which one such attempt takes.
 _REPACKED = 0.75
 
+# With this part of the seconds it need not be tried again: it would find nothing.
+_ENOUGH = 0.5
+
 # How often that is tried for what is no longer quite what was made to fit.
 _REPACKINGS = 4
 
@@ -205,7 +208,7 @@ class Fitting(Placing):
         enough = _NEARLY * (found.objective if is_optimal else found.bound)
         schedule = repack(problem, found.schedule, seconds, enough)
         if schedule is None:
-            if seconds >= _REPACKED * _REPACK_SECONDS:
+            if seconds >= _ENOUGH * _REPACK_SECONDS:
                 cache.store("plan", key, _NO_PLAN)
             return None
         seconds = replay(problem, schedule).makespan

@@ -24,6 +24,10 @@ from .trace import Divide, Order, Program, build_program, is_conditional
 # A conditional is looked into if a branch holds this part of what the step does.
 _INSIDE = 1 / 16
 
+# An order in which no segment touches more than this part of what one touches in the
+# other is worth pricing, too, for as little memory as possible.
+_NARROWER = 0.95
+
 # A plan that takes no more than this many times that in which loops are not cut is not
 # worth cutting them.
 _NOT_WORTH_PARTS = 1.01
@@ -49,6 +53,7 @@ class Orders:
     ):
         self._closed, self._donated, self._request = closed, donated, request
         self._carried, self._divide, self._is_shared = carried, divide, is_shared
+        self._outlines: dict[Order, Candidate] = {}
         self._parted: dict[tuple[Order, tuple[tuple[int, int], ...]], Candidate] = {}
 
     def __iter__(self) -> Iterator[Candidate]:
@@ -62,7 +67,7 @@ class Orders:
 
         Nothing is priced for what is asked of it.
         """
-        return self.of(self._usual_order, looks_inside=False)
+        return self._outlined(self._usual_order)
 
     @functools.cached_property
     def usual(self) -> Candidate:
@@ -82,10 +87,22 @@ class Orders:
         same = other.traced.signature == self.usual.traced.signature
         return None if same else other
 
-    @property
+    @functools.cached_property
     def _usual_order(self) -> Order:
+        if not self._request.is_least:
+            return Order.WEIGHTS_LAST
         # The order as traced holds less while a gradient is computed, and takes longer.
-        return Order.AS_TRACED if self._request.is_least else Order.WEIGHTS_LAST
+        # But what attention is computed by may be there more often at once in it.
+        traced, last = map(self._outlined, (Order.AS_TRACED, Order.WEIGHTS_LAST))
+        if last.widest_bytes >= _NARROWER * traced.widest_bytes:
+            return Order.AS_TRACED
+        is_less = last.floor_bytes < traced.floor_bytes
+        return Order.WEIGHTS_LAST if is_less else Order.AS_TRACED
+
+    def _outlined(self, order: Order) -> Candidate:
+        if order not in self._outlines:
+            self._outlines[order] = self.of(order, looks_inside=False)
+        return self._outlines[order]
 
     def of(
         self,

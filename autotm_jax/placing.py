@@ -1,6 +1,6 @@
 """The fastest plan of a step at one limit: from the cache, solved, or what is left.
 
-Live bytes are what is limited here. How they pack is the concern of `candidate`.
+Live bytes are what is limited here. How they pack is the concern of `fitting`.
 """
 
 from __future__ import annotations

@@ -100,6 +100,22 @@ class Priced:
         return _outer_bytes(self.traced) + live_bytes(self.traced)
 
     @functools.cached_property
+    def widest_bytes(self) -> int:
+        """The most bytes that one segment reads and writes of what may be elsewhere.
+
+        Known as soon as the program is, like `live_bytes`.
+        """
+        values, resident = self.traced.values, self.traced.resident
+        touched = ({*s.body.reads, *s.body.writes} for s in self.traced.segments)
+        widths = (sum(values[v].nbytes for v in some - resident) for some in touched)
+        return max(widths, default=0)
+
+    @functools.cached_property
+    def floor_bytes(self) -> int:
+        """Device bytes that no plan is below: what the widest segment takes."""
+        return self.fixed_bytes + int(self.sketch.floor())
+
+    @functools.cached_property
     def cut_bytes(self) -> int:
         """Device bytes of the program when it is only cut."""
         return self.fixed_bytes + replay(self.sketch, Schedule()).device_peak

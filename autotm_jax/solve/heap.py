@@ -155,12 +155,12 @@ def left_out(
 def clocks_over(problem: Problem, replayed: Replay, limit: float) -> list[int]:
     """The clocks by which a plan takes more than a limit, with the largest first.
 
-    The arguments are those of `left_out`.
+    **Arguments:** the first three of `left_out`.
     """
     lives = Lives(problem, replayed)
-    heap, limit = _Heap(lives), limit - replayed.carried
+    heap, here = _Heap(lives), limit - replayed.carried
     every = enumerate(_clocks(lives.ticks()))
-    return [i for i, ticks in every if heap.left_out(ticks, limit, 0.0) is None]
+    return [i for i, ticks in every if heap.left_out(ticks, here, 0.0) is None]
 
 
 class _Heap:

@@ -93,7 +93,9 @@ class _Excess:
     """What does not fit under the limit.
 
     - `nbytes`: as a fraction of the limit; what is long there counts for more.
-    - `rows`: `(bytes, first, end)` of each buffer, the largest first.
+    - `rows`: `(bytes, first, end)` of each buffer, the largest first. Where live bytes
+        alone are more than the limit, though XLA might pack them, a segment without
+        bytes.
     """
 
     nbytes: float
@@ -115,8 +117,8 @@ class _Shaking:
         self.clock = 0
         self.best: tuple[float, Schedule] | None = None
         self._begin(schedule)
-        if not self.away and not self.excess.nbytes and self._fits(schedule):
-            self.best = 1.0, schedule
+        if not self.away:
+            self._judge(schedule)
 
     def _begin(self, schedule: Schedule) -> None:
         self.ledger = Ledger(self.problem, schedule)
@@ -176,13 +178,19 @@ class _Shaking:
         is_first = self.draw.random() < _LARGEST
         at = 0 if is_first else self.draw.randrange(len(rows))
         nbytes, first, end = rows[at].tolist()
-        tensors, prints = self.problem.tensors, self.ledger.footprints()
-        return [
-            i
-            for i in self.choosable
-            if tensors[i].nbytes >= _AS_LARGE * nbytes
-            and any(a < end and b > first for a, b in prints[i].stays)
-        ]
+        prints = self.ledger.footprints()
+
+        def is_one(index: int) -> bool:
+            tensor, found = self.problem.tensors[index], prints[index]
+            buffers = [(tensor.nbytes, stay) for stay in found.stays]
+            if found.stack is not None:
+                buffers.append((tensor.stacked, found.stack))
+            return any(
+                size >= _AS_LARGE * nbytes and a < end and b > first
+                for size, (a, b) in buffers
+            )
+
+        return list(filter(is_one, self.choosable))
 
     def _nudged(self, index: int) -> Mapping[int, Choice]:
         choice, tensor = self.ledger.choices[index], self.problem.tensors[index]
@@ -200,7 +208,7 @@ class _Shaking:
         return {index: choice.with_copy(copy, other)}
 
     def _if_better(self, now: float, bar: float, price: float) -> _Excess | None:
-        """What is over the limit after a change, if that is to be taken."""
+        """What does not fit after a change, if that is to be taken."""
         ledger = self.ledger
         live = float(ledger.device().max(initial=0.0)) / self.limit - 1
         if now + price * max(0.0, live) > bar or ledger.faults:
@@ -225,21 +233,32 @@ class _Shaking:
             return None
         nbytes, first, end = rows.T
         counted = float((nbytes * (1 + _WIDTH * (end - first))).sum())
+        live = state.device_peak - self.limit
+        if live > counted:
+            counted = live
+            at = (state.device > self.limit).nonzero()[0]
+            segments = np.stack([np.zeros_like(at), at, at + 1], axis=1)
+            rows = np.concatenate([rows, segments])
         return _Excess(counted / self.limit, rows)
 
     def _settle(self) -> None:
         """Polishes a schedule that fits. If it does not fit then, it is no end yet."""
         polished = polish(self.problem, self.ledger.schedule())
-        state = replay(self.problem, polished)
         self._begin(polished)
-        if state.faults or self.excess.nbytes or not self._is_faster():
-            return
-        if self._fits(polished):
-            self.best = self.taken, polished
-        elif over := clocks_over(self.problem, state, self.limit):
-            self.clock = self.draw.choice(over)
-            self._begin(polished)
+        if not self.excess.nbytes and self._is_faster():
+            self._judge(polished)
 
-    def _fits(self, schedule: Schedule) -> bool:
-        state = replay(self.problem, schedule)
-        return pack_within(self.problem, state, self.limit) is not None
+    def _judge(self, schedule: Schedule) -> None:
+        """Takes a schedule, the present one, if it fits by every clock.
+
+        If it does not fit by another one, that is gone by from now on.
+        """
+        problem, limit = self.problem, self.limit
+        state = replay(problem, schedule)
+        if state.faults:
+            return
+        if pack_within(problem, state, limit) is not None:
+            self.best = self.taken, schedule
+        elif not self.excess.nbytes and (over := clocks_over(problem, state, limit)):
+            self.clock = self.draw.choice(over)
+            self._begin(schedule)
