@@ -92,7 +92,8 @@ class Orders:
         if not self._request.is_least:
             return Order.WEIGHTS_LAST
         # The order as traced holds less while a gradient is computed, and takes longer.
-        # But what attention is computed by may be there more often at once in it.
+        # But where attention is written out, it holds more values at once that are as
+        # large as the weights of that.
         traced, last = map(self._outlined, (Order.AS_TRACED, Order.WEIGHTS_LAST))
         if last.widest_bytes >= _NARROWER * traced.widest_bytes:
             return Order.AS_TRACED

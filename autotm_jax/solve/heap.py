@@ -136,7 +136,7 @@ def left_out(
     **Arguments:**
 
     - `problem`, `replayed`: a problem and a schedule replayed on it.
-    - `limit`: device bytes of the step.
+    - `limit`: device bytes, of the allocation and of the state beside it.
     - `clock`: by which clock; 0 is ours.
     - `most`: bytes.
 
